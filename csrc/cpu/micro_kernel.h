@@ -1,0 +1,67 @@
+// The interface between the blocked matrix product and the micro-kernels: what a tile is, and the table of functions that
+// each instruction set offers. Plain types only, so that the files compiled for one instruction set share no inline code
+// with the rest of the program.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/counters.h"
+
+namespace flopcuda::cpu {
+
+// What the accumulators of a tile hold before its first product.
+enum class Start {
+  kNothing,
+  kRowBias,     // bias[row]
+  kColumnBias,  // bias[column], readable up to the tile's full width
+  kOutput,      // the partial sums of an earlier depth block
+};
+
+// One register tile of the product: `depth` rank-1 updates of rows x columns accumulators. The number of rows and of column
+// vectors are those of the function it is passed to.
+struct Tile {
+  int64_t depth;
+  const float* rows;               // packed, [depth][rows]
+  const float* columns;            // update k reads its columns at columns + column_offsets[k]
+  const int64_t* column_offsets;   // [depth]
+  const int32_t* pad_columns;      // [depth], how many of the valid columns hold a zero-padding tap
+  const int32_t* nonzero_rows;     // [depth], how many rows are not 0; read only when zeros are counted
+  const int32_t* nonzero_columns;  // [depth], how many valid columns are not 0; read only when zeros are counted
+  int64_t valid_columns;           // columns that feed an output element; the others are tile-edge waste
+  Start start;
+  const float* bias;
+  float* output;
+  int64_t output_stride;  // floats from one row of the output to the next
+};
+
+using TileFunction = void (*)(const Tile&, Counters&);
+
+constexpr int kMaxTileRows = 14;
+constexpr int kMaxTileColumnVectors = 8;
+constexpr int kMaxTileColumns = 128;
+constexpr int kMaxTileElements = 448;
+
+// Tile functions for every number of rows up to max_rows and of column vectors up to max_column_vectors, so that the tiles
+// at the edges of a matrix waste no rows and less than a vector of columns.
+struct TileFamily {
+  int lanes;  // floats in a vector
+  int max_rows;
+  int max_column_vectors;
+  TileFunction functions[2][kMaxTileRows][kMaxTileColumnVectors];  // [count_zero][rows - 1][column_vectors - 1]
+
+  constexpr int max_columns() const { return max_column_vectors * lanes; }
+};
+
+struct MicroKernels {
+  TileFamily block;  // many rows: a column vector is used once per row
+  TileFamily strip;  // one row, many columns: depthwise convolutions and other groups of few output channels
+};
+
+extern const MicroKernels kPortableMicroKernels;
+extern const MicroKernels kAvx2MicroKernels;
+extern const MicroKernels kAvx512MicroKernels;
+
+// The table of the instruction set that is selected now.
+const MicroKernels& selected_micro_kernels();
+
+}  // namespace flopcuda::cpu

@@ -1,0 +1,11 @@
+// The micro-kernels for any CPU: 4-float vectors, which the compiler maps to SSE2, NEON or plain registers. The 4 x 2 vector
+// tile needs 8 accumulators, 2 column vectors and a broadcast: 11 of SSE2's 16 registers.
+#include "tile_kernel.h"
+
+namespace flopcuda::cpu {
+
+using Vector = float __attribute__((vector_size(16)));
+
+extern constexpr MicroKernels kPortableMicroKernels{make_family<Vector, 4, 2>(), make_family<Vector, 1, 8>()};
+
+}  // namespace flopcuda::cpu

@@ -1,0 +1,100 @@
+// What a launch passes to its kernel: one struct by value, the same bytes on the host, on the device and in a launch plan.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "common/counters.h"
+
+#ifdef __CUDACC__
+#define FLOPCUDA_HOST_DEVICE __host__ __device__
+#else
+#define FLOPCUDA_HOST_DEVICE
+#endif
+
+namespace flopcuda::cuda {
+
+// Division of 0 <= n < 2^31 by a constant known at launch: a high multiplication, an addition and a shift in place of
+// some twenty instructions (Granlund and Montgomery, Division by Invariant Integers using Multiplication, PLDI 1994,
+// figure 4.1). A 64-bit product stands for the high multiplication, so that host and device share the code.
+struct FastDivisor {
+  uint32_t divisor;
+  uint32_t multiplier;
+  uint32_t shift;
+
+  FLOPCUDA_HOST_DEVICE uint32_t divide(uint32_t n) const {
+    const uint32_t high = static_cast<uint32_t>(static_cast<uint64_t>(multiplier) * n >> 32);
+    return (high + n) >> shift;
+  }
+};
+
+// A convolution as the product C[rows x columns] = W[rows x reduction] * im2col[reduction x columns] of each group: rows
+// are the group's output channels, columns are output pixels of all images, and neighbouring columns neighbour in memory.
+struct Conv2dParams {
+  const float* input;
+  const float* weight;
+  const float* bias;  // or null
+  float* output;
+  Counters* counters;
+
+  int64_t columns;              // batch * out_height * out_width
+  int64_t input_image_stride;   // elements, like all strides here
+  int64_t input_plane;          // in_height * in_width
+  int64_t output_image_stride;
+
+  int32_t output_plane;  // out_height * out_width
+  int32_t out_width;
+  int32_t in_height;
+  int32_t in_width;
+  int32_t group_in_channels;
+  int32_t group_out_channels;  // the rows of one group
+  int32_t reduction;           // group_in_channels * kernel_height * kernel_width
+  int32_t stride_height;
+  int32_t stride_width;
+  int32_t pad_top;
+  int32_t pad_left;
+  int32_t dilation_height;
+  int32_t dilation_width;
+  FastDivisor kernel_height;
+  FastDivisor kernel_width;
+
+  // The grid is one-dimensional (only x may exceed 65,535 blocks): tiles along the rows of a group vary first, then
+  // tiles along the columns, then groups. The direct kernel has one channel a block: columns vary first, then channels.
+  uint32_t row_tiles;
+  uint32_t column_tiles;
+
+  // 1 if every row of four elements that a thread loads or stores starts at a multiple of 16 bytes.
+  uint32_t weight_is_aligned;
+  uint32_t output_is_aligned;
+  uint32_t unused;  // no hidden padding: equal problems give equal bytes
+};
+
+// C[rows x out_features] = X[rows x in_features] * W[out_features x in_features]^T.
+struct LinearParams {
+  const float* input;
+  const float* weight;
+  const float* bias;  // or null
+  float* output;
+  Counters* counters;
+
+  int64_t rows;
+  int32_t in_features;
+  int32_t out_features;
+
+  // As above: tiles along the columns (output features) vary first, then tiles along the rows.
+  uint32_t row_tiles;
+  uint32_t column_tiles;
+
+  uint32_t input_is_aligned;
+  uint32_t weight_is_aligned;
+  uint32_t output_is_aligned;
+  uint32_t unused;
+};
+
+static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
+static_assert(sizeof(FastDivisor) == 12 && sizeof(Conv2dParams) == 168 && sizeof(LinearParams) == 80,
+              "host and device agree on the layout");
+static_assert(std::is_trivially_copyable_v<Conv2dParams> && std::is_trivially_copyable_v<LinearParams>,
+              "parameters are copied as bytes");
+
+}  // namespace flopcuda::cuda

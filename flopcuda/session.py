@@ -1,0 +1,148 @@
+"""Counting a model: swap its layers, collect a record a launch, give the layers back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flopcuda import swapping
+from flopcuda.ops import COUNTER_FIELDS
+from flopcuda.report import Counters, Launch, Report
+from flopcuda.timing import Stopwatch
+
+
+def instrument(model: nn.Module, *, count_zero: bool = False) -> Session:
+    """Swap every Conv2d and Linear of a model, in place, for one that counts.
+
+    Parameters, buffers, hooks, ``state_dict`` keys, training mode, shared modules and ``isinstance`` stay as they are.
+    Use it as a context manager, or call :meth:`Session.restore`.
+
+    Args:
+        model: any module; its own class may itself be a layer that is counted.
+        count_zero: also count the products that have an operand equal to 0.
+
+    Returns:
+        The session that collects the records.
+
+    Raises:
+        RuntimeError: the model, or a part of it, is instrumented already.
+        TypeError: ``model`` is no module, or holds a scripted module, whose code can't be swapped.
+        ValueError: a lazy module has not seen an input yet.
+    """
+    return Session(model, count_zero=count_zero)
+
+
+@dataclass(frozen=True)
+class _PendingLaunch:
+    """A launch whose counters are still where the kernel wrote them."""
+
+    fields: Mapping[str, Any]
+    counters: Tensor
+    seconds: Callable[[], float | None]
+
+
+class Session:
+    """Counts a model from :func:`instrument` on until it is restored; the report stays available afterwards."""
+
+    def __init__(self, model: nn.Module, *, count_zero: bool) -> None:
+        self.model = model
+        self.count_zero = count_zero
+        self._pending: list[_PendingLaunch] = []
+        self._swapped = swapping.swap(model, self)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give the model its own layers back, leaving no trace. Does nothing the second time."""
+        swapping.restore(self._swapped)
+        self._swapped = []
+
+    def reset(self) -> None:
+        """Forget what was counted so far."""
+        self._pending.clear()
+
+    def report(self) -> Report:
+        """Read the counters of all launches so far from their devices; waits for kernels that still run.
+
+        Returns:
+            The launches and their sums.
+        """
+        pending = list(self._pending)
+        counters = _read_counters([launch.counters for launch in pending])
+        return Report(
+            tuple(
+                Launch(**launch.fields, counters=self._counters(values), seconds=launch.seconds())
+                for launch, values in zip(pending, counters, strict=True)
+            )
+        )
+
+    def run(
+        self,
+        module: str,
+        module_type: str,
+        op: str,
+        call: Callable[..., tuple[Tensor, Tensor]],
+        operands: tuple[Tensor, Tensor, Tensor | None],
+        options: Mapping[str, Any],
+    ) -> Tensor:
+        """Run one counted operator for a module, time it and keep its record; returns the output.
+
+        Raises:
+            RuntimeError, TypeError: what the operator raised, with the module's name before it.
+        """
+        input, weight, bias = operands
+        stopwatch = Stopwatch(input.device)
+        try:
+            output, counters = call(input, weight, bias, **options, count_zero=self.count_zero)
+        except (RuntimeError, TypeError) as error:
+            raise type(error)(f"{module or 'the model'} ({module_type}): {error}") from error
+        seconds = stopwatch.stop()
+        if _holds_data(counters):
+            fields = {
+                "module": module,
+                "module_type": module_type,
+                "op": op,
+                "input_shape": tuple(input.shape),
+                "weight_shape": tuple(weight.shape),
+                "output_shape": tuple(output.shape),
+                "options": {"bias": bias is not None, **options},
+                "dtype": str(input.dtype).removeprefix("torch."),
+                "device": str(input.device),
+                "kernel": "",
+            }
+            self._pending.append(_PendingLaunch(fields, counters, seconds))
+        return output
+
+    def _counters(self, values: list[int]) -> Counters:
+        fields = dict(zip(COUNTER_FIELDS, values, strict=True))
+        zero = fields.pop("zero")
+        return Counters(**fields, zero=zero if self.count_zero else None)
+
+
+def _holds_data(counters: Tensor) -> bool:
+    """Whether a kernel ran: meta and fake tensors give shapes and count nothing."""
+    return not counters.is_meta and not isinstance(counters, torch._subclasses.FakeTensor)
+
+
+def _read_counters(records: list[Tensor]) -> list[list[int]]:
+    """The records' values in their order, with one copy from each device."""
+    values: list[list[int]] = [[] for _ in records]
+    by_device: dict[torch.device, list[int]] = {}
+    for index, record in enumerate(records):
+        by_device.setdefault(record.device, []).append(index)
+    for indices in by_device.values():
+        rows = torch.stack([records[index] for index in indices]).tolist()
+        for index, row in zip(indices, rows, strict=True):
+            values[index] = row
+    return values

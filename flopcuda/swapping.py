@@ -1,0 +1,144 @@
+"""Swapping a model's layers for counted ones, and back.
+
+A layer is swapped by giving the module object another class, a subclass of its own: parameters, buffers, hooks, names,
+training mode and every reference to the module stay what they are, and putting the class back undoes all of it. The
+session stands in that class, not in the module, so that a module's ``__dict__`` never changes.
+
+A counted layer stands between a user's subclass and the torch class it derives from. ``class Scaled(nn.Linear)`` whose
+``forward`` calls ``super().forward()`` is therefore counted where torch's own code would have run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from flopcuda import ops
+
+if TYPE_CHECKING:
+    from flopcuda.session import Session
+
+
+class CountedLayer(nn.Module):
+    """What every counted layer has: its name, its own class and the session that counts it."""
+
+    counted_name: ClassVar[str]
+    counted_session: ClassVar[Session]
+    original_class: ClassVar[type[nn.Module]]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A copy or a pickle of a counted layer is the original layer: it outlives the session, or leaves the process."""
+        constructor, (_, *arguments), *state = super().__reduce_ex__(protocol)
+        return (constructor, (self.original_class, *arguments), *state)
+
+
+class CountedConv2d(CountedLayer, nn.Conv2d):
+    """``torch.nn.Conv2d`` through the counted kernels."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = _padding_sides(self)
+        if self.padding_mode != "zeros":
+            input = nn.functional.pad(input, padding, mode=self.padding_mode)
+            padding = (0, 0, 0, 0)
+        options = {
+            "stride": _pair(self.stride),
+            "padding": padding,
+            "dilation": _pair(self.dilation),
+            "groups": self.groups,
+        }
+        return self.counted_session.run(
+            self.counted_name, self.original_class.__name__, "conv2d", ops.conv2d, (input, weight, bias), options
+        )
+
+
+class CountedLinear(CountedLayer, nn.Linear):
+    """``torch.nn.Linear`` through the counted kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.counted_session.run(
+            self.counted_name,
+            self.original_class.__name__,
+            "linear",
+            ops.linear,
+            (input, self.weight, self.bias),
+            {},
+        )
+
+
+COUNTED_LAYERS: dict[type[nn.Module], type[CountedLayer]] = {nn.Conv2d: CountedConv2d, nn.Linear: CountedLinear}
+
+
+def _padding_sides(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Zeros at the left, right, top and bottom; "same" puts the odd one to the right and below, as torch does."""
+    if conv.padding == "valid":
+        return (0, 0, 0, 0)
+    if conv.padding == "same":
+        dilation, kernel = _pair(conv.dilation), _pair(conv.kernel_size)
+        total = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
+        return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
+    rows, columns = _pair(conv.padding)
+    return (columns, columns, rows, rows)
+
+
+def swap(model: nn.Module, session: Session) -> list[CountedLayer]:
+    """Swap all layers that can be counted, or none.
+
+    Returns:
+        The modules that now count, for :func:`restore`.
+
+    Raises:
+        RuntimeError: a module is instrumented already.
+        TypeError: ``model`` is no module, or holds a scripted one.
+        ValueError: a module is lazy and not yet materialised.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"instrument takes a torch.nn.Module, got {type(model).__name__}")
+    named = dict(model.named_modules())
+    for name, module in named.items():
+        _check_swappable(name or "the model", module)
+    swapped: list[CountedLayer] = []
+    for name, module in named.items():
+        layer = _counted_layer_for(module)
+        if layer is not None:
+            module.__class__ = _counted_class(type(module), layer, name, session)
+            swapped.append(cast(CountedLayer, module))
+    return swapped
+
+
+def restore(layers: Iterable[CountedLayer]) -> None:
+    """Give each layer its own class back."""
+    for layer in layers:
+        layer.__class__ = layer.original_class  # type: ignore[assignment]
+
+
+def _check_swappable(name: str, module: nn.Module) -> None:
+    if isinstance(module, CountedLayer):
+        raise RuntimeError(f"{name} ({module.original_class.__name__}) is instrumented already; restore it first")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(f"{name} is a scripted module, whose layers can't be swapped; instrument the original model")
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        raise ValueError(f"{name} ({type(module).__name__}) is lazy; run the model once before instrumenting it")
+
+
+def _counted_layer_for(module: nn.Module) -> type[CountedLayer] | None:
+    return next((counted for base, counted in COUNTED_LAYERS.items() if isinstance(module, base)), None)
+
+
+def _counted_class(
+    original: type[nn.Module], layer: type[CountedLayer], name: str, session: Session
+) -> type[CountedLayer]:
+    # After the user's class and before torch's: the method resolution order puts the counted layer's base behind it.
+    bases = (layer,) if original in COUNTED_LAYERS else (original, layer)
+    namespace = {
+        "counted_name": name,
+        "counted_session": session,
+        "original_class": original,
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+    }
+    return type(original.__name__, bases, namespace)

@@ -1,0 +1,46 @@
+"""Durations of launches: the steady clock on a CPU, events on the stream of a GPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+
+
+class Stopwatch:
+    """Starts when made; :meth:`stop` gives a function that returns the duration in seconds when asked for it.
+
+    On a GPU nothing waits until that function is called. Inside a CUDA graph capture no time passes, so it is None.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._timed = not (self._on_gpu and torch.cuda.is_current_stream_capturing())
+        self._stream = torch.cuda.current_stream(device) if self._on_gpu and self._timed else None
+        self._start_event = self._record_event()
+        self._start = time.perf_counter()
+
+    def stop(self) -> Callable[[], float | None]:
+        """End the measurement here, on the CPU's clock or in the GPU's stream."""
+        if not self._timed:
+            return lambda: None
+        if self._stream is None:
+            elapsed = time.perf_counter() - self._start
+            return lambda: elapsed
+        start, end = self._start_event, self._record_event()
+        assert start is not None
+        assert end is not None
+        return lambda: _seconds_between(start, end)
+
+    def _record_event(self) -> torch.cuda.Event | None:
+        if self._stream is None:
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(self._stream)
+        return event
+
+
+def _seconds_between(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3

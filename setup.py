@@ -1,0 +1,286 @@
+"""Build flopcuda: a ninja file of our own for the kernels, torch's BuildExtension for the operators around them.
+
+The kernels (csrc/common, csrc/cpu, csrc/cuda) include no torch header. Compiling them apart from the operators keeps an
+edit to a kernel a matter of seconds, lets each file have its own instruction set, and leaves a log of what ptxas said.
+
+Environment:
+    FLOPCUDA_CUDA=0|1|auto   without CUDA, with CUDA or an error, with CUDA if nvcc is found (the default)
+    CUDA_HOME                the CUDA toolkit; else the nvcc on PATH, else the PyPI package nvidia-cuda-nvcc
+    TORCH_CUDA_ARCH_LIST     as torch reads it, e.g. "8.0;9.0+PTX"
+    MAX_JOBS                 parallel compilations
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).parent.resolve()
+CSRC = Path("csrc")
+DEFAULT_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+# The virtual machine executes this one: the lowest default target, so that it has what every built GPU has.
+PTX_ARCHITECTURE = "compute_80"
+CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Icsrc"]
+NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler=-fPIC", "-Icsrc"]
+
+
+@dataclass(frozen=True)
+class CudaToolkit:
+    """An nvcc and what linking against its runtime needs."""
+
+    nvcc: Path
+    version: str
+    include: Path
+    runtime: Path
+
+    @property
+    def major(self) -> str:
+        return self.version.split(".")[0]
+
+
+def fail(sentence: str) -> None:
+    """Stop the build with one sentence and no traceback."""
+    sys.exit(f"flopcuda: {sentence}")
+
+
+def find_nvcc() -> Path | None:
+    """CUDA_HOME first, then PATH, then the PyPI package nvidia-cuda-nvcc."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if home:
+        nvcc = Path(home) / "bin" / "nvcc"
+        if not nvcc.is_file():
+            fail(f"CUDA_HOME is {home}, but there is no bin/nvcc in it")
+        return nvcc
+    on_path = shutil.which("nvcc")
+    if on_path:
+        return Path(on_path)
+    packaged = sorted(Path(sysconfig.get_path("purelib")).glob("nvidia/*/bin/nvcc"))
+    return packaged[-1] if packaged else None
+
+
+def inspect_toolkit(nvcc: Path) -> CudaToolkit:
+    """Ask nvcc itself where its toolkit is: the file on PATH may be a wrapper script elsewhere."""
+    version = re.search(r"release (\d+\.\d+)", run([nvcc, "--version"]))
+    top = re.search(r"^#\$ TOP=(.*)$", run([nvcc, "--dryrun", "-x", "cu", os.devnull]), re.MULTILINE)
+    if not version or not top:
+        fail(f"{nvcc} does not answer like an nvcc; set CUDA_HOME to a CUDA toolkit or FLOPCUDA_CUDA=0")
+    home = Path(top[1].strip()).resolve()
+    packaged = Path(sysconfig.get_path("purelib")) / "nvidia"
+    roots = [home, home / "targets/x86_64-linux", home / "targets/sbsa-linux", *sorted(packaged.glob("*"))]
+    include = first_existing(root / "include" for root in roots if (root / "include/cuda_runtime_api.h").is_file())
+    major = version[1].split(".")[0]
+    names = ["libcudart.so", f"libcudart.so.{major}"]
+    runtime = first_existing(root / lib / name for root in roots for lib in ("lib64", "lib") for name in names)
+    if not include or not runtime:
+        missing = "cuda_runtime_api.h" if not include else "libcudart.so"
+        fail(f"{nvcc} was found, but not its {missing}; set CUDA_HOME to a whole CUDA toolkit or FLOPCUDA_CUDA=0")
+    return CudaToolkit(nvcc, version[1], include, runtime)
+
+
+def first_existing(paths) -> Path | None:
+    return next((path for path in paths if path.exists()), None)
+
+
+def run(command: list) -> str:
+    """The command's output, standard error included (nvcc --dryrun prints there)."""
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+
+
+def select_cuda() -> CudaToolkit | None:
+    """The toolkit to build with, or None for a CPU-only build. Never asks whether this machine has a GPU."""
+    wanted = os.environ.get("FLOPCUDA_CUDA", "auto").lower()
+    if wanted not in ("0", "1", "auto"):
+        fail(f"FLOPCUDA_CUDA must be 0, 1 or auto, not {wanted!r}")
+    if wanted == "0":
+        return None
+    if torch.version.cuda is None:
+        if wanted == "1":
+            fail(f"FLOPCUDA_CUDA=1, but the installed torch {torch.__version__} was built without CUDA")
+        return None
+    nvcc = find_nvcc()
+    if nvcc is None:
+        if wanted == "1":
+            fail("FLOPCUDA_CUDA=1, but no nvcc in CUDA_HOME, on PATH or in the PyPI package nvidia-cuda-nvcc")
+        return None
+    toolkit = inspect_toolkit(nvcc)
+    if toolkit.major != torch.version.cuda.split(".")[0]:
+        fail(
+            f"{nvcc} is CUDA {toolkit.version}, but torch {torch.__version__} was built for CUDA {torch.version.cuda}: "
+            "set CUDA_HOME to a toolkit of that major version, or FLOPCUDA_CUDA=0 for a build without CUDA"
+        )
+    return toolkit
+
+
+def gencode_flags(architectures: str) -> list[str]:
+    """TORCH_CUDA_ARCH_LIST's numbers ("8.6", "9.0a", "12.0+PTX") as nvcc flags."""
+    flags = []
+    for entry in architectures.replace(" ", ";").split(";"):
+        if not entry:
+            continue
+        match = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", entry)
+        if not match:
+            fail(f"TORCH_CUDA_ARCH_LIST has {entry!r}; entries look like 8.6, 9.0a or 12.0+PTX")
+        number = match[1] + match[2] + match[3]
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if match[4]:
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+def cpu_sources() -> list[Path]:
+    return sorted((ROOT / CSRC / "cpu").glob("*.cpp"))
+
+
+def cuda_host_sources() -> list[Path]:
+    """Launch plans are host code without CUDA headers, built also where there is no nvcc."""
+    return [ROOT / CSRC / "cuda" / "plan.cpp"]
+
+
+def cuda_sources() -> list[Path]:
+    return sorted((ROOT / CSRC / "cuda").glob("*.cu"))
+
+
+def headers() -> list[Path]:
+    return [path for suffix in ("*.h", "*.cuh") for path in sorted((ROOT / CSRC).rglob(suffix))]
+
+
+class KernelBuild:
+    """Writes and runs the ninja file of everything that includes no torch header."""
+
+    RULES = """\
+rule cxx
+  command = $cxx $flags $isa -MMD -MF $out.d -c $in -o $out
+  depfile = $out.d
+  deps = gcc
+  description = CXX $in
+rule nvcc
+  command = $nvcc $flags $gencode -Xptxas=-v -MMD -MF $out.d -c $in -o $out >$out.log 2>&1 || (cat $out.log; false)
+  depfile = $out.d
+  deps = gcc
+  description = NVCC $in
+rule ptx
+  command = $nvcc $flags -ptx -arch=$architecture -MMD -MF $out.d $in -o $out
+  depfile = $out.d
+  deps = gcc
+  description = PTX $in
+"""
+
+    def __init__(self, folder: Path, toolkit: CudaToolkit | None) -> None:
+        self.folder = folder
+        self.toolkit = toolkit
+        self.objects: list[Path] = []
+        self.ptx: list[Path] = []
+        self.statements: list[str] = []
+
+    def run(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for source in cpu_sources() + cuda_host_sources():
+            self.add_cxx(source)
+        if self.toolkit:
+            for source in cuda_sources():
+                self.add_cuda(source)
+        ninja_file = self.folder / "kernels.ninja"
+        ninja_file.write_text(self.RULES + "".join(self.statements))
+        jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+        if subprocess.run(["ninja", "-f", ninja_file, *jobs], cwd=ROOT, check=False).returncode:
+            fail("a kernel did not compile; the compiler's own words stand above")
+        if self.toolkit:
+            self.write_ptxas_log()
+
+    def add_cxx(self, source: Path) -> None:
+        isa = json.loads((ROOT / CSRC / "cpu" / "isa_flags.json").read_text()).get(source.name, [])
+        compiler = os.environ.get("CXX", "c++")
+        self.objects.append(self.edge("cxx", source, ".o", cxx=compiler, flags=CXX_FLAGS, isa=isa))
+
+    def add_cuda(self, source: Path) -> None:
+        gencode = gencode_flags(os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_ARCHITECTURES)
+        nvcc = {"nvcc": self.toolkit.nvcc, "flags": [*NVCC_FLAGS, f"-I{self.toolkit.include}"]}
+        self.objects.append(self.edge("nvcc", source, ".o", **nvcc, gencode=gencode))
+        self.ptx.append(self.edge("ptx", source, ".ptx", **nvcc, architecture=PTX_ARCHITECTURE))
+
+    def edge(self, rule: str, source: Path, suffix: str, **variables) -> Path:
+        """One build statement; the path of its output."""
+        output = self.folder / f"{source.parent.name}_{source.stem}{suffix}"
+        lines = [f"build {escape(output)}: {rule} {escape(source)}"]
+        for name, value in variables.items():
+            lines.append(f"  {name} = {' '.join(value) if isinstance(value, list) else value}")
+        self.statements.append("\n".join(lines) + "\n")
+        return output
+
+    def write_ptxas_log(self) -> None:
+        """Registers, shared memory and spills of every kernel and architecture, kept beside the objects."""
+        logs = [Path(f"{item}.log") for item in self.objects]
+        text = "".join(log.read_text() for log in logs if log.exists())
+        (self.folder / "ptxas.log").write_text(text)
+
+
+def escape(path: Path) -> str:
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+def main() -> None:
+    # Imported late: its import looks for a toolkit of its own and warns; ours is found by select_cuda().
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+    class Build(BuildExtension):
+        """Kernels first; their objects are then linked with the operators."""
+
+        def build_extensions(self) -> None:
+            toolkit = select_cuda()
+            say(toolkit)
+            kernels = KernelBuild((ROOT / self.build_temp / "kernels").resolve(), toolkit)
+            kernels.run()
+            operators = next(extension for extension in self.extensions if extension.name == "flopcuda._C")
+            operators.extra_objects = [str(path) for path in kernels.objects]
+            operators.depends += [str(path) for path in kernels.objects]
+            if toolkit:
+                self.link_cuda(operators, toolkit)
+            self.install_ptx(kernels.ptx)
+            super().build_extensions()
+
+        def link_cuda(self, operators: Extension, toolkit: CudaToolkit) -> None:
+            operators.include_dirs.append(str(toolkit.include))
+            operators.define_macros += [
+                ("FLOPCUDA_WITH_CUDA", "1"),
+                ("FLOPCUDA_CUDA_VERSION", f'"{toolkit.version}"'),
+                ("FLOPCUDA_ARCHITECTURES", f'"{os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_ARCHITECTURES}"'),
+            ]
+            operators.libraries += ["c10_cuda", "torch_cuda"]
+            operators.extra_objects.append(str(toolkit.runtime))
+
+        def install_ptx(self, files: list[Path]) -> None:
+            folder = Path(self.get_ext_fullpath("flopcuda._C")).parent / "ptx"
+            shutil.rmtree(folder, ignore_errors=True)
+            for file in files:
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / file.name.removeprefix("cuda_"))
+
+    operators = CppExtension(
+        "flopcuda._C",
+        ["csrc/torch/ops.cpp", "csrc/torch/module.cpp"],
+        include_dirs=[str(ROOT / CSRC)],
+        depends=[str(path) for path in headers()],
+        extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-attributes"],
+        extra_link_args=["-fopenmp"],
+    )
+    setup(ext_modules=[operators], cmdclass={"build_ext": Build.with_options(use_ninja=True)})
+
+
+def say(toolkit: CudaToolkit | None) -> None:
+    if toolkit:
+        print(f"flopcuda: building with CUDA {toolkit.version} ({toolkit.nvcc})")
+    else:
+        print("flopcuda: building for the CPU only (no nvcc, a torch without CUDA, or FLOPCUDA_CUDA=0)")
+
+
+main()
