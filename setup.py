@@ -143,7 +143,7 @@ def cpu_sources() -> list[Path]:
 
 def cuda_host_sources() -> list[Path]:
     """Launch plans are host code without CUDA headers, built also where there is no nvcc."""
-    return [ROOT / CSRC / "cuda" / "plan.cpp"]
+    return [path for path in [ROOT / CSRC / "cuda" / "plan.cpp"] if path.exists()]
 
 
 def cuda_sources() -> list[Path]:
@@ -190,7 +190,7 @@ rule ptx
             for source in cuda_sources():
                 self.add_cuda(source)
         ninja_file = self.folder / "kernels.ninja"
-        ninja_file.write_text(self.RULES + "".join(self.statements))
+        ninja_file.write_text(f"builddir = {escape(self.folder)}\n" + self.RULES + "".join(self.statements))
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         if subprocess.run(["ninja", "-f", ninja_file, *jobs], cwd=ROOT, check=False).returncode:
             fail("a kernel did not compile; the compiler's own words stand above")

@@ -83,20 +83,24 @@ def linear(
 
 
 def check_kind(op: str, **operands: Tensor | None) -> None:
-    """Refuse the kinds of tensor for which the dispatcher would answer with a page about its backends.
+    """Refuse the tensors for which the dispatcher would answer with a page about its backends, or not notice.
 
     Raises:
-        TypeError: the operand is nested, sparse, quantised, complex or on a device without counted kernels, or autocast
+        RuntimeError: the operands are not all on one device.
+        TypeError: an operand is nested, sparse, quantised, complex or on a device without counted kernels, or autocast
             is about to change its dtype.
     """
-    for name, operand in operands.items():
-        if operand is None:
-            continue
+    tensors = {name: operand for name, operand in operands.items() if operand is not None}
+    device = tensors["input"].device
+    for name, operand in tensors.items():
+        if operand.device != device:
+            raise RuntimeError(f"{op}: {name} is on {operand.device}, but input is on {device}")
         reason = unsupported_kind(operand)
         if reason:
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense float32 tensors on cpu or cuda")
-        if torch.is_autocast_enabled(operand.device.type):
-            dtype = torch.get_autocast_dtype(operand.device.type)
+        kind = operand.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
             raise TypeError(f"{op}: autocast to {dtype} is on, but the counted kernels take float32 only")
 
 

@@ -32,8 +32,12 @@ class CountedLayer(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A copy or a pickle of a counted layer is the original layer: it outlives the session, or leaves the process."""
-        constructor, (_, *arguments), *state = super().__reduce_ex__(protocol)
-        return (constructor, (self.original_class, *arguments), *state)
+        _, _, *state = super().__reduce_ex__(protocol)
+        return (_blank, (self.original_class,), *state)
+
+
+def _blank(layer: type[nn.Module]) -> nn.Module:
+    return layer.__new__(layer)
 
 
 class CountedConv2d(CountedLayer, nn.Conv2d):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
+from flopcuda.arguments import as_arguments
 from flopcuda.report import Counters
 from flopcuda.session import instrument
 from flopcuda.state import preserved
@@ -66,7 +67,3 @@ def measure(model: nn.Module, inputs: Tensor | Sequence[Any], *, min_seconds: fl
         timing = timer.blocked_autorange(min_run_time=min_seconds)
     return Measurement(counted, timing.median, len(timing.times) * timing.number_per_run, threads)
 
-
-def as_arguments(inputs: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    """A model's positional arguments from what the caller gave: a tensor stands for itself."""
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)

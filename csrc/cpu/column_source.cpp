@@ -1,0 +1,42 @@
+// Book-keeping of a block's panels and runs.
+#include "column_source.h"
+
+namespace flopcuda::cpu {
+
+ColumnBlock::ColumnBlock(const BlockLimits& limits, int64_t depth_block)
+    : values(limits.values),
+      value_offsets(depth_block),
+      depth_block_(depth_block),
+      pad_columns_(limits.panels * depth_block),
+      nonzero_columns_(limits.panels * depth_block) {
+  panels.reserve(limits.panels);
+  runs.reserve(limits.runs);
+  for (int64_t i = 0; i < limits.values; ++i) values[i] = 0;  // waste columns are multiplied too: no garbage, no denormals
+}
+
+void ColumnBlock::clear_layout() {
+  panels.clear();
+  runs.clear();
+}
+
+void ColumnBlock::add_panel(int64_t values_offset) {
+  panels.push_back({values_offset, 0, 0, static_cast<int64_t>(runs.size()), 0, true});
+}
+
+void ColumnBlock::add_run(const ColumnRun& run) {
+  ColumnPanel& panel = panels.back();
+  const int64_t expected_offset = runs.empty() ? 0 : runs.back().output_offset + runs.back().length;
+  if (run.panel_column != panel.valid_columns) panel.contiguous = false;
+  if (panel.run_count > 0 && run.output_offset != expected_offset) panel.contiguous = false;
+  panel.valid_columns += run.length;
+  panel.run_count += 1;
+  runs.push_back(run);
+}
+
+void ColumnBlock::finish_panel(int64_t columns) {
+  ColumnPanel& panel = panels.back();
+  panel.columns = columns;
+  panel.contiguous = panel.contiguous && panel.valid_columns == columns;
+}
+
+}  // namespace flopcuda::cpu

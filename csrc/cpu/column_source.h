@@ -1,0 +1,76 @@
+// The columns of a product: which output elements they are, and where the micro-kernel finds their values.
+//
+// A ColumnSource cuts the columns into blocks, one at a time the work of a thread. A block is laid out once (panels of a
+// tile's width, and the runs of consecutive output elements in them) and then packed once per group and depth block. im2col,
+// shifted windows and the transposed rows of a linear layer are three sources; the blocked product in gemm.cpp knows only
+// this interface.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "buffer.h"
+
+namespace flopcuda::cpu {
+
+// Consecutive columns of a panel that are consecutive elements of one output row. Other columns of the panel are waste.
+struct ColumnRun {
+  int64_t image, y, x;    // where the run begins in the output
+  int64_t output_offset;  // from the output row's first element; counts images, y and x
+  int64_t panel_column;
+  int64_t length;
+};
+
+struct ColumnPanel {
+  int64_t values_offset;  // in ColumnBlock::values
+  int64_t columns;        // width, waste included
+  int64_t valid_columns;
+  int64_t first_run, run_count;
+  bool contiguous;  // valid columns are a prefix, and consecutive in memory from the first run's output_offset on
+};
+
+struct BlockLimits {
+  int64_t panels, runs, values;
+};
+
+// The block of columns that a thread works on: storage that is allocated once and laid out and packed again and again.
+struct ColumnBlock {
+  ColumnBlock(const BlockLimits& limits, int64_t depth_block);
+
+  int64_t index = -1;  // of the block that is laid out
+  std::vector<ColumnPanel> panels;
+  std::vector<ColumnRun> runs;
+  AlignedArray<float> values;
+  // Update k of the packed depth block reads a panel's columns at values + panel.values_offset + value_offsets[k].
+  std::vector<int64_t> value_offsets;
+
+  void clear_layout();
+  void add_panel(int64_t values_offset);
+  void add_run(const ColumnRun& run);
+  void finish_panel(int64_t columns);
+
+  // For update k of a panel: how many of its valid columns hold a padding tap, and how many are not 0.
+  int32_t* pad_columns(int64_t panel) const { return pad_columns_.data() + panel * depth_block_; }
+  int32_t* nonzero_columns(int64_t panel) const { return nonzero_columns_.data() + panel * depth_block_; }
+
+ private:
+  int64_t depth_block_;
+  AlignedArray<int32_t> pad_columns_;
+  AlignedArray<int32_t> nonzero_columns_;
+};
+
+class ColumnSource {
+ public:
+  virtual ~ColumnSource() = default;
+
+  virtual int64_t block_count() const = 0;
+  virtual int64_t depth_block() const = 0;  // updates that are packed at a time
+  virtual BlockLimits limits() const = 0;   // of the largest block
+
+  // Both run inside a parallel region: they must not throw, so they stay within limits().
+  virtual void layout(int64_t block_index, ColumnBlock& block) const noexcept = 0;
+  virtual void pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
+                    ColumnBlock& block) const noexcept = 0;
+};
+
+}  // namespace flopcuda::cpu

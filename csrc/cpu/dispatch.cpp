@@ -1,0 +1,73 @@
+// Which instruction set the kernels run with.
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+#include "micro_kernel.h"
+
+namespace flopcuda::cpu {
+namespace {
+
+bool has(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return true;
+#if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case Isa::kAvx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+#endif
+    default:
+      return false;
+  }
+}
+
+std::atomic<Isa>& selection() {
+  static std::atomic<Isa> isa{best_isa()};
+  return isa;
+}
+
+}  // namespace
+
+Isa best_isa() {
+  if (has(Isa::kAvx512)) return Isa::kAvx512;
+  if (has(Isa::kAvx2)) return Isa::kAvx2;
+  return Isa::kPortable;
+}
+
+Isa selected_isa() { return selection(); }
+
+void select_isa(Isa isa) {
+  if (!has(isa)) throw std::invalid_argument(std::string("this CPU or this build lacks ") + isa_name(isa));
+  selection() = isa;
+}
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kPortable:
+      return "portable";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+  }
+  return "an unknown instruction set";
+}
+
+const MicroKernels& selected_micro_kernels() {
+  switch (selected_isa()) {
+#if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
+    case Isa::kAvx512:
+      return kAvx512MicroKernels;
+    case Isa::kAvx2:
+      return kAvx2MicroKernels;
+#endif
+    default:
+      return kPortableMicroKernels;
+  }
+}
+
+}  // namespace flopcuda::cpu

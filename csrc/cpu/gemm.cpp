@@ -1,0 +1,170 @@
+// The loops of the blocked product, the split among threads, and the tiles at the edges.
+#include "gemm.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "copy.h"
+
+namespace flopcuda::cpu {
+namespace {
+
+constexpr int64_t kRowBlockFloats = 128 * 1024;  // packed rows that are reused from L2: 512 KiB
+
+// One thread's storage.
+struct Workspace {
+  ColumnBlock block;
+  AlignedArray<float> tile{kMaxTileElements};  // a tile whose columns are not consecutive in the output
+  Counters counters;
+
+  Workspace(const BlockLimits& limits, int64_t depth_block) : block(limits, depth_block) {}
+};
+
+struct Product {
+  const TileFamily& family;
+  const RowPanels& rows;
+  const ColumnSource& columns;
+  const ProductOutput& output;
+  bool count_zero;
+
+  void run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel, Workspace& work) const;
+  void run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
+                     Workspace& work) const;
+  void run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
+                Workspace& work) const;
+};
+
+void gather(const ColumnBlock& block, const ColumnPanel& panel, int64_t rows, const float* output, int64_t row_stride,
+            float* tile) {
+  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
+    const ColumnRun& run = block.runs[i];
+    for (int64_t row = 0; row < rows; ++row) {
+      copy_floats(output + row * row_stride + run.output_offset, run.length,
+                  tile + row * panel.columns + run.panel_column);
+    }
+  }
+}
+
+void scatter(const ColumnBlock& block, const ColumnPanel& panel, int64_t rows, const float* tile, float* output,
+             int64_t row_stride) {
+  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
+    const ColumnRun& run = block.runs[i];
+    for (int64_t row = 0; row < rows; ++row) {
+      copy_floats(tile + row * panel.columns + run.panel_column, run.length,
+                  output + row * row_stride + run.output_offset);
+    }
+  }
+}
+
+void Product::run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
+                       Workspace& work) const {
+  const ColumnBlock& block = work.block;
+  const ColumnPanel& panel = block.panels[column_panel];
+  const int64_t tile_rows = rows.panel_rows(row_panel);
+  const int64_t first_row = group * rows.rows() + rows.first_row(row_panel);
+  float* output_rows = output.values + first_row * output.row_stride;
+
+  Tile tile;
+  tile.depth = depth;
+  tile.rows = rows.values(group, row_panel, first_depth);
+  tile.columns = block.values.data() + panel.values_offset;
+  tile.column_offsets = block.value_offsets.data();
+  tile.pad_columns = block.pad_columns(column_panel);
+  tile.nonzero_rows = rows.nonzero(group, row_panel, first_depth);
+  tile.nonzero_columns = block.nonzero_columns(column_panel);
+  tile.valid_columns = panel.valid_columns;
+  tile.start = first_depth == 0 ? output.start : Start::kOutput;
+  tile.bias = output.bias;
+  if (tile.start == Start::kRowBias) tile.bias += first_row;
+  if (tile.start == Start::kColumnBias) tile.bias += block.runs[panel.first_run].output_offset;
+  if (panel.contiguous) {
+    tile.output = output_rows + block.runs[panel.first_run].output_offset;
+    tile.output_stride = output.row_stride;
+  } else {
+    tile.output = work.tile.data();
+    tile.output_stride = panel.columns;
+    if (tile.start == Start::kOutput) gather(block, panel, tile_rows, output_rows, output.row_stride, tile.output);
+  }
+
+  family.functions[count_zero][tile_rows - 1][panel.columns / family.lanes - 1](tile, work.counters);
+
+  if (!panel.contiguous) scatter(block, panel, tile_rows, tile.output, output_rows, output.row_stride);
+}
+
+void Product::run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
+                            Workspace& work) const {
+  const int64_t column_panels = static_cast<int64_t>(work.block.panels.size());
+  for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
+    for (int64_t row_panel = first_panel; row_panel < last_panel; ++row_panel) {
+      run_tile(group, row_panel, column_panel, first_depth, depth, work);
+    }
+  }
+}
+
+void Product::run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
+                       Workspace& work) const {
+  if (work.block.index != column_block) {
+    work.block.clear_layout();
+    columns.layout(column_block, work.block);
+    work.block.index = column_block;
+  }
+  const int64_t depth_block = columns.depth_block();
+  const int64_t row_block_panels = std::max<int64_t>(1, kRowBlockFloats / (depth_block * family.max_rows));
+  for (int64_t first_depth = 0; first_depth < rows.depth(); first_depth += depth_block) {
+    const int64_t depth = std::min(depth_block, rows.depth() - first_depth);
+    columns.pack(group, first_depth, depth, count_zero, work.block);
+    for (int64_t panel = first_panel; panel < last_panel; panel += row_block_panels) {
+      run_row_block(group, panel, std::min(panel + row_block_panels, last_panel), first_depth, depth, work);
+    }
+  }
+}
+
+}  // namespace
+
+TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
+                    int64_t threads) {
+  // A task costs its tiles and the packing of its columns, which takes about as long as half a row panel's tiles.
+  const auto finish_time = [&](const TaskGrid& grid) {
+    const double task = (ceil_div(row_panels, grid.row_ranges) + 0.5) * ceil_div(column_panels, grid.column_blocks);
+    return task * ceil_div(groups * grid.column_blocks * grid.row_ranges, threads);
+  };
+  const int64_t fewest_blocks = ceil_div(column_panels, max_block_panels);
+  TaskGrid best{fewest_blocks, 1};
+  for (int64_t blocks = fewest_blocks; blocks <= std::min(fewest_blocks + 2 * threads, column_panels); ++blocks) {
+    for (int64_t ranges = 1; ranges <= std::min(threads, row_panels); ++ranges) {
+      const TaskGrid grid{blocks, ranges};
+      if (finish_time(grid) < finish_time(best)) best = grid;
+    }
+  }
+  return best;
+}
+
+void multiply(const TileFamily& family, const RowPanels& rows, const ColumnSource& columns, int64_t row_ranges,
+              const ProductOutput& output, bool count_zero, Counters& counters) {
+  const Product product{family, rows, columns, output, count_zero};
+  const Partition ranges{rows.panel_count(), row_ranges};
+  const int64_t tasks = columns.block_count() * rows.groups() * row_ranges;
+  const int threads = static_cast<int>(std::clamp<int64_t>(tasks, 1, omp_get_max_threads()));
+
+  std::vector<Workspace> workspaces;  // allocated out here: an exception must not leave the parallel region
+  workspaces.reserve(threads);
+  for (int i = 0; i < threads; ++i) workspaces.emplace_back(columns.limits(), columns.depth_block());
+
+  // Tasks are handed out in chunks, small enough that a thread that is held up leaves work to the others. Those of one
+  // column block follow each other, so that a thread seldom has to lay out another one.
+  const int64_t chunk = std::max<int64_t>(1, tasks / (16 * threads));
+#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
+  for (int64_t task = 0; task < tasks; ++task) {
+    const int64_t range = task % row_ranges;
+    const int64_t group = task / row_ranges % rows.groups();
+    const int64_t column_block = task / row_ranges / rows.groups();
+    const int64_t first_panel = ranges.begin(range);
+    product.run_task(column_block, group, first_panel, first_panel + ranges.length(range),
+                     workspaces[omp_get_thread_num()]);
+  }
+  for (const Workspace& work : workspaces) counters += work.counters;
+}
+
+}  // namespace flopcuda::cpu

@@ -1,0 +1,22 @@
+// Integer division rounded up, and a range cut into parts of nearly equal size.
+#pragma once
+
+#include <cstdint>
+
+namespace flopcuda::cpu {
+
+constexpr int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+// `parts` consecutive parts of `size` elements: the first size % parts of them have one element more than the others.
+struct Partition {
+  int64_t size;
+  int64_t parts;
+
+  int64_t begin(int64_t part) const {
+    const int64_t longer = size % parts;
+    return part * (size / parts) + (part < longer ? part : longer);
+  }
+  int64_t length(int64_t part) const { return size / parts + (part < size % parts ? 1 : 0); }
+};
+
+}  // namespace flopcuda::cpu

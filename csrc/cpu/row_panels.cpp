@@ -1,0 +1,48 @@
+// Packs the rows of a product into panels, in parallel over the panels.
+#include "row_panels.h"
+
+#include <algorithm>
+
+namespace flopcuda::cpu {
+
+void transpose_into_panel(const float* source, int64_t source_stride, int64_t rows, int64_t depth, float* panel,
+                          int64_t panel_stride) {
+  constexpr int64_t kChunk = kCacheLineBytes / sizeof(float);  // one cache line of every row at a time
+  for (int64_t first = 0; first < depth; first += kChunk) {
+    const int64_t last = std::min(first + kChunk, depth);
+    for (int64_t row = 0; row < rows; ++row) {
+      const float* values = source + row * source_stride;
+      for (int64_t k = first; k < last; ++k) panel[k * panel_stride + row] = values[k];
+    }
+  }
+}
+
+RowPanels::RowPanels(const float* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows,
+                     int64_t depth_block, bool count_zero)
+    : groups_(groups),
+      panels_{rows, ceil_div(rows, max_panel_rows)},
+      depth_(depth),
+      depth_block_(depth_block),
+      count_zero_(count_zero),
+      values_(groups * rows * depth),
+      nonzero_(count_zero ? groups * panels_.parts * depth : 0) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < groups_ * panels_.parts; ++i) pack_panel(values, i / panels_.parts, i % panels_.parts);
+}
+
+void RowPanels::pack_panel(const float* values, int64_t group, int64_t panel) {
+  const int64_t rows = panel_rows(panel);
+  const float* source = values + (group * panels_.size + first_row(panel)) * depth_;
+  for (int64_t k = 0; k < depth_; k += depth_block_) {
+    float* packed = values_.data() + values_offset(group, panel, k);
+    const int64_t block = block_depth(k);
+    transpose_into_panel(source + k, depth_, rows, block, packed, rows);
+    if (!count_zero_) continue;
+    int32_t* nonzero = nonzero_.data() + (group * panel_count() + panel) * depth_ + k;
+    for (int64_t i = 0; i < block; ++i) {
+      nonzero[i] = static_cast<int32_t>(rows - std::count(packed + i * rows, packed + (i + 1) * rows, 0.0f));
+    }
+  }
+}
+
+}  // namespace flopcuda::cpu

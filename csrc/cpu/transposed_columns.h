@@ -1,0 +1,31 @@
+// The columns of a linear layer: column n holds the weights of output feature n, a row of the weight matrix.
+#pragma once
+
+#include "../common/problem.h"
+#include "column_source.h"
+#include "micro_kernel.h"
+#include "partition.h"
+
+namespace flopcuda::cpu {
+
+class TransposedColumns : public ColumnSource {
+ public:
+  TransposedColumns(const LinearProblem& problem, const float* weight, const TileFamily& family, int64_t blocks);
+
+  static int64_t panel_count(const LinearProblem& problem, const TileFamily& family);
+
+  int64_t block_count() const override { return blocks_.parts; }
+  int64_t depth_block() const override;
+  BlockLimits limits() const override;
+  void layout(int64_t block_index, ColumnBlock& block) const noexcept override;
+  void pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
+            ColumnBlock& block) const noexcept override;
+
+ private:
+  LinearProblem problem_;
+  const float* weight_;
+  const TileFamily& family_;
+  Partition blocks_;  // of the panels
+};
+
+}  // namespace flopcuda::cpu

@@ -1,0 +1,117 @@
+// Counting on the device: what one thread keeps while its multiply-adds issue, and how a block's counts reach the launch's
+// record. See common/counters.h for what each counter means.
+//
+// A count costs little beside the work it counts. A thread's tile is rectangular, so the products of one step that feed
+// real outputs are valid_rows * valid_columns; and steps are marked as bits where their multiply-adds issue, so that a
+// slice of eight steps is settled by a few integer instructions against the 256 or 512 multiply-adds it issued.
+#pragma once
+
+#include <cstdint>
+
+#include "common/counters.h"
+#include "cuda/tiles.h"
+
+namespace flopcuda::cuda {
+
+static_assert(sizeof(Counters) == 5 * sizeof(int64_t), "a record is five 64-bit integers: mul, add, pad, zero, lane");
+
+// The counts of one thread, fields as in Counters. 32 bits are enough: a thread has at most MAX_THREAD_OUTPUTS outputs, and
+// the planner launches nothing with more than MAX_REDUCTION products an output.
+struct ThreadCounts {
+  uint32_t mul = 0;
+  uint32_t add = 0;
+  uint32_t pad = 0;
+  uint32_t zero = 0;
+  uint32_t lane = 0;
+};
+
+template <int SIZE>
+__device__ inline uint32_t count_nonzero(const float (&values)[SIZE]) {
+  uint32_t nonzero = 0;
+#pragma unroll
+  for (int i = 0; i < SIZE; ++i) nonzero += values[i] != 0.0f;
+  return nonzero;
+}
+
+// Repeats the bits of one byte in all four.
+__device__ inline uint32_t in_every_byte(uint32_t byte) { return byte * 0x01010101u; }
+
+// The counts of one thread of a GEMM kernel. issue() stands beside the multiply-adds of a step; settle_slice() turns the
+// steps issued in a slice into counts. Rows and columns that the problem does not have are held as zeros by both operands.
+template <class Tile, bool COUNT_ZERO>
+class GemmTally {
+ public:
+  // valid_rows, valid_columns: how many of the thread's rows and columns the problem has. accumulators_hold_bias: whether
+  // the first product is added to something.
+  __device__ GemmTally(int valid_rows, int valid_columns, bool accumulators_hold_bias)
+      : valid_rows_(valid_rows),
+        valid_outputs_(valid_rows * valid_columns),
+        empty_accumulators_(accumulators_hold_bias ? 0 : valid_rows * valid_columns) {}
+
+  // The thread issues THREAD_M * THREAD_N multiply-adds: the outer product of the fragments of this step.
+  __device__ void issue(int step, const float (&a)[Tile::THREAD_M], const float (&b)[Tile::THREAD_N]) {
+    issued_steps_ |= 1u << step;
+    counts_.lane += Tile::THREAD_M * Tile::THREAD_N;
+    // The non-zero products of an outer product: a non-zero row value meets a non-zero column value.
+    if constexpr (COUNT_ZERO) nonzero_products_ += count_nonzero(a) * count_nonzero(b);
+  }
+
+  // real_steps: bit k is set if the problem has product k of this slice. count_padding(steps): how many taps of the
+  // thread's columns lie in the padding at these steps.
+  template <class CountPadding>
+  __device__ void settle_slice(uint32_t real_steps, const CountPadding& count_padding) {
+    const uint32_t steps = issued_steps_ & real_steps;
+    const uint32_t products = __popc(steps) * valid_outputs_;
+    const uint32_t padding = count_padding(steps) * valid_rows_;
+    // An empty accumulator is given its first product; all later ones are added to it.
+    counts_.mul += products;
+    counts_.add += products - (steps != 0 ? empty_accumulators_ : 0);
+    if (steps != 0) empty_accumulators_ = 0;
+    counts_.pad += padding;
+    if constexpr (COUNT_ZERO) counts_.zero += products - padding - nonzero_products_;
+    issued_steps_ = 0;
+    nonzero_products_ = 0;
+  }
+
+  __device__ const ThreadCounts& counts() const { return counts_; }
+
+ private:
+  ThreadCounts counts_;
+  uint32_t valid_rows_;
+  uint32_t valid_outputs_;
+  uint32_t empty_accumulators_;  // of valid outputs: those that hold neither a product nor a bias
+  uint32_t issued_steps_ = 0;
+  uint32_t nonzero_products_ = 0;
+};
+
+// Adds the counts of all threads of the block to the launch's record: over the lanes of each warp by shuffles, over the
+// warps in shared memory, and one atomic addition per counter. Every thread of the block takes part.
+template <int THREADS>
+__device__ inline void add_block_counts(const ThreadCounts& thread_counts, Counters* record) {
+  constexpr int FIELDS = sizeof(Counters) / sizeof(int64_t);
+  constexpr int WARPS = THREADS / WARP_SIZE;
+  static_assert(THREADS % WARP_SIZE == 0, "shuffles need whole warps");
+  __shared__ long long warp_sums[WARPS][FIELDS];
+
+  long long sums[FIELDS] = {thread_counts.mul, thread_counts.add, thread_counts.pad, thread_counts.zero,
+                            thread_counts.lane};
+  const int lane = threadIdx.x % WARP_SIZE;
+#pragma unroll
+  for (int field = 0; field < FIELDS; ++field) {
+#pragma unroll
+    for (int distance = WARP_SIZE / 2; distance > 0; distance /= 2) {
+      sums[field] += __shfl_down_sync(0xffffffffu, sums[field], distance);
+    }
+    if (lane == 0) warp_sums[threadIdx.x / WARP_SIZE][field] = sums[field];
+  }
+  __syncthreads();
+
+  if (threadIdx.x < FIELDS) {
+    unsigned long long block_sum = 0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) block_sum += warp_sums[warp][threadIdx.x];
+    if (block_sum != 0) atomicAdd(reinterpret_cast<unsigned long long*>(record) + threadIdx.x, block_sum);
+  }
+}
+
+}  // namespace flopcuda::cuda

@@ -1,0 +1,6 @@
+# Types of the extension module that csrc/torch/module.cpp defines.
+cuda_version: str
+cuda_architectures: str
+
+def cpu_isa() -> str: ...
+def select_cpu_isa(name: str) -> None: ...

@@ -1,0 +1,104 @@
+"""Validation results and build facts as rich tables; rich itself falls back to plain text when not on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from flopcuda.tools import ToolReport
+from flopcuda.validation import LayerValidation, Validation
+
+
+def validation_table(validation: Validation) -> RenderableType:
+    """Parameters, layers, tools and the verdict."""
+    return Group(
+        _parameters(validation),
+        _layers(validation),
+        *(_tool(report, validation.counted.macs) for report in validation.tools),
+        _verdict(validation),
+    )
+
+
+def info_table(facts: Mapping[str, str]) -> RenderableType:
+    """Two columns, a fact a row."""
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, value)
+    return table
+
+
+def _parameters(validation: Validation) -> RenderableType:
+    params = validation.params
+    return Text(
+        f"{validation.model}, batch {validation.batch}, {validation.device}\n"
+        f"Params: {params.total:,} total, {params.trainable:,} trainable, {params.non_trainable:,} non-trainable"
+    )
+
+
+def _layers(validation: Validation) -> Table:
+    names = list(dict.fromkeys(name for layer in validation.layers for name in layer.formulas))
+    table = Table(title="Counted on the device, and what the formulas say (FLOPs, MACs)", title_justify="left")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("output <- input")
+    for name in ("mul", "add", "pad"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("exact?", justify="center")
+    for layer in validation.layers:
+        table.add_row(*_layer_cells(layer, names), style=None if layer.match else "bold red")
+    table.add_section()
+    total = validation.counted
+    sums = [f"{sum(layer.formulas.get(name, 0) for layer in validation.layers):,}" for name in names]
+    table.add_row("total", "", f"{total.mul:,}", f"{total.add:,}", f"{total.pad:,}", *sums, _mark(validation.ok))
+    return table
+
+
+def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[RenderableType]:
+    counted = layer.counted
+    shapes = f"{_shape(layer.output_shape)} <- {_shape(layer.input_shape)}"
+    formulas = [f"{layer.formulas[name]:,}" if name in layer.formulas else "" for name in names]
+    counts = [f"{counted.mul:,}", f"{counted.add:,}", f"{counted.pad:,}"]
+    return [layer.name or "(the model)", shapes, *counts, *formulas, _mark(layer.match)]
+
+
+def _tool(report: ToolReport, counted: int) -> RenderableType:
+    title = f"{report.name} {report.version or ''}".strip()
+    if report.error:
+        return Text(f"\n{title}: {report.error}")
+    table = Table(title=f"{title}: {report.convention}", title_justify="left", show_header=False, box=None)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("  counted MACs", f"{counted:,}")
+    for term in report.ledger:
+        table.add_row(f"  {term.term}", f"{term.amount:+,}")
+    table.add_row("  unexplained", f"{report.unexplained:,}", style=None if report.unexplained == 0 else "bold red")
+    table.add_row(f"  = reported ({report.unit})", f"{report.reported:,}", style="bold")
+    return table
+
+
+def _verdict(validation: Validation) -> Text:
+    counted = validation.counted
+    speed = validation.flops_per_second
+    timing = f" in {validation.seconds:.3f} s: {speed / 1e9:,.1f} GFLOPS in the counted kernels" if speed else ""
+    wrong = [layer.name for layer in validation.layers if not layer.match]
+    if wrong:
+        return Text(f"\nFAILED: counted and exact formula differ in {', '.join(wrong)}", style="bold red")
+    return Text(
+        f"\n{counted.macs:,} MACs, {counted.flops:,} FLOPs{timing}\n"
+        f"ok: all {len(validation.layers)} layers execute exactly what the formula says",
+        style="bold green",
+    )
+
+
+def _shape(sizes: Iterable[int]) -> str:
+    return "x".join(str(size) for size in sizes)
+
+
+def _mark(match: bool) -> Text:
+    return Text("✓", style="green") if match else Text("✗", style="bold red")

@@ -1,0 +1,208 @@
+"""Validation: counted operations against the exact formulas, layer by layer, and against the other tools, term by term."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flopcuda.arguments import as_arguments
+from flopcuda.geometry import LayerGeometry
+from flopcuda.params import Params, count_params
+from flopcuda.report import Counters, Report, Summary
+from flopcuda.session import instrument
+from flopcuda.state import preserved
+from flopcuda.tools import ALL, CountedLayer, ToolReport, article_2021, compare
+
+
+@dataclass(frozen=True)
+class LayerValidation:
+    """One layer: what the device counted and what each formula says, summed over its launches.
+
+    Attributes:
+        name: dotted name in the model, "" for the model itself.
+        type: class name.
+        input_shape, weight_shape, output_shape: of its first launch.
+        counted: sum of its launches' counters.
+        formulas: name of a formula -> its value for this layer, in the formula's own unit.
+        match: whether counted ``mul``, ``add`` and ``pad`` are what the exact formulas say, each of them.
+    """
+
+    name: str
+    type: str
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    counted: Counters
+    formulas: dict[str, int]
+    match: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the command line's JSON."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "input_shape": list(self.input_shape),
+            "weight_shape": list(self.weight_shape),
+            "output_shape": list(self.output_shape),
+            "counted": self.counted.to_dict(),
+            "formulas": self.formulas,
+            "match": self.match,
+        }
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What :func:`validate` found.
+
+    Attributes:
+        model: the model's name.
+        batch: size of the first dimension of the first input tensor.
+        device: where it was counted.
+        params: the model's parameters.
+        counted: sum over all layers.
+        layers: one entry a counted layer, in the order of first use.
+        tools: what each other tool reported, with a ledger from the counted number to the tool's.
+        seconds: time spent in the counted kernels; None where it could not be measured.
+        ok: whether every layer's count and exact formula agree. What a tool says never decides it.
+    """
+
+    model: str
+    batch: int
+    device: str
+    params: Params
+    counted: Counters
+    layers: tuple[LayerValidation, ...]
+    tools: tuple[ToolReport, ...]
+    seconds: float | None
+    ok: bool
+
+    @property
+    def flops_per_second(self) -> float | None:
+        """Achieved FLOPS in the counted kernels; None where they were not timed."""
+        return self.counted.flops / self.seconds if self.seconds else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The command line's JSON."""
+        return {
+            "model": self.model,
+            "batch": self.batch,
+            "device": self.device,
+            "params": {
+                "total": self.params.total,
+                "trainable": self.params.trainable,
+                "non_trainable": self.params.non_trainable,
+            },
+            "counted": self.counted.to_dict(),
+            "layers": [layer.to_dict() for layer in self.layers],
+            "tools": [report.to_dict() for report in self.tools],
+            "seconds": self.seconds,
+            "flops_per_second": self.flops_per_second,
+            "ok": self.ok,
+        }
+
+
+def validate(
+    model: nn.Module,
+    inputs: Tensor | Sequence[Any],
+    *,
+    name: str | None = None,
+    tools: Sequence[str] = ALL,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Validation:
+    """Count one forward pass and hold it against the exact formulas and the other tools.
+
+    Runs without gradients, in the mode (train or eval) that the model is in; its buffers and torch's random state are
+    put back.
+
+    Args:
+        model: the model; must not be instrumented.
+        inputs: its positional arguments; a single tensor stands for itself.
+        name: what to call the model; its class name by default.
+        tools: names of the tools to compare with; one that is not installed is reported as missing.
+        on_step: is told what is done next, for a progress bar.
+
+    Returns:
+        The verdict on each layer and each tool's ledger.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: as :func:`flopcuda.instrument`, as a counted layer or the model itself; or the
+            model ran no layer that is counted.
+    """
+    arguments = as_arguments(inputs)
+    first = next((argument for argument in arguments if isinstance(argument, Tensor)), None)
+    if first is None:
+        raise TypeError("validate needs at least one tensor among the model's inputs")
+    params = count_params(model)
+    on_step("counting")
+    report = _count(model, arguments)
+    layers = tuple(_validate_layer(summary) for summary in report.by_module().values())
+    if not layers:
+        raise ValueError(f"{type(model).__name__} ran no Conv2d or Linear layer, so there is nothing to validate")
+    return Validation(
+        model=name or type(model).__name__,
+        batch=first.shape[0] if first.dim() else 1,
+        device=str(first.device),
+        params=params,
+        counted=report.total.counters,
+        layers=layers,
+        tools=tuple(_compare(model, arguments, report, tools, on_step)),
+        seconds=report.total.seconds,
+        ok=all(layer.match for layer in layers),
+    )
+
+
+def _count(model: nn.Module, arguments: tuple[Any, ...]) -> Report:
+    with preserved(model), torch.no_grad(), instrument(model) as session:
+        model(*arguments)
+        return session.report()
+
+
+def _validate_layer(summary: Summary) -> LayerValidation:
+    geometries = [LayerGeometry.of(launch) for launch in summary.launches]
+    first = summary.launches[0]
+    values = [geometry.formulas() for geometry in geometries]
+    exact = [geometry.exact_counts() for geometry in geometries]
+    expected = tuple(sum(column) for column in zip(*exact, strict=True))
+    return LayerValidation(
+        name=summary.name,
+        type=first.module_type,
+        input_shape=first.input_shape,
+        weight_shape=first.weight_shape,
+        output_shape=first.output_shape,
+        counted=summary.counters,
+        formulas={name: sum(value[name] for value in values) for name in values[0]},
+        match=expected == (summary.mul, summary.add, summary.pad),
+    )
+
+
+def _compare(
+    model: nn.Module,
+    arguments: tuple[Any, ...],
+    report: Report,
+    tools: Sequence[str],
+    on_step: Callable[[str], None],
+) -> list[ToolReport]:
+    counted = {name: _counted_layer(summary) for name, summary in report.by_module().items()}
+    reports: list[ToolReport] = []
+    for tool in tools:
+        on_step(tool)
+        reports += compare(model, arguments, counted, tools=[tool])
+    headline = article_2021(model, arguments, counted)
+    return reports if headline is None else [*reports, headline]
+
+
+def _counted_layer(summary: Summary) -> CountedLayer:
+    first = summary.launches[0]
+    outputs = sum(LayerGeometry.of(launch).outputs for launch in summary.launches)
+    return CountedLayer(
+        name=summary.name,
+        type=first.module_type,
+        mul=summary.mul,
+        add=summary.add,
+        outputs=outputs,
+        bias=bool(first.options["bias"]),
+    )

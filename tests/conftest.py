@@ -1,0 +1,54 @@
+"""Fixtures that several test files share, and the rule that tests for a GPU skip without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Each device there are kernels for; the GPU's turn skips without one."""
+    return str(request.param)
+
+
+class SmallNet(nn.Module):
+    """Two convolutions, one of them used twice, batch norm, and a head: all that swapping has to cope with, small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.shared = nn.Conv2d(8, 8, 3, padding="same", groups=2)
+        self.alias = self.shared
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        x = self.alias(self.shared(x))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def model() -> SmallNet:
+    return SmallNet()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 17, 15)

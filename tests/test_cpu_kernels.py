@@ -1,0 +1,273 @@
+"""The counted CPU kernels against float64 torch, the exact formulas and brute force, on every instruction set there is."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.cpu_kernels import Counters, Kernels, build_kernels, compile_objects
+from tests.cpu_kernels.oracle import Conv2dCase, LinearCase, counts_of, relative_error
+
+TOLERANCE = 1e-5  # relative, of the norm
+ISAS = ["portable", "avx2", "avx512"]
+
+CONV2D_CASES = {
+    # Tile edges: 14, 6 and 4 rows; 32, 16 and 8 columns; 256 updates.
+    **{f"{rows} rows": Conv2dCase(out_channels=rows) for rows in (3, 4, 5, 6, 7, 13, 14, 15, 27, 28, 29)},
+    **{
+        f"{columns} columns": Conv2dCase(batch=1, image=(1, columns), kernel=(1, 1), bias=True)
+        for columns in (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 127, 128, 129)
+    },
+    **{
+        f"{depth} updates": Conv2dCase(in_channels=depth, kernel=(1, 1), bias=depth % 2 == 0)
+        for depth in (1, 2, 255, 256, 257, 511, 512, 513)
+    },
+    **{
+        f"strips of {width} columns": Conv2dCase(1, 2, (1, width), 2, (1, 1), groups=2)
+        for width in (31, 32, 33, 63, 64, 65, 127, 128, 129)
+    },
+    # Images.
+    "pointwise on one pixel": Conv2dCase(batch=3, image=(1, 1), kernel=(1, 1)),
+    "many channels, small image": Conv2dCase(2, 520, (2, 2), 300, padding=(1, 1, 1, 1), bias=True),
+    "many channels, 7 x 7": Conv2dCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1)),
+    "images shorter than a tile": Conv2dCase(batch=7, image=(3, 3), padding=(1, 1, 1, 1)),
+    "wide image": Conv2dCase(1, 16, (5, 301), 24, padding=(1, 1, 1, 1), bias=True),
+    "tall image": Conv2dCase(1, 16, (301, 5), 24, padding=(1, 1, 1, 1)),
+    "one column": Conv2dCase(image=(40, 1), kernel=(3, 1), padding=(1, 0, 1, 0)),
+    "batch of none": Conv2dCase(batch=0),
+    # Kernels.
+    "7 x 7, stride 2": Conv2dCase(2, 3, (64, 70), 64, (7, 7), (2, 2), (3, 3, 3, 3)),
+    "kernel as large as the image": Conv2dCase(image=(8, 9), kernel=(8, 9)),
+    "kernel larger than the image": Conv2dCase(image=(2, 3), kernel=(5, 7), padding=(2, 3, 2, 3), bias=True),
+    "taps dilated beyond the image": Conv2dCase(image=(5, 4), padding=(7, 9, 7, 9), dilation=(7, 9)),
+    "wide dilation in a strided strip": Conv2dCase(
+        2, 4, (9, 9), 4, (3, 3), (2, 3), (8, 8, 8, 8), (5, 7), groups=4, bias=True
+    ),
+    "stride beyond the kernel": Conv2dCase(image=(13, 17), kernel=(2, 2), stride=(4, 5)),
+    "patches": Conv2dCase(2, 3, (32, 32), 40, (8, 8), (8, 8), bias=True),
+    "pointwise, stride 2": Conv2dCase(2, 64, (14, 14), 32, (1, 1), (2, 2)),
+    "strides that differ": Conv2dCase(image=(20, 20), stride=(1, 3), padding=(1, 1, 1, 1)),
+    "large kernel": Conv2dCase(1, 2, (40, 40), 8, (17, 19), padding=(8, 9, 8, 9)),
+    # Padding.
+    "padding wider than the image": Conv2dCase(image=(2, 2), padding=(6, 5, 6, 5), bias=True),
+    "outputs that see padding only": Conv2dCase(image=(1, 1), kernel=(1, 1), padding=(2, 2, 2, 2)),
+    "padding above only": Conv2dCase(padding=(2, 0, 0, 0)),
+    "padding to the right only": Conv2dCase(padding=(0, 0, 0, 2)),
+    "padding that differs on all sides": Conv2dCase(1, 32, (30, 60), 70, (5, 4), padding=(0, 1, 3, 2), bias=True),
+    # Groups.
+    "depthwise": Conv2dCase(2, 16, (28, 28), 16, padding=(1, 1, 1, 1), groups=16, bias=True),
+    "depthwise 5 x 5, stride 2": Conv2dCase(2, 6, (31, 33), 6, (5, 5), (2, 2), (2, 2, 2, 2), groups=6),
+    "depthwise with a multiplier of 3": Conv2dCase(2, 4, (9, 7), 12, padding=(1, 1, 1, 1), groups=4),
+    "depthwise with a multiplier of 5": Conv2dCase(2, 4, (9, 7), 20, padding=(1, 1, 1, 1), groups=4),
+    "depthwise in several bands": Conv2dCase(1, 1, (150, 600), 1, padding=(1, 1, 1, 1)),
+    "groups of 4": Conv2dCase(2, 128, (7, 7), 128, padding=(1, 1, 1, 1), groups=32),
+    "groups that shrink": Conv2dCase(2, 60, (7, 7), 6, padding=(1, 1, 1, 1), groups=3),
+    "one output channel of many": Conv2dCase(1, 300, (10, 10), 1, padding=(1, 1, 1, 1), bias=True),
+}
+
+LINEAR_CASES = [
+    LinearCase(rows, in_features, out_features, bias)
+    for rows, in_features, out_features, bias in [
+        (0, 5, 3, True),
+        (1, 1, 1, False),
+        (1, 1, 1, True),
+        (1, 2048, 1000, True),
+        (4, 257, 33, False),
+        (13, 255, 31, True),
+        (14, 256, 32, False),
+        (15, 600, 129, True),
+        (100, 513, 70, True),
+        (300, 40, 16, False),
+    ]
+]
+
+
+@pytest.fixture(scope="module")
+def built() -> Kernels:
+    return build_kernels()
+
+
+@pytest.fixture(params=ISAS)
+def kernels(request: pytest.FixtureRequest, built: Kernels) -> Iterator[Kernels]:
+    """The kernels on each instruction set in turn."""
+    if request.param not in built.available_isas:
+        pytest.skip(f"this CPU or build lacks {request.param}")
+    selected = built.selected_isa
+    built.select_isa(request.param)
+    built.set_num_threads(2)
+    yield built
+    built.select_isa(selected)
+
+
+def check_conv2d(kernels: Kernels, case: Conv2dCase, count_zero: bool, seed: int = 0) -> None:
+    input, weight, bias = case.tensors(seed)
+    output, counters = kernels.conv2d(case.problem, input, weight, bias, count_zero)
+    assert counts_of(counters) == case.expected_counts(input, weight, count_zero)
+    assert counters.lane >= counters.mul
+    assert relative_error(output, case.convolve(input, weight, bias)) < TOLERANCE
+
+
+def check_linear(kernels: Kernels, case: LinearCase, count_zero: bool, seed: int = 0) -> None:
+    input, weight, bias = case.tensors(seed)
+    output, counters = kernels.linear(case.problem, input, weight, bias, count_zero)
+    assert counts_of(counters) == case.expected_counts(input, weight, count_zero)
+    assert counters.lane >= counters.mul
+    reference = torch.nn.functional.linear(input.double(), weight.double(), None if bias is None else bias.double())
+    assert relative_error(output, reference) < TOLERANCE
+
+
+@st.composite
+def conv2d_cases(draw: st.DrawFn) -> Conv2dCase:
+    """Any geometry with an output; a side of the image may be smaller than the kernel where padding allows it."""
+    groups = draw(st.sampled_from([1, 1, 2, 3, 8]))
+    kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 7)))
+    dilation = (draw(st.sampled_from([1, 1, 2, 5])), draw(st.sampled_from([1, 1, 2, 5])))
+    padding = tuple(draw(st.sampled_from([0, 1, 2, 6])) for _ in range(4))
+    spans = [dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
+    smallest = [max(1, spans[i] - padding[i] - padding[i + 2]) for i in range(2)]
+    return Conv2dCase(
+        batch=draw(st.integers(1, 3)),
+        in_channels=groups * draw(st.sampled_from([1, 2, 3, 17, 40])),
+        image=(smallest[0] + draw(st.integers(0, 12)), smallest[1] + draw(st.sampled_from([0, 1, 6, 13, 40]))),
+        out_channels=groups * draw(st.sampled_from([1, 1, 2, 3, 5, 14, 15, 29, 70])),
+        kernel=kernel,
+        stride=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        bias=draw(st.booleans()),
+    )
+
+
+linear_cases = st.builds(LinearCase, st.integers(1, 40), st.integers(1, 600), st.integers(1, 140), st.booleans())
+property_settings = settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@property_settings
+@given(case=conv2d_cases(), count_zero=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_any_convolution(kernels: Kernels, case: Conv2dCase, count_zero: bool, threads: int, seed: int) -> None:
+    kernels.set_num_threads(threads)
+    check_conv2d(kernels, case, count_zero, seed)
+
+
+@pytest.mark.slow
+@settings(property_settings, max_examples=3000)
+@given(case=conv2d_cases(), count_zero=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_very_many_convolutions(kernels: Kernels, case: Conv2dCase, count_zero: bool, threads: int, seed: int) -> None:
+    kernels.set_num_threads(threads)
+    check_conv2d(kernels, case, count_zero, seed)
+
+
+@property_settings
+@given(case=linear_cases, count_zero=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_any_linear_layer(kernels: Kernels, case: LinearCase, count_zero: bool, threads: int, seed: int) -> None:
+    kernels.set_num_threads(threads)
+    check_linear(kernels, case, count_zero, seed)
+
+
+@pytest.mark.parametrize("count_zero", [False, True])
+@pytest.mark.parametrize("case", CONV2D_CASES.values(), ids=CONV2D_CASES.keys())
+def test_named_convolution(kernels: Kernels, case: Conv2dCase, count_zero: bool) -> None:
+    check_conv2d(kernels, case, count_zero)
+
+
+@pytest.mark.parametrize("count_zero", [False, True])
+@pytest.mark.parametrize("case", LINEAR_CASES, ids=str)
+def test_named_linear_layer(kernels: Kernels, case: LinearCase, count_zero: bool) -> None:
+    check_linear(kernels, case, count_zero)
+
+
+def test_threads_change_neither_results_nor_counts(kernels: Kernels) -> None:
+    case = Conv2dCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1), bias=True)
+    tensors = case.tensors()
+    runs = []
+    for threads in (1, 2, 5):
+        kernels.set_num_threads(threads)
+        output, counters = kernels.conv2d(case.problem, *tensors, count_zero=True)
+        runs.append((output, counts_of(counters)))
+    assert all(torch.equal(output, runs[0][0]) and counts == runs[0][1] for output, counts in runs)
+
+
+def test_counters_are_added_to(kernels: Kernels) -> None:
+    case = Conv2dCase(padding=(1, 1, 1, 1))
+    tensors = case.tensors()
+    _, once = kernels.conv2d(case.problem, *tensors, count_zero=True)
+    _, twice = kernels.conv2d(
+        case.problem,
+        *tensors,
+        count_zero=True,
+        counters=Counters(once.mul, once.add, once.pad, once.zero, once.lane),
+    )
+    for name in ("mul", "add", "pad", "zero", "lane"):
+        assert getattr(twice, name) == 2 * getattr(once, name) > 0
+
+
+def test_negative_zero_is_zero_and_nan_is_not(kernels: Kernels) -> None:
+    values = torch.tensor([[-0.0, 0.0, float("nan"), float("inf"), 1e-45, 2.0]])
+    _, counters = kernels.linear(LinearCase(1, 6, 1).problem, values, torch.ones(1, 6), count_zero=True)
+    assert counters.zero == 2
+
+
+def test_full_tiles_waste_no_lane(kernels: Kernels) -> None:
+    case = Conv2dCase(1, 8, (16, 32), 84, (1, 1))  # 84 = 6 * 14 = 14 * 6 = 21 * 4 rows, and full vectors of columns
+    _, counters = kernels.conv2d(case.problem, *case.tensors())
+    assert counters.lane == counters.mul
+
+
+def test_unknown_instruction_set_is_refused(built: Kernels) -> None:
+    selected = built.selected_isa
+    with pytest.raises(ValueError, match="avx10"):
+        built.select_isa("avx10")
+    assert built.selected_isa == selected
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs binutils' nm")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="about x86's instruction sets")
+def test_files_of_one_instruction_set_share_no_inline_code() -> None:
+    """A weak symbol compiled with AVX-512 could be the copy that the linker keeps for every CPU."""
+    files = [path for path in compile_objects() if path.name.startswith("micro_kernel_avx")]
+    assert len(files) == 2
+    for path in files:
+        symbols = subprocess.run(["nm", "-P", path], capture_output=True, text=True, check=True).stdout.splitlines()
+        names_and_types = [line.split()[:2] for line in symbols]
+        exported = [name for name, kind in names_and_types if kind in "WwVvuBDRT"]
+        assert len(exported) == 1, f"{path.name} exports more than its table: {exported}"
+        assert exported[0].endswith("MicroKernelsE")
+
+
+CONV2D_ORACLE_CASES = [
+    Conv2dCase(2, 4, (3, 4), 4, (2, 3), (2, 1), (1, 2, 0, 1), (1, 2), groups=2, bias=True),
+    Conv2dCase(1, 2, (1, 5), 3, (3, 3), (1, 2), (2, 0, 1, 3)),
+]
+
+
+@pytest.mark.parametrize("case", CONV2D_ORACLE_CASES, ids=str)
+def test_oracle_counts_what_plain_loops_count(case: Conv2dCase) -> None:
+    input, weight, _ = case.tensors()
+    (top, left, _, _), (out_height, out_width) = case.padding, case.out_size
+    group_inputs, group_outputs = weight.shape[1], case.out_channels // case.groups
+    counts = dict.fromkeys(("mul", "add", "pad", "zero"), 0)
+    for n, o, y, x in itertools.product(*map(range, (case.batch, case.out_channels, out_height, out_width))):
+        holds_a_value = case.bias
+        for i, tap_y, tap_x in itertools.product(*map(range, weight.shape[1:])):
+            in_y = y * case.stride[0] - top + tap_y * case.dilation[0]
+            in_x = x * case.stride[1] - left + tap_x * case.dilation[1]
+            counts["mul"] += 1
+            counts["add"] += holds_a_value
+            holds_a_value = True
+            if not (0 <= in_y < case.image[0] and 0 <= in_x < case.image[1]):
+                counts["pad"] += 1
+                continue
+            channel = o // group_outputs * group_inputs + i
+            counts["zero"] += bool(input[n, channel, in_y, in_x] == 0 or weight[o, i, tap_y, tap_x] == 0)
+    assert case.expected_counts(input, weight, count_zero=True) == counts

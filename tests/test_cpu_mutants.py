@@ -1,0 +1,153 @@
+"""Are the CPU kernels' counts counted? Each defect below changes what the kernels do or count, and the counters must show it.
+
+A count computed from the shapes would not notice that a kernel skips a tile. Here every such kernel is built, and its counters
+must disagree with the exact formula or with brute force; the same harness must find nothing wrong with the kernels as they
+are. The outputs are not looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.cpu_kernels import Kernels, Patch, build_kernels
+from tests.cpu_kernels.oracle import Conv2dCase, LinearCase, counts_of
+
+MUTANTS = {
+    # Work that is left out.
+    "skips the last update of every tile": Patch(
+        "tile_kernel.h", "for (int64_t k = 0; k < tile.depth; ++k)", "for (int64_t k = 0; k < tile.depth - 1; ++k)"
+    ),
+    "skips every 9th update, a tap of a 3 x 3 kernel": Patch(
+        "tile_kernel.h",
+        "for (int64_t k = 0; k < tile.depth; ++k) {",
+        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (k % 9 == 4) { rows += kRows; continue; }",
+    ),
+    "forgets the last, partial depth block": Patch(
+        "gemm.cpp",
+        "for (int64_t first_depth = 0; first_depth < rows.depth(); first_depth += depth_block)",
+        "for (int64_t first_depth = 0; first_depth + depth_block <= rows.depth(); first_depth += depth_block)",
+    ),
+    "skips every other depth block": Patch(
+        "gemm.cpp", "first_depth += depth_block)", "first_depth += 2 * depth_block)"
+    ),
+    "skips the first row panel": Patch(
+        "gemm.cpp", "for (int64_t row_panel = first_panel;", "for (int64_t row_panel = first_panel + 1;"
+    ),
+    "skips the last column panel of a block": Patch(
+        "gemm.cpp", "column_panel < column_panels; ++column_panel", "column_panel < column_panels - 1; ++column_panel"
+    ),
+    "skips a group": Patch(
+        "gemm.cpp",
+        "const int64_t first_panel = ranges.begin(range);",
+        "if (group == 1) continue;\n    const int64_t first_panel = ranges.begin(range);",
+    ),
+    "skips a block of columns": Patch(
+        "gemm.cpp",
+        "const int64_t tasks = columns.block_count() * rows.groups() * row_ranges;",
+        "const int64_t tasks = (columns.block_count() - 1) * rows.groups() * row_ranges;",
+    ),
+    "im2col skips the last image": Patch(
+        "im2col.cpp",
+        "return ceil_div(problem.batch * problem.out_height",
+        "return ceil_div((problem.batch - 1) * problem.out_height",
+    ),
+    "depthwise skips the last image": Patch(
+        "shifted_windows.h", "return problem_.batch * bands_.parts;", "return (problem_.batch - 1) * bands_.parts;"
+    ),
+    "depthwise skips a tap": Patch(
+        "tile_kernel.h",
+        "for (int64_t k = 0; k < tile.depth; ++k) {",
+        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (kRows == 1 && k == 4) { rows += kRows; continue; }",
+    ),
+    "depthwise skips the last row of a panel": Patch(
+        "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
+    ),
+    "linear skips the features of a partial panel": Patch(
+        "transposed_columns.cpp",
+        "return ceil_div(problem.out_features, family.max_columns());",
+        "return problem.out_features / family.max_columns();",
+    ),
+    "convolution drops the bias": Patch(
+        "conv2d.cpp", "bias ? Start::kRowBias : Start::kNothing", "Start::kNothing"
+    ),
+    "linear drops the bias": Patch("linear.cpp", "bias ? Start::kColumnBias : Start::kNothing", "Start::kNothing"),
+    # Work that is done twice.
+    "multiplies every tile twice": Patch(
+        "gemm.cpp",
+        "  family.functions[count_zero]",
+        "  for (int repeat = 0; repeat < 2; ++repeat) family.functions[count_zero]",
+    ),
+    # Work that is done but counted wrongly.
+    "counts products twice": Patch("tile_kernel.h", "mul += products;", "mul += 2 * products;"),
+    "counts waste columns as products": Patch(
+        "tile_kernel.h", "kRows * tile.valid_columns;  ", "kRows * kColumnVectors * kLanes;  "
+    ),
+    "counts an addition for the first product": Patch(
+        "tile_kernel.h", "tile.start == Start::kNothing ? 0 : products", "products"
+    ),
+    "counts no addition onto a bias": Patch(
+        "tile_kernel.h", "tile.start == Start::kNothing ? 0 : products", "tile.start == Start::kOutput ? products : 0"
+    ),
+    "counts no addition onto an earlier depth block": Patch(
+        "tile_kernel.h", "tile.start == Start::kNothing ? 0 : products", "tile.start == Start::kOutput ? 0 : products"
+    ),
+    "drops the padding count": Patch("tile_kernel.h", "pad += kRows * tile.pad_columns[k];", ""),
+    "im2col counts no padding to the left": Patch("im2col.cpp", "padding += before + after;", "padding += after;"),
+    "im2col counts no padding to the right": Patch("im2col.cpp", "padding += before + after;", "padding += before;"),
+    "depthwise counts no padding beside a row": Patch(
+        "shifted_windows.cpp",
+        "padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
+        "padding -= run.length;",
+    ),
+    "counts padding as products of zero": Patch(
+        "tile_kernel.h", "kRows * (tile.valid_columns - tile.pad_columns[k])", "kRows * tile.valid_columns"
+    ),
+    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.nonzero_rows[k]}", "int64_t{kRows}"),
+    "sees no zeros among the inputs": Patch(
+        "tile_kernel.h", "* tile.nonzero_columns[k];", "* (tile.valid_columns - tile.pad_columns[k]);"
+    ),
+}
+
+# On 4 x 8 tiles of the portable kernels these have several row panels and depth blocks, partial ones among them.
+CASES: dict[str, Conv2dCase | LinearCase] = {
+    "im2col": Conv2dCase(4, 30, (3, 3), 41, padding=(1, 1, 1, 1)),
+    "im2col with groups": Conv2dCase(4, 20, (4, 3), 82, (3, 2), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+    "pointwise": Conv2dCase(2, 300, (5, 7), 5, (1, 1), bias=True),
+    "shifted windows": Conv2dCase(2, 40, (20, 20), 8, padding=(1, 1, 1, 1)),
+    "depthwise": Conv2dCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
+    "depthwise, stride 2": Conv2dCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
+    "linear": LinearCase(13, 300, 35),
+    "linear with bias": LinearCase(5, 520, 41, bias=True),
+}
+
+
+def wrongly_counted_cases(kernels: Kernels) -> list[str]:
+    """Names of the cases whose counters disagree with the formula or with brute force."""
+    kernels.set_num_threads(2)
+    wrong = []
+    for name, case in CASES.items():
+        tensors = case.tensors()
+        if isinstance(case, Conv2dCase):
+            _, counters = kernels.conv2d(case.problem, *tensors, count_zero=True)
+        else:
+            _, counters = kernels.linear(case.problem, *tensors, count_zero=True)
+        if counts_of(counters) != case.expected_counts(*tensors[:2], count_zero=True):
+            wrong.append(name)
+    return wrong
+
+
+def test_the_kernels_as_they_are_count_right() -> None:
+    assert wrongly_counted_cases(build_kernels(portable_only=True)) == []
+
+
+@pytest.mark.parametrize("patch", MUTANTS.values(), ids=MUTANTS.keys())
+def test_counters_show_the_defect(patch: Patch) -> None:
+    assert wrongly_counted_cases(build_kernels([patch], portable_only=True)) != []
+
+
+@pytest.mark.parametrize("text", ["mul += no_such_thing;", "accumulators"])
+def test_a_patch_must_fit_exactly_once(text: str) -> None:
+    with pytest.raises(ValueError, match="not once"):
+        build_kernels([dataclasses.replace(MUTANTS["counts products twice"], original=text)])

@@ -1,0 +1,162 @@
+"""The torch operators: right as torch understands right, and clear when refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import flopcuda.ops as ops
+
+CONV2D_CALLS = {
+    "plain": ((2, 3, 9, 8), (4, 3, 3, 3), True, (1, 1), (0, 0, 0, 0), (1, 1), 1),
+    "strided, uneven padding": ((1, 4, 7, 10), (6, 2, 2, 3), False, (2, 3), (1, 2, 0, 3), (2, 1), 2),
+    "depthwise": ((2, 5, 6, 6), (5, 1, 3, 3), True, (1, 1), (1, 1, 1, 1), (1, 1), 5),
+    "empty batch": ((0, 3, 5, 5), (4, 3, 3, 3), True, (1, 1), (1, 1, 1, 1), (1, 1), 1),
+}
+
+
+def conv2d_arguments(name: str, device: str, requires_grad: bool = False) -> tuple[object, ...]:
+    input, weight, bias, stride, padding, dilation, groups = CONV2D_CALLS[name]
+    options = {"device": device, "requires_grad": requires_grad}
+    return (
+        torch.randn(input, **options),
+        torch.randn(weight, **options),
+        torch.randn(weight[0], **options) if bias else None,
+        list(stride),
+        list(padding),
+        list(dilation),
+        groups,
+    )
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("name", CONV2D_CALLS)
+def test_conv2d_passes_opcheck(name: str, requires_grad: bool, device: str) -> None:
+    torch.library.opcheck(torch.ops.flopcuda.conv2d, conv2d_arguments(name, device, requires_grad))
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (2, 3, 7), (0, 7)])
+def test_linear_passes_opcheck(shape: tuple[int, ...], requires_grad: bool, device: str) -> None:
+    options = {"device": device, "requires_grad": requires_grad}
+    arguments = (torch.randn(shape, **options), torch.randn(5, 7, **options), torch.randn(5, **options))
+    torch.library.opcheck(torch.ops.flopcuda.linear, arguments)
+
+
+@pytest.mark.parametrize("name", CONV2D_CALLS)
+def test_conv2d_agrees_with_torch_in_value_gradient_and_layout(name: str, device: str) -> None:
+    input, weight, bias, stride, padding, dilation, groups = conv2d_arguments(name, device, requires_grad=True)
+    output, _ = ops.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    padded = torch.nn.functional.pad(input, padding)
+    expected = torch.nn.functional.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+    torch.testing.assert_close(output, expected)
+    leaves = [leaf for leaf in (input, weight, bias) if leaf is not None]
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(output, leaves, upstream), torch.autograd.grad(expected, leaves, upstream)
+    )
+
+
+def test_linear_agrees_with_torch_in_value_and_gradient(device: str) -> None:
+    leaves = [torch.randn(shape, device=device, requires_grad=True) for shape in [(2, 3, 7), (5, 7), (5,)]]
+    output, _ = ops.linear(*leaves)
+    expected = torch.nn.functional.linear(*leaves)
+    torch.testing.assert_close(output, expected)
+    upstream = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(output, leaves, upstream), torch.autograd.grad(expected, leaves, upstream)
+    )
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_conv2d_keeps_the_memory_format_that_torch_keeps(memory_format: torch.memory_format, device: str) -> None:
+    input = torch.randn(2, 4, 6, 5, device=device).to(memory_format=memory_format)
+    weight = torch.randn(3, 4, 3, 3, device=device)
+    output, _ = ops.conv2d(input, weight)
+    expected = torch.nn.functional.conv2d(input, weight)
+    torch.testing.assert_close(output, expected)
+    assert output.stride() == expected.stride()
+
+
+def test_operands_may_have_any_strides(device: str) -> None:
+    input = torch.randn(9, 8, 3, 2, device=device).permute(3, 2, 0, 1)[:, :, ::2, 1:]
+    weight = torch.randn(1, 3, 3, 3, device=device).expand(4, 3, 3, 3)
+    output, counters = ops.conv2d(input, weight)
+    torch.testing.assert_close(output, torch.nn.functional.conv2d(input, weight))
+    assert counters.tolist()[0] == output.numel() * 27
+
+
+def test_input_without_a_batch(device: str) -> None:
+    input, weight = torch.randn(3, 6, 6, device=device), torch.randn(4, 3, 3, 3, device=device)
+    output, _ = ops.conv2d(input, weight)
+    torch.testing.assert_close(output, torch.nn.functional.conv2d(input, weight))
+
+
+@pytest.mark.parametrize("mode", ["meta", "fake"])
+def test_meta_and_fake_tensors_give_shapes(mode: str) -> None:
+    with FakeTensorMode() if mode == "fake" else torch.device("meta"):
+        output, counters = ops.conv2d(torch.randn(2, 3, 9, 9), torch.randn(4, 3, 3, 3), padding=(1, 1, 0, 0))
+    assert output.shape == (2, 4, 7, 9)
+    assert counters.shape == (5,)
+
+
+def refused_operands() -> dict[str, tuple[tuple[Tensor, Tensor, Tensor | None], dict[str, object], str]]:
+    """Name -> operands, options and what the sentence must say."""
+    input, weight = torch.randn(2, 4, 6, 6), torch.randn(6, 4, 3, 3)
+    nested = torch.nested.nested_tensor([torch.randn(4, 6, 6), torch.randn(4, 5, 5)])
+    quantised = torch.quantize_per_tensor(input, 0.1, 0, torch.quint8)
+    return {
+        "float64": ((input.double(), weight.double(), None), {}, "float32 only"),
+        "half": ((input.half(), weight.half(), None), {}, "float32 only"),
+        "mixed dtypes": ((input, weight.double(), None), {}, "weight has dtype"),
+        "integers": ((input.long(), weight.long(), None), {}, "float32 only"),
+        "complex": ((input.to(torch.complex64), weight, None), {}, "complex"),
+        "quantised": ((quantised, weight, None), {}, "quantised"),
+        "sparse": ((input.to_sparse(), weight, None), {}, "sparse"),
+        "mkldnn": ((input.to_mkldnn(), weight, None), {}, "mkldnn"),
+        "nested": ((nested, weight, None), {}, "nested"),
+        "bias of another size": ((input, weight, torch.randn(5)), {}, "bias has shape"),
+        "too few dimensions": ((torch.randn(6, 6), weight, None), {}, "must be"),
+        "weight of another rank": ((input, weight[0], None), {}, "weight must be"),
+        "channels": ((input[:, :3], weight, None), {}, "3 channels"),
+        "groups": ((input, weight[:, :2], None), {"groups": 4}, "groups 4"),
+        "output channels and groups": ((input, weight[:5, :2], None), {"groups": 2}, "do not divide"),
+        "window larger than the image": ((input[..., :2], weight, None), {}, "smaller than the dilated kernel"),
+        "zero-sized channels": ((input[:, :0], weight[:, :0], None), {}, "zero-sized"),
+        "zero-sized image": ((input[..., :0], weight, None), {"padding": (2, 2, 2, 2)}, "zero-sized"),
+        "stride 0": ((input, weight, None), {"stride": (0, 1)}, "stride must be positive"),
+        "negative padding": ((input, weight, None), {"padding": (-1, 0, 0, 0)}, "padding must not be negative"),
+        "dilation 0": ((input, weight, None), {"dilation": (1, 0)}, "dilation must be positive"),
+        "two devices": ((input, weight.to("meta"), None), {}, "devi"),
+    }
+
+
+@pytest.mark.parametrize("case", refused_operands())
+def test_what_conv2d_refuses_gets_one_sentence(case: str) -> None:
+    operands, options, sentence = refused_operands()[case]
+    with pytest.raises((RuntimeError, TypeError), match=sentence) as error:
+        ops.conv2d(*operands, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("input", "weight", "sentence"),
+    [
+        (torch.randn(2, 6), torch.randn(5, 7), "last dimension is 6"),
+        (torch.randn(2, 7).double(), torch.randn(5, 7), "float32 only"),
+        (torch.tensor(1.0), torch.randn(5, 1), "at least one dimension"),
+        (torch.randn(2, 0), torch.randn(5, 0), "zero-sized"),
+        (torch.randn(2, 7), torch.randn(7), "weight must be"),
+    ],
+)
+def test_what_linear_refuses_gets_one_sentence(input: Tensor, weight: Tensor, sentence: str) -> None:
+    with pytest.raises((RuntimeError, TypeError), match=sentence) as error:
+        ops.linear(input, weight)
+    assert "\n" not in str(error.value)
+
+
+def test_autocast_is_refused_and_not_ignored() -> None:
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=r"autocast to torch\.bfloat16"):
+        ops.linear(torch.randn(2, 3), torch.randn(4, 3))
