@@ -1,4 +1,4 @@
-"""The counted CPU kernels against float64 torch, the exact formulas and brute force, on every instruction set there is."""
+"""The counted CPU kernels against float64 torch, the exact formulas and brute force, on every instruction set."""
 
 from __future__ import annotations
 

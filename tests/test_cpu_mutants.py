@@ -1,8 +1,8 @@
-"""Are the CPU kernels' counts counted? Each defect below changes what the kernels do or count, and the counters must show it.
+"""Are the CPU kernels' counts counted? Each defect below changes what they do or count, and the counters must show it.
 
-A count computed from the shapes would not notice that a kernel skips a tile. Here every such kernel is built, and its counters
-must disagree with the exact formula or with brute force; the same harness must find nothing wrong with the kernels as they
-are. The outputs are not looked at.
+A count computed from the shapes would not notice that a kernel skips a tile. Here every such kernel is built, and its
+counters must disagree with the exact formula or with brute force; the same harness must find nothing wrong with the
+kernels as they are. The outputs are not looked at.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ MUTANTS = {
         "return ceil_div(problem.out_features, family.max_columns());",
         "return problem.out_features / family.max_columns();",
     ),
-    "convolution drops the bias": Patch(
-        "conv2d.cpp", "bias ? Start::kRowBias : Start::kNothing", "Start::kNothing"
-    ),
+    "convolution drops the bias": Patch("conv2d.cpp", "bias ? Start::kRowBias : Start::kNothing", "Start::kNothing"),
     "linear drops the bias": Patch("linear.cpp", "bias ? Start::kColumnBias : Start::kNothing", "Start::kNothing"),
     # Work that is done twice.
     "multiplies every tile twice": Patch(

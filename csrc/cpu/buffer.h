@@ -14,7 +14,9 @@ class AlignedArray {
  public:
   AlignedArray() = default;
   explicit AlignedArray(int64_t size)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(size) * sizeof(T), std::align_val_t{kCacheLineBytes}))) {}
+      : data_(
+            static_cast<T*>(::operator new(static_cast<size_t>(size) * sizeof(T), std::align_val_t{kCacheLineBytes}))) {
+  }
 
   T* data() const { return data_.get(); }
   T& operator[](int64_t i) const { return data_.get()[i]; }

@@ -1,9 +1,9 @@
 // The columns of a product: which output elements they are, and where the micro-kernel finds their values.
 //
-// A ColumnSource cuts the columns into blocks, one at a time the work of a thread. A block is laid out once (panels of a
-// tile's width, and the runs of consecutive output elements in them) and then packed once per group and depth block. im2col,
-// shifted windows and the transposed rows of a linear layer are three sources; the blocked product in gemm.cpp knows only
-// this interface.
+// A ColumnSource cuts the columns into blocks, one at a time the work of a thread. A block is laid out once (panels of
+// a tile's width, and the runs of consecutive output elements in them) and then packed once per group and depth block.
+// im2col, shifted windows and the transposed rows of a linear layer are three sources; the blocked product in gemm.cpp
+// knows only this interface.
 #pragma once
 
 #include <cstdint>

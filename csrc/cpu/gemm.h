@@ -16,7 +16,8 @@
 
 namespace flopcuda::cpu {
 
-// Updates packed at a time: a panel of AVX-512's 32 columns x 256 floats takes 32 KiB, which leaves room in L1 for the rows.
+// Updates packed at a time: a panel of AVX-512's 32 columns x 256 floats takes 32 KiB, which leaves room in L1 for the
+// rows.
 constexpr int64_t kDepthBlock = 256;
 
 // How the columns are cut into blocks and the row panels into ranges; each pair of them, for each group, is a task.
@@ -26,7 +27,8 @@ struct TaskGrid {
 };
 
 // The grid that finishes first on `threads` threads, when blocks may have at most `max_block_panels` panels.
-TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels, int64_t threads);
+TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
+                    int64_t threads);
 
 // Where a product's accumulators begin and its results go.
 struct ProductOutput {

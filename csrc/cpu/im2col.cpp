@@ -80,8 +80,8 @@ void Im2col::pack_panel(int64_t group, int64_t first_depth, int64_t depth, const
 
   int64_t tap_x = first_depth % problem_.kernel_width;
   int64_t tap_y = first_depth / problem_.kernel_width % problem_.kernel_height;
-  int64_t channel = problem_.in_channels / problem_.groups * group +
-                    first_depth / (problem_.kernel_width * problem_.kernel_height);
+  int64_t channel =
+      problem_.in_channels / problem_.groups * group + first_depth / (problem_.kernel_width * problem_.kernel_height);
   float* target = block.values.data() + panel.values_offset;
   for (int64_t k = 0; k < depth; ++k, target += family_.max_columns()) {
     int64_t padding = 0;

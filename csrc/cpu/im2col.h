@@ -1,5 +1,5 @@
-// The columns of a convolution by im2col: column n holds the taps of output n, and a panel is copied together for every tap.
-// Columns go on from one output row and one image to the next, so that small images fill the tiles too.
+// The columns of a convolution by im2col: column n holds the taps of output n, and a panel is copied together for every
+// tap. Columns go on from one output row and one image to the next, so that small images fill the tiles too.
 #pragma once
 
 #include <vector>
@@ -27,8 +27,8 @@ class Im2col : public ColumnSource {
             ColumnBlock& block) const noexcept override;
 
  private:
-  void pack_panel(int64_t group, int64_t first_depth, int64_t depth, const ColumnBlock& block,
-                  const ColumnPanel& panel, int32_t* pad_columns) const;
+  void pack_panel(int64_t group, int64_t first_depth, int64_t depth, const ColumnBlock& block, const ColumnPanel& panel,
+                  int32_t* pad_columns) const;
 
   Conv2dProblem problem_;
   const float* input_;

@@ -3,10 +3,11 @@
 // How a multiply-add gets from here to a counter:
 //   conv2d.cpp, linear.cpp   state the operation as a matrix product: rows x depth times depth x columns
 //   row_panels.*             packs the rows (weights of a convolution, input rows of a linear layer)
-//   column_source.h          says how the columns are laid out and packed; im2col.*, shifted_windows.*, transposed_columns.*
-//   gemm.*                   blocks the product for the caches, splits it among threads, walks the tiles
-//   tile_kernel.h            multiplies one register tile; the counters are incremented here, beside the multiply-add
-//   micro_kernel_*.cpp       compile that template for one instruction set each; dispatch.cpp picks one at run time
+//   column_source.h          says how the columns are laid out and packed; im2col.*, shifted_windows.*,
+//   transposed_columns.* gemm.*                   blocks the product for the caches, splits it among threads, walks the
+//   tiles tile_kernel.h            multiplies one register tile; the counters are incremented here, beside the
+//   multiply-add micro_kernel_*.cpp       compile that template for one instruction set each; dispatch.cpp picks one at
+//   run time
 #pragma once
 
 #include "../common/counters.h"
@@ -27,8 +28,8 @@ void select_isa(Isa isa);
 
 const char* isa_name(Isa isa);
 
-// Both kernels add their counts to `counters`; `counters.zero` only if `count_zero`. `bias` may be null. A problem without
-// output elements does nothing; one without products (R = 0) must be rejected by the caller. They run on
+// Both kernels add their counts to `counters`; `counters.zero` only if `count_zero`. `bias` may be null. A problem
+// without output elements does nothing; one without products (R = 0) must be rejected by the caller. They run on
 // omp_get_max_threads() threads. Throws std::bad_alloc, and nothing else.
 void conv2d(const Conv2dProblem& problem, const float* input, const float* weight, const float* bias, float* output,
             bool count_zero, Counters& counters);

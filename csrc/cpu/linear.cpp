@@ -26,9 +26,9 @@ void linear(const LinearProblem& problem, const float* input, const float* weigh
             bool count_zero, Counters& counters) {
   if (problem.rows == 0 || problem.out_features == 0) return;
   const TileFamily& family = selected_micro_kernels().block;
-  const TaskGrid grid = plan_tasks(1, ceil_div(problem.rows, family.max_rows),
-                                   TransposedColumns::panel_count(problem, family), kMaxBlockPanels,
-                                   omp_get_max_threads());
+  const TaskGrid grid =
+      plan_tasks(1, ceil_div(problem.rows, family.max_rows), TransposedColumns::panel_count(problem, family),
+                 kMaxBlockPanels, omp_get_max_threads());
   const TransposedColumns columns(problem, weight, family, grid.column_blocks);
   const RowPanels rows(input, 1, problem.rows, problem.in_features, family.max_rows, columns.depth_block(), count_zero);
   const AlignedArray<float> wide_bias = bias ? widen_bias(bias, problem.out_features) : AlignedArray<float>();

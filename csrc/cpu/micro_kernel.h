@@ -1,6 +1,6 @@
-// The interface between the blocked matrix product and the micro-kernels: what a tile is, and the table of functions that
-// each instruction set offers. Plain types only, so that the files compiled for one instruction set share no inline code
-// with the rest of the program.
+// The interface between the blocked matrix product and the micro-kernels: what a tile is, and the table of functions
+// that each instruction set offers. Plain types only, so that the files compiled for one instruction set share no
+// inline code with the rest of the program.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ enum class Start {
   kOutput,      // the partial sums of an earlier depth block
 };
 
-// One register tile of the product: `depth` rank-1 updates of rows x columns accumulators. The number of rows and of column
-// vectors are those of the function it is passed to.
+// One register tile of the product: `depth` rank-1 updates of rows x columns accumulators. The number of rows and of
+// column vectors are those of the function it is passed to.
 struct Tile {
   int64_t depth;
   const float* rows;               // packed, [depth][rows]
@@ -41,8 +41,8 @@ constexpr int kMaxTileColumnVectors = 8;
 constexpr int kMaxTileColumns = 128;
 constexpr int kMaxTileElements = 448;
 
-// Tile functions for every number of rows up to max_rows and of column vectors up to max_column_vectors, so that the tiles
-// at the edges of a matrix waste no rows and less than a vector of columns.
+// Tile functions for every number of rows up to max_rows and of column vectors up to max_column_vectors, so that the
+// tiles at the edges of a matrix waste no rows and less than a vector of columns.
 struct TileFamily {
   int lanes;  // floats in a vector
   int max_rows;

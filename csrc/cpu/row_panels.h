@@ -1,5 +1,5 @@
-// The rows of a product (the weights of a convolution, the input of a linear layer), packed for the micro-kernel: panels of
-// at most family.max_rows rows in which update k's values stand together.
+// The rows of a product (the weights of a convolution, the input of a linear layer), packed for the micro-kernel:
+// panels of at most family.max_rows rows in which update k's values stand together.
 #pragma once
 
 #include <cstdint>

@@ -26,8 +26,7 @@ std::vector<bool> phases_used(const Axis& axis) {
 
 // Few enough output rows in a band that its packed channels fit, and bands enough to keep the threads busy.
 int64_t choose_bands(const Conv2dProblem& problem, int64_t channel_block, int64_t threads) {
-  const int64_t row_floats =
-      channel_block * problem.stride_height * problem.stride_width * window_pitch(problem);
+  const int64_t row_floats = channel_block * problem.stride_height * problem.stride_width * window_pitch(problem);
   const int64_t halo_rows = largest_shift(vertical_axis(problem));
   const int64_t max_rows = std::max<int64_t>(1, kBlockFloats / row_floats - halo_rows);
   const int64_t bands_that_fit = ceil_div(problem.out_height, max_rows);
@@ -100,8 +99,7 @@ void ShiftedWindows::lay_out_taps(ColumnBlock& block) const {
     for (int64_t tap_x = 0; tap_x < horizontal.kernel_size; ++tap_x, ++tap) {
       const int64_t step_y = tap_y * vertical.dilation, step_x = tap_x * horizontal.dilation;
       const int64_t phase = step_y % vertical.stride * horizontal.stride + step_x % horizontal.stride;
-      block.value_offsets[tap] =
-          phase * phase_size() + step_y / vertical.stride * pitch_ + step_x / horizontal.stride;
+      block.value_offsets[tap] = phase * phase_size() + step_y / vertical.stride * pitch_ + step_x / horizontal.stride;
       for (size_t i = 0; i < block.panels.size(); ++i) {
         block.pad_columns(i)[tap] = static_cast<int32_t>(count_pad_columns(block, block.panels[i], tap_y, tap_x));
       }

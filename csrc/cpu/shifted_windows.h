@@ -1,10 +1,11 @@
-// The columns of a convolution as shifted windows: a band of the padded image is copied once, and every tap of the kernel
-// reads it at another offset. Nothing is copied per tap, as im2col does, at the price of waste columns: the outputs of a band
-// are numbered with the padded image's width as pitch, so the columns between the end of one row and the next are waste.
+// The columns of a convolution as shifted windows: a band of the padded image is copied once, and every tap of the
+// kernel reads it at another offset. Nothing is copied per tap, as im2col does, at the price of waste columns: the
+// outputs of a band are numbered with the padded image's width as pitch, so the columns between the end of one row and
+// the next are waste.
 //
-// With a stride, the padded image is copied as stride_height x stride_width planes (phases), so that the taps of consecutive
-// outputs are consecutive floats: output o's tap t lies at padded position o * stride + t * dilation, which is element
-// o + t * dilation / stride of phase t * dilation % stride.
+// With a stride, the padded image is copied as stride_height x stride_width planes (phases), so that the taps of
+// consecutive outputs are consecutive floats: output o's tap t lies at padded position o * stride + t * dilation, which
+// is element o + t * dilation / stride of phase t * dilation % stride.
 #pragma once
 
 #include <vector>

@@ -1,5 +1,5 @@
-// The micro-kernel: one register tile, `depth` rank-1 updates, and the counters incremented beside them. A template over a
-// GCC/Clang vector type; each micro_kernel_*.cpp instantiates it for its instruction set.
+// The micro-kernel: one register tile, `depth` rank-1 updates, and the counters incremented beside them. A template
+// over a GCC/Clang vector type; each micro_kernel_*.cpp instantiates it for its instruction set.
 //
 // Everything is in an unnamed namespace and nothing of the standard library is used: an inline function with external
 // linkage, compiled here with AVX-512, could be the copy that the linker keeps for the whole program.
@@ -54,7 +54,7 @@ void multiply_tile(const Tile& tile, Counters& counters) {
     for (int j = 0; j < kColumnVectors; ++j) accumulators[i][j] = start_value<Vector>(tile, i, j);
   }
 
-  const int64_t products = kRows * tile.valid_columns;         // of one update that feed an output element
+  const int64_t products = kRows * tile.valid_columns;             // of one update that feed an output element
   int64_t holding = tile.start == Start::kNothing ? 0 : products;  // of their accumulators, those that hold a value
   int64_t mul = 0, add = 0, pad = 0, zero = 0, lane = 0;
   const float* rows = tile.rows;

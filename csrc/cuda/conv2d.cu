@@ -10,43 +10,59 @@
 namespace flopcuda::cuda {
 namespace {
 
-template <class Tile, bool COUNT_ZERO>
-__device__ void conv2d_tile(const Conv2dParams& params) {
-  __shared__ GemmShared<Tile> shared;
-  __shared__ Im2colShared<Tile> im2col_shared;
+// The outputs of one block. Kept in shared memory: registers are needed for the main loop that lies between its uses.
+struct BlockOutputs {
+  int64_t first_channel;
+  int rows;  // output channels of the group from the first on, at most BLOCK_M
+  int group;
+  Pixel first_pixel;
+  int columns;  // pixels from the first on, at most BLOCK_N
+};
 
+template <class Tile>
+__device__ BlockOutputs locate_block(const Conv2dParams& params) {
   const uint32_t row_tile = blockIdx.x % params.row_tiles;
   const uint32_t column_tile = blockIdx.x / params.row_tiles % params.column_tiles;
   const int group = blockIdx.x / params.row_tiles / params.column_tiles;
   const int first_row = row_tile * Tile::BLOCK_M;
   const int64_t first_column = static_cast<int64_t>(column_tile) * Tile::BLOCK_N;
-  const int64_t first_channel = static_cast<int64_t>(group) * params.group_out_channels + first_row;
-  const int rows = min(params.group_out_channels - first_row, Tile::BLOCK_M);
-  const int columns = static_cast<int>(min(params.columns - first_column, static_cast<int64_t>(Tile::BLOCK_N)));
+  return {static_cast<int64_t>(group) * params.group_out_channels + first_row,
+          min(params.group_out_channels - first_row, Tile::BLOCK_M), group,
+          locate_column(first_column, params.output_plane),
+          static_cast<int>(min(params.columns - first_column, static_cast<int64_t>(Tile::BLOCK_N)))};
+}
 
+template <class Tile, bool COUNT_ZERO>
+__device__ void conv2d_tile(const Conv2dParams& params) {
+  __shared__ GemmShared<Tile> shared;
+  __shared__ Im2colShared<Tile> im2col_shared;
+  __shared__ BlockOutputs block;
+  if (threadIdx.x == 0) block = locate_block<Tile>(params);
+  __syncthreads();
+
+  RowMajorLoader<Tile, Tile::BLOCK_M> weight(params.weight, block.first_channel, block.first_channel + block.rows,
+                                             params.reduction, params.weight_is_aligned, shared.a);
+  Im2colLoader<Tile> input(params, block.group, block.first_pixel, block.columns, shared.b, im2col_shared);
   const ThreadPosition<Tile> position;
+  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(block.rows), position.count_columns_below(block.columns),
+                                    params.bias != nullptr);
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int i = 0; i < Tile::THREAD_M; ++i) {
     const int row = position.row(i);
-    const float initial = params.bias && row < rows ? params.bias[first_channel + row] : 0.0f;
+    const float initial = params.bias && row < block.rows ? params.bias[block.first_channel + row] : 0.0f;
 #pragma unroll
     for (int j = 0; j < Tile::THREAD_N; ++j) tile.accumulators[i][j] = initial;
   }
 
-  RowMajorLoader<Tile, Tile::BLOCK_M> weight(params.weight, first_channel, first_channel + rows, params.reduction,
-                                             params.weight_is_aligned, shared.a);
-  Im2colLoader<Tile> input(params, group, first_column, shared.b, im2col_shared);
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(rows), position.count_columns_below(columns),
-                                    params.bias != nullptr);
   multiply_slices(params.reduction, weight, input, shared, position, tile, tally);
 
-  float* const first_output = params.output + first_channel * params.output_plane;
-  store_outputs(tile, position, rows, columns, params.output_plane, params.output_is_aligned, [&](int column) {
-    const int64_t image = (first_column + column) / params.output_plane;
-    const int64_t pixel = (first_column + column) % params.output_plane;
-    return first_output + image * params.output_image_stride + pixel;
-  });
+  store_outputs(tile, position, block.rows, block.columns, params.output_plane, params.output_is_aligned,
+                [&](int column) {
+                  const Pixel pixel = block.first_pixel.advance(column, params.output_plane);
+                  return params.output + pixel.image * params.output_image_stride +
+                         block.first_channel * params.output_plane + pixel.index;
+                });
   add_block_counts<Tile::THREADS>(tally.counts(), params.counters);
 }
 

@@ -14,6 +14,22 @@
 
 namespace flopcuda::cuda {
 
+// A column of the im2col matrix: an output pixel of an image.
+struct Pixel {
+  int64_t image;
+  int32_t index;  // in the image's output plane
+
+  // The pixel so many columns on. 0 <= columns < 2^30, as is the plane's size: 32-bit division is enough.
+  __device__ Pixel advance(int32_t columns, int32_t plane) const {
+    const uint32_t from_image_start = index + columns;
+    return {image + from_image_start / plane, static_cast<int32_t>(from_image_start % plane)};
+  }
+};
+
+__device__ inline Pixel locate_column(int64_t column, int32_t plane) {
+  return {column / plane, static_cast<int32_t>(column % plane)};
+}
+
 // Where a step of the reduction reads, relative to the pixel that tap 0 of channel 0 reads.
 struct alignas(16) Tap {
   int64_t offset;  // elements
@@ -42,22 +58,18 @@ class Im2colLoader {
  public:
   using Slice = OperandSlice<Tile::BLOCK_N, Tile::BLOCK_K>;
 
+  // first_pixel: the block's first column. columns: how many the problem has from there on.
   // Ends with a barrier: fetch() reads what other threads decoded.
-  __device__ Im2colLoader(const Conv2dParams& params, int group, int64_t first_column, Slice (&slices)[2],
+  __device__ Im2colLoader(const Conv2dParams& params, int group, Pixel first_pixel, int columns, Slice (&slices)[2],
                           Im2colShared<Tile>& shared)
-      : params_(params), slices_(slices), shared_(shared) {
-    const int64_t column = first_column + block_column();
-    if (column < params.columns) {
-      const int64_t image = column / params.output_plane;
-      const int pixel = static_cast<int>(column % params.output_plane);
-      row_ = pixel / params.out_width * params.stride_height - params.pad_top;
-      column_ = pixel % params.out_width * params.stride_width - params.pad_left;
-      origin_ = params.input + image * params.input_image_stride +
-                static_cast<int64_t>(group) * params.group_in_channels * params.input_plane +
-                static_cast<int64_t>(row_) * params.in_width + column_;
-    } else {
-      row_ = column_ = OUTSIDE;
-      origin_ = params.input;
+      : params_(params), slices_(slices), shared_(shared), origin_(params.input), row_(OUTSIDE), column_(OUTSIDE) {
+    if (block_column() < columns) {
+      const Pixel pixel = first_pixel.advance(block_column(), params.output_plane);
+      row_ = pixel.index / params.out_width * params.stride_height - params.pad_top;
+      column_ = pixel.index % params.out_width * params.stride_width - params.pad_left;
+      origin_ += pixel.image * params.input_image_stride +
+                 static_cast<int64_t>(group) * params.group_in_channels * params.input_plane +
+                 static_cast<int64_t>(row_) * params.in_width + column_;
     }
     decode_taps(0, 0);
     __syncthreads();

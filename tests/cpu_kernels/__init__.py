@@ -1,7 +1,7 @@
-"""Builds the counted CPU kernels into a plain shared library, as they are or with seeded defects, and calls them by ctypes.
+"""Builds the counted CPU kernels into a plain shared library, as they are or with defects, and calls them by ctypes.
 
-No torch extension is involved: a defect compiles in seconds, and a build is kept in the temporary folder under a hash of
-everything that went into it.
+No torch extension is involved: a defect compiles in seconds, and a build is kept in the temporary folder under a hash
+of everything that went into it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ class Conv2dProblem(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
-            "batch in_channels in_height in_width out_channels out_height out_width kernel_height kernel_width "
-            "stride_height stride_width pad_top pad_left dilation_height dilation_width groups"
-        ).split()
+            *("batch", "in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width"),
+            *("kernel_height", "kernel_width", "stride_height", "stride_width", "pad_top", "pad_left"),
+            *("dilation_height", "dilation_width", "groups"),
+        )
     ]
 
 
@@ -198,7 +199,11 @@ class Kernels:
         count_zero: bool = False,
         counters: Counters | None = None,
     ) -> tuple[torch.Tensor, Counters]:
-        """Output ``[batch, out_channels, out_height, out_width]`` and counters of one convolution, all float32; given counters are added to."""
+        """One convolution of float32 tensors.
+
+        Returns:
+            The output ``[batch, out_channels, out_height, out_width]``, and ``counters`` (or fresh ones), added to.
+        """
         shape = (problem.batch, problem.out_channels, problem.out_height, problem.out_width)
         return self._call(self._library.flopcuda_conv2d, problem, shape, input, weight, bias, count_zero, counters)
 
@@ -211,7 +216,11 @@ class Kernels:
         count_zero: bool = False,
         counters: Counters | None = None,
     ) -> tuple[torch.Tensor, Counters]:
-        """Output ``[rows, out_features]`` and counters of one linear layer, all float32; given counters are added to."""
+        """One linear layer of float32 tensors.
+
+        Returns:
+            The output ``[rows, out_features]``, and ``counters`` (or fresh ones), added to.
+        """
         shape = (problem.rows, problem.out_features)
         return self._call(self._library.flopcuda_linear, problem, shape, input, weight, bias, count_zero, counters)
 

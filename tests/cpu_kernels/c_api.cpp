@@ -41,14 +41,12 @@ void flopcuda_set_num_threads(int threads) { omp_set_num_threads(threads); }
 
 int flopcuda_conv2d(const Conv2dProblem* problem, const float* input, const float* weight, const float* bias,
                     float* output, int count_zero, Counters* counters) {
-  return status_of(
-      [&] { flopcuda::cpu::conv2d(*problem, input, weight, bias, output, count_zero != 0, *counters); });
+  return status_of([&] { flopcuda::cpu::conv2d(*problem, input, weight, bias, output, count_zero != 0, *counters); });
 }
 
 int flopcuda_linear(const LinearProblem* problem, const float* input, const float* weight, const float* bias,
                     float* output, int count_zero, Counters* counters) {
-  return status_of(
-      [&] { flopcuda::cpu::linear(*problem, input, weight, bias, output, count_zero != 0, *counters); });
+  return status_of([&] { flopcuda::cpu::linear(*problem, input, weight, bias, output, count_zero != 0, *counters); });
 }
 
 }  // extern "C"

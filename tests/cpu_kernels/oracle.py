@@ -1,7 +1,7 @@
 """What a convolution and a linear layer must compute and count, from torch in float64: no code shared with the kernels.
 
-torch's convolution never multiplies padding, so a convolution of ones by ones counts the taps inside the image, and one of
-"is not 0" by "is not 0" the products of two non-zero operands.
+A padded convolution of ones by ones counts the taps inside the image, and one of "is not 0" by "is not 0" the products
+of two non-zero operands.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Conv2dCase:
         return input, weight, bias
 
     def convolve(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """torch's result in float64."""
+        """The result of torch in float64."""
         top, left, bottom, right = self.padding
         padded = functional.pad(input.double(), (left, right, top, bottom))
         float64_bias = None if bias is None else bias.double()

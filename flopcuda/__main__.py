@@ -1,0 +1,5 @@
+"""``python -m flopcuda`` is ``flopcuda``."""
+
+from flopcuda.cli import main
+
+main()

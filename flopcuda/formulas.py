@@ -1,0 +1,262 @@
+"""The published formulas for the work of a layer, next to which the counted numbers are held.
+
+FLOPs are floating-point operations. A MAC, multiply-accumulate, is ``a <- a + b * c``: two floating-point operations.
+A layer computes P outputs (``outputs``), each of them a sum of R products (``products``); activations are not counted.
+Every formula takes a layer's sizes and returns an exact int for the whole batch:
+
+==================  ==========================  ==========================  ===========================================
+formula             convolution                 linear                      source
+==================  ==========================  ==========================  ===========================================
+exact               (2 Ci K^2 - 1) H W Co       (2 I - 1) O                 the article on FLOPs and Params; a bias adds
+                                                                            one addition an output
+NVIDIA              2 H W (Ci K^2 + 1) Co       (2 I - 1) O                 Molchanov et al., "Pruning Convolutional
+                                                                            Neural Networks for Resource Efficient
+                                                                            Inference", ICLR 2017, appendix
+MACs                Ci K^2 H W Co               I O                         thop, fvcore; ptflops adds one an output for
+                                                                            a bias
+2 x MACs            2 Ci K^2 H W Co             2 I O                       torch.utils.flop_counter.FlopCounterMode
+==================  ==========================  ==========================  ===========================================
+
+Ci and Co are input and output channels, K the kernel size, H and W *output* height and width, I and O input and output
+features. With groups, Ci becomes Ci / groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+ARTICLE = "the article on FLOPs and Params: R multiplications and R - 1 additions an output, and one more for a bias"
+MOLCHANOV = (
+    "Molchanov et al., Pruning Convolutional Neural Networks for Resource Efficient Inference, ICLR 2017, appendix"
+)
+THOP_AND_FVCORE = "the convention of thop 0.1.1 and fvcore 0.1.5: a bias is not counted"
+PTFLOPS = "the convention of ptflops 0.7: a bias counts one an output"
+TORCH = "torch.utils.flop_counter.FlopCounterMode: two FLOPs a MAC, a bias is not counted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv2dSizes:
+    """Sizes of a 2-D convolution.
+
+    Attributes:
+        in_channels, out_channels: Ci and Co, of all groups together.
+        kernel_size: K, or (height, width).
+        output_size: (height, width) of the *output*, or one number for both.
+        groups: must divide both numbers of channels.
+        bias: whether one is added to each output.
+        batch: images; the published formulas are for one, so they are multiplied by this.
+
+    Raises:
+        ValueError: a size is not a positive int, or ``groups`` does not divide the channels.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int | tuple[int, int]
+    output_size: int | tuple[int, int]
+    groups: int = 1
+    bias: bool = False
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "out_channels", "groups", "batch"):
+            _require_positive(name, getattr(self, name))
+        for name in ("kernel_size", "output_size"):
+            for size in _pair(name, getattr(self, name)):
+                _require_positive(name, size)
+        for name in ("in_channels", "out_channels"):
+            if getattr(self, name) % self.groups:
+                raise ValueError(f"{name} = {getattr(self, name)} is not divisible by groups = {self.groups}")
+
+    @property
+    def outputs(self) -> int:
+        """P: output elements of the whole batch."""
+        height, width = _pair("output_size", self.output_size)
+        return self.batch * self.out_channels * height * width
+
+    @property
+    def products(self) -> int:
+        """R: products that are summed into one output, those with zero padding included."""
+        height, width = _pair("kernel_size", self.kernel_size)
+        return self.in_channels // self.groups * height * width
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearSizes:
+    """Sizes of a linear layer.
+
+    Attributes:
+        in_features, out_features: I and O, input and output neurons.
+        bias: whether one is added to each output.
+        rows: vectors it is applied to: the batch times all other leading dimensions of the input.
+
+    Raises:
+        ValueError: a size is not a positive int.
+    """
+
+    in_features: int
+    out_features: int
+    bias: bool = False
+    rows: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("in_features", "out_features", "rows"):
+            _require_positive(name, getattr(self, name))
+
+    @property
+    def outputs(self) -> int:
+        """P: output elements of all rows."""
+        return self.rows * self.out_features
+
+    @property
+    def products(self) -> int:
+        """R: products that are summed into one output."""
+        return self.in_features
+
+
+def conv2d_exact_mul(layer: Conv2dSizes) -> int:
+    """Multiplications that a convolution executes, P R = Ci K^2 H W Co. Source: the article."""
+    return _mul(layer)
+
+
+def conv2d_exact_add(layer: Conv2dSizes) -> int:
+    """Additions that a convolution executes, P (R - 1), or P R with a bias. Source: the article."""
+    return _add(layer)
+
+
+def conv2d_exact_flops(layer: Conv2dSizes) -> int:
+    """FLOPs that a convolution executes, (2 Ci K^2 - 1) H W Co, or 2 Ci K^2 H W Co with a bias. Source: the article."""
+    return _mul(layer) + _add(layer)
+
+
+def conv2d_nvidia_flops(layer: Conv2dSizes) -> int:
+    """FLOPs of a convolution as 2 H W (Ci K^2 + 1) Co, whether or not there is a bias.
+
+    More than the exact number by 3 an output without a bias, and by 2 with one. Source: Molchanov et al., "Pruning
+    Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017, appendix.
+    """
+    return 2 * layer.outputs * (layer.products + 1)
+
+
+def conv2d_macs(layer: Conv2dSizes) -> int:
+    """MACs of a convolution, Ci K^2 H W Co, a bias left out. Source: the convention of thop and fvcore."""
+    return _mul(layer)
+
+
+def conv2d_macs_with_bias(layer: Conv2dSizes) -> int:
+    """MACs of a convolution, and one an output where there is a bias. Source: the convention of ptflops."""
+    return _mul(layer) + _bias(layer)
+
+
+def conv2d_torch_flops(layer: Conv2dSizes) -> int:
+    """FLOPs of a convolution as 2 x MACs, a bias left out. Source: torch.utils.flop_counter.FlopCounterMode."""
+    return 2 * _mul(layer)
+
+
+def linear_exact_mul(layer: LinearSizes) -> int:
+    """Multiplications that a linear layer executes, P R = I O a row. Source: the article."""
+    return _mul(layer)
+
+
+def linear_exact_add(layer: LinearSizes) -> int:
+    """Additions that a linear layer executes, P (R - 1), or P R with a bias. Source: the article."""
+    return _add(layer)
+
+
+def linear_exact_flops(layer: LinearSizes) -> int:
+    """FLOPs that a linear layer executes, (2 I - 1) O, or 2 I O with a bias, a row. Source: the article."""
+    return _mul(layer) + _add(layer)
+
+
+def linear_nvidia_flops(layer: LinearSizes) -> int:
+    """FLOPs of a linear layer as (2 I - 1) O a row, whether or not there is a bias.
+
+    Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017,
+    appendix.
+    """
+    return layer.outputs * (2 * layer.products - 1)
+
+
+def linear_macs(layer: LinearSizes) -> int:
+    """MACs of a linear layer, I O a row, a bias left out. Source: the convention of thop and fvcore."""
+    return _mul(layer)
+
+
+def linear_macs_with_bias(layer: LinearSizes) -> int:
+    """MACs of a linear layer, and one an output where there is a bias. Source: the convention of ptflops."""
+    return _mul(layer) + _bias(layer)
+
+
+def linear_torch_flops(layer: LinearSizes) -> int:
+    """FLOPs of a linear layer as 2 x MACs, a bias left out. Source: torch.utils.flop_counter.FlopCounterMode."""
+    return 2 * _mul(layer)
+
+
+Sizes = TypeVar("Sizes", bound="Conv2dSizes | LinearSizes")
+
+
+@dataclass(frozen=True)
+class Formula(Generic[Sizes]):
+    """One row of the table for one operator.
+
+    Attributes:
+        function: from the layer's sizes to an int.
+        unit: "FLOPs" or "MACs".
+        source: who published it.
+    """
+
+    function: Callable[[Sizes], int]
+    unit: str
+    source: str
+
+
+CONV2D: Mapping[str, Formula[Conv2dSizes]] = MappingProxyType(
+    {
+        "exact": Formula(conv2d_exact_flops, "FLOPs", ARTICLE),
+        "nvidia": Formula(conv2d_nvidia_flops, "FLOPs", MOLCHANOV),
+        "macs": Formula(conv2d_macs, "MACs", THOP_AND_FVCORE),
+        "macs_with_bias": Formula(conv2d_macs_with_bias, "MACs", PTFLOPS),
+        "torch": Formula(conv2d_torch_flops, "FLOPs", TORCH),
+    }
+)
+
+LINEAR: Mapping[str, Formula[LinearSizes]] = MappingProxyType(
+    {
+        "exact": Formula(linear_exact_flops, "FLOPs", ARTICLE),
+        "nvidia": Formula(linear_nvidia_flops, "FLOPs", MOLCHANOV),
+        "macs": Formula(linear_macs, "MACs", THOP_AND_FVCORE),
+        "macs_with_bias": Formula(linear_macs_with_bias, "MACs", PTFLOPS),
+        "torch": Formula(linear_torch_flops, "FLOPs", TORCH),
+    }
+)
+
+# Operator -> name of a formula -> the formula; the names are the same for every operator.
+FORMULAS: Mapping[str, Mapping[str, Formula[Any]]] = MappingProxyType({"conv2d": CONV2D, "linear": LINEAR})
+
+
+def _mul(layer: Conv2dSizes | LinearSizes) -> int:
+    return layer.outputs * layer.products
+
+
+def _add(layer: Conv2dSizes | LinearSizes) -> int:
+    return layer.outputs * (layer.products - 1) + _bias(layer)
+
+
+def _bias(layer: Conv2dSizes | LinearSizes) -> int:
+    return layer.outputs if layer.bias else 0
+
+
+def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    if len(size) != 2:
+        raise ValueError(f"{name} = {size} must be one number or (height, width)")
+    return size
+
+
+def _require_positive(name: str, size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{name} = {size!r} must be a positive int")

@@ -1,0 +1,11 @@
+"""Other tools' numbers for a model, and the ledger that leads to each of them from the counted one.
+
+``thop``, ``fvcore``, ``ptflops`` and ``torch_flop_counter`` each run one tool and read its own figures; ``ledger``
+accounts for a tool's number without knowing which tool it is; ``comparison`` runs all of it on copies of the model.
+"""
+
+from flopcuda.tools.article import article_2021
+from flopcuda.tools.comparison import ALL, compare
+from flopcuda.tools.report import CountedLayer, Term, ToolReport
+
+__all__ = ["ALL", "CountedLayer", "Term", "ToolReport", "article_2021", "compare"]

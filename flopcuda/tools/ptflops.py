@@ -1,0 +1,237 @@
+"""ptflops with its two backends.
+
+"pytorch" (the default) hooks the module types it knows and also patches functions and tensor methods for the length of
+the pass. What the hooks added up is then divided by the batch, what the functions added up is not, and an ``nn.ReLU``
+or a pooling module shows in both. "aten" is a dispatch mode with a formula for each matrix product and convolution.
+
+Neither backend keeps figures of single layers, so its own rules are wrapped to note what each of them returns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import nn
+
+from flopcuda.tools import kinds
+from flopcuda.tools.report import Term
+from flopcuda.tools.tool import Figure, Observation, Tool, whole
+
+_KIND_OF_FUNCTION = {
+    "relu": kinds.ACTIVATION,
+    "prelu": kinds.ACTIVATION,
+    "elu": kinds.ACTIVATION,
+    "relu6": kinds.ACTIVATION,
+    "gelu": kinds.ACTIVATION,
+    "silu": kinds.ACTIVATION,
+    "softmax": kinds.SOFTMAX,
+    "avg_pool1d": kinds.AVERAGE_POOL,
+    "avg_pool2d": kinds.AVERAGE_POOL,
+    "avg_pool3d": kinds.AVERAGE_POOL,
+    "adaptive_avg_pool1d": kinds.AVERAGE_POOL,
+    "adaptive_avg_pool2d": kinds.AVERAGE_POOL,
+    "adaptive_avg_pool3d": kinds.AVERAGE_POOL,
+    "max_pool1d": kinds.MAX_POOL,
+    "max_pool2d": kinds.MAX_POOL,
+    "max_pool3d": kinds.MAX_POOL,
+    "adaptive_max_pool1d": kinds.MAX_POOL,
+    "adaptive_max_pool2d": kinds.MAX_POOL,
+    "adaptive_max_pool3d": kinds.MAX_POOL,
+    "upsample": kinds.UPSAMPLE,
+    "interpolate": kinds.UPSAMPLE,
+    "mul": kinds.ELEMENTWISE,
+    "add": kinds.ELEMENTWISE,
+}
+
+
+def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
+    """Run the default backend on the whole batch."""
+    names = {module: name for name, module in model.named_modules()}
+    operations = importlib.import_module("ptflops.pytorch_ops")
+    of_modules: list[Figure] = []
+    of_functions: list[Figure] = []
+
+    def noting_module(rule: Callable[..., None]) -> Callable[..., None]:
+        def noted(module: nn.Module, *arguments: Any) -> None:
+            before = module.__flops__
+            rule(module, *arguments)
+            amount = whole(module.__flops__ - before)  # type: ignore[operator]
+            of_modules.append(Figure(names[module], kinds.kind_of_module(module), amount))
+
+        return noted
+
+    def noting_function(name: str, rule: Callable[..., float]) -> Callable[..., float]:
+        def noted(*arguments: Any, **options: Any) -> float:
+            amount = rule(*arguments, **options)
+            of_functions.append(Figure("", _kind_of_call(name), whole(amount)))
+            return amount
+
+        return noted
+
+    modules = {module: noting_module(rule) for module, rule in operations.MODULES_MAPPING.items()}
+    functions, methods = (
+        {function: noting_function(_public_name(function), rule) for function, rule in rules.items()}
+        for rules in (operations.FUNCTIONAL_MAPPING, operations.TENSOR_OPS_MAPPING)
+    )
+    with (
+        patch.dict(operations.MODULES_MAPPING, modules),
+        patch.dict(operations.FUNCTIONAL_MAPPING, functions),
+        patch.dict(operations.TENSOR_OPS_MAPPING, methods),
+    ):
+        reported = _run(model, inputs, backend="pytorch")
+        of_modules += _places_again(model, of_modules, tuple(operations.MODULES_MAPPING))
+    return Observation(
+        reported,
+        (*of_modules, *of_functions),
+        _per_image(of_modules, batch=int(model.__batch_counter__)),  # type: ignore[arg-type]
+    )
+
+
+def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
+    """Run the dispatch backend on the whole batch."""
+    rules = importlib.import_module("ptflops.aten_ops").ATEN_OPS_MAPPING
+    figures: list[Figure] = []
+
+    with _running_modules(model) as running:
+
+        def noting(rule: Callable[..., float]) -> Callable[..., float]:
+            def noted(arguments: Any, results: Any) -> float:
+                amount = rule(arguments, results)
+                figures.append(Figure(running[-1], kinds.MULTIPLY_ACCUMULATE, whole(amount)))
+                return amount
+
+            return noted
+
+        with patch.dict(rules, {operator: noting(rule) for operator, rule in rules.items()}):
+            reported = _run(model, inputs, backend="aten")
+    return Observation(reported, tuple(figures))
+
+
+def _run(model: nn.Module, inputs: tuple[Any, ...], *, backend: str) -> int:
+    """``get_model_complexity_info``, with the message that it prints as an exception when it fails."""
+    arguments = _as_arguments(model, inputs)
+    printed = io.StringIO()
+    with _restored(torch), _restored(nn.functional), _restored(torch.Tensor), redirect_stdout(printed):
+        macs, _ = importlib.import_module("ptflops").get_model_complexity_info(
+            model,
+            (1,),  # only the constructor sees it
+            input_constructor=lambda _: arguments,
+            print_per_layer_stat=False,
+            as_strings=False,
+            backend=backend,
+        )
+    if macs is None:
+        raise RuntimeError(printed.getvalue().partition("following exception:")[2].strip() or "it gave no number")
+    return whole(macs)
+
+
+def _as_arguments(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """One input as it is, several by name: ptflops calls a model with one positional or with keyword arguments."""
+    if len(inputs) == 1:
+        return inputs[0]
+    return dict(inspect.signature(model.forward).bind(*inputs).arguments)
+
+
+def _per_image(figures: list[Figure], *, batch: int) -> tuple[Term, ...]:
+    total = sum(figure.amount for figure in figures)
+    return (Term(f"modules' figures divided by the batch of {batch}", total // batch - total),)
+
+
+def _places_again(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) -> list[Figure]:
+    """The figures of shared modules once more for each further place: ptflops adds up by place, not by module."""
+    places: dict[nn.Module, int] = {}
+
+    def visit(module: nn.Module) -> None:
+        places[module] = places.get(module, 0) + 1
+        if type(module) not in known:
+            for child in module.children():
+                visit(child)
+
+    visit(model)
+    modules = dict(model.named_modules())
+    return [
+        Figure(figure.module, kinds.SHARED_AGAIN, figure.amount * (places.get(modules[figure.module], 0) - 1))
+        for figure in figures
+        if places.get(modules[figure.module], 0) != 1
+    ]
+
+
+def _kind_of_call(function: str) -> str | None:
+    kind = _KIND_OF_FUNCTION.get(function)
+    return kind and f"{kind} (function calls)"
+
+
+def _public_name(function: Any) -> str:
+    """The name a function goes by; poolings are generated and all called ``fn``."""
+    named = (name for name, value in vars(nn.functional).items() if value is function and not name.startswith("_"))
+    return next(named, function.__name__)
+
+
+@contextmanager
+def _running_modules(model: nn.Module) -> Iterator[list[str]]:
+    """The names of the modules that are running, innermost last; "" is always there."""
+    running = [""]
+    hooks = []
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
+    try:
+        yield running
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _restored(owner: Any) -> Iterator[None]:
+    """Puts back the attributes that ptflops replaces.
+
+    ptflops does so itself unless it is interrupted, except that it leaves what ``torch.Tensor`` inherits behind as
+    attributes of its own.
+    """
+    before = dict(vars(owner))
+    try:
+        yield
+    finally:
+        for name, value in dict(vars(owner)).items():
+            if name in before and value is not before[name]:
+                setattr(owner, name, before[name])
+            elif name not in before and isinstance(owner, type):
+                delattr(owner, name)
+
+
+PYTORCH_BACKEND = Tool(
+    name="ptflops",
+    package="ptflops",
+    distributions=("ptflops",),
+    unit="MACs",
+    convention=(
+        "MACs of convolution and linear modules and 1 an output for their bias, batch norm at 2, activation and pooling "
+        "modules at 1 per element, all divided by the batch; and functional calls, those inside modules included, for "
+        "the whole batch; always in eval mode"
+    ),
+    per_mac=1,
+    counts_bias=True,
+    observe=observe_pytorch,
+)
+
+ATEN_BACKEND = Tool(
+    name="ptflops (aten)",
+    package="ptflops",
+    distributions=("ptflops",),
+    unit="MACs",
+    convention=(
+        "MACs of every convolution and matrix product, and 1 an output for a bias, for the whole batch; always in eval "
+        "mode"
+    ),
+    per_mac=1,
+    counts_bias=True,
+    observe=observe_aten,
+)

@@ -1,0 +1,63 @@
+"""thop: a forward hook for each module type it knows, which adds to the module's own figure.
+
+The import name is shared by two distributions, thop and ultralytics-thop, a fork of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import nn
+
+from flopcuda.tools.installed import provider
+from flopcuda.tools.kinds import SHARED_AGAIN, kind_of_module
+from flopcuda.tools.tool import Figure, Observation, Tool, first_names, whole
+
+# What ``ret_layer_info`` gives: child name -> (operations, parameters, the same of its children).
+Tree = Mapping[str, tuple[float, float, "Tree"]]
+
+
+def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
+    """Run ``thop.profile`` and read its tree of modules."""
+    total, _, tree = importlib.import_module("thop").profile(model, inputs=inputs, verbose=False, ret_layer_info=True)
+    figures = list(_own_figures("", total, tree))
+    return Observation(whole(total), tuple(_charged(model, figures)))
+
+
+def _own_figures(name: str, total: float, children: Tree) -> Iterator[tuple[str, int]]:
+    """(name, figure) of each place in the tree, without what the places below it show."""
+    yield name, whole(total) - sum(whole(operations) for operations, _, _ in children.values())
+    for child, (operations, _, grandchildren) in children.items():
+        yield from _own_figures(f"{name}.{child}" if name else child, operations, grandchildren)
+
+
+def _charged(model: nn.Module, figures: list[tuple[str, int]]) -> Iterator[Figure]:
+    """The figures by module; where a shared module shows again with all its calls, thop has added it again."""
+    names = first_names(model)
+    modules = dict(model.named_modules())
+    seen: set[str] = set()
+    for place, amount in figures:
+        name = names[place]
+        if name not in seen:
+            yield Figure(name, kind_of_module(modules[name]), amount)
+        elif provider(TOOL) == "thop":
+            yield Figure(name, SHARED_AGAIN, amount)
+        seen.add(name)
+
+
+TOOL = Tool(
+    name="thop",
+    package="thop",
+    distributions=("thop", "ultralytics-thop"),
+    unit="MACs",
+    convention=(
+        "MACs of convolution and linear layers without their bias, batch norm at 4 per element (2 without affine "
+        "parameters), adaptive average pool at its window + 1 and average pool at 1 per output; always in eval mode, "
+        "functional calls unseen"
+    ),
+    per_mac=1,
+    counts_bias=False,
+    observe=observe,
+)

@@ -1,0 +1,87 @@
+"""What a tool's module provides: how to run it, what it then says of each module, and what it is known to count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from flopcuda.tools.report import Term
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of a tool's own figures.
+
+    Attributes:
+        module: dotted name of the one module it belongs to, not of those around it; "" for the model itself.
+        kind: one of :mod:`flopcuda.tools.kinds`; None for work that no term of a ledger stands for.
+        amount: in the tool's unit, for the whole batch.
+    """
+
+    module: str
+    kind: str | None
+    amount: int
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a tool said of one forward pass.
+
+    Attributes:
+        reported: its total.
+        figures: its own figures; they need not add up to ``reported``.
+        adjustments: what it does to the sum of its figures on the way to its total, as far as its own state tells.
+    """
+
+    reported: int
+    figures: tuple[Figure, ...]
+    adjustments: tuple[Term, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool and its convention for the layers that are counted.
+
+    Attributes:
+        name: to select it by, and what reports call it.
+        package: what must be importable.
+        distributions: names on the package index that provide it.
+        unit, convention: as in :class:`flopcuda.tools.report.ToolReport`.
+        per_mac: what it adds for one MAC.
+        counts_bias: whether it adds one an output for a bias.
+        observe: runs it on a model, which it may spoil, and the model's positional arguments.
+    """
+
+    name: str
+    package: str
+    distributions: tuple[str, ...]
+    unit: str
+    convention: str
+    per_mac: int
+    counts_bias: bool
+    observe: Callable[[nn.Module, tuple[Any, ...]], Observation]
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """Every dotted name of every module -> the first name of that module, which differ where a module is shared."""
+    first: dict[nn.Module, str] = {}
+    return {name: first.setdefault(module, name) for name, module in model.named_modules(remove_duplicate=False)}
+
+
+def whole(amount: float) -> int:
+    """A tool's number as an int.
+
+    Raises:
+        ValueError: it is not a whole number.
+    """
+    if amount != int(amount):
+        raise ValueError(f"it gave {amount}, which is not a whole number")
+    return int(amount)
+
+
+def child_names(names: list[str]) -> Iterator[tuple[str, str]]:
+    """(parent, child) for the dotted names; "" is the parent of those without a dot."""
+    return ((name.rpartition(".")[0], name) for name in names if name)
