@@ -17,7 +17,7 @@ def validation_table(validation: Validation) -> RenderableType:
     return Group(
         _parameters(validation),
         _layers(validation),
-        *(_tool(report, validation.counted.macs) for report in validation.tools),
+        *(_tool(report) for report in validation.tools),
         _verdict(validation),
     )
 
@@ -67,19 +67,18 @@ def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[Renderabl
     return [layer.name or "(the model)", shapes, *counts, *formulas, _mark(layer.match)]
 
 
-def _tool(report: ToolReport, counted: int) -> RenderableType:
+def _tool(report: ToolReport) -> RenderableType:
     title = f"{report.name} {report.version or ''}".strip()
     if report.error:
         return Text(f"\n{title}: {report.error}")
     table = Table(title=f"{title}: {report.convention}", title_justify="left", show_header=False, box=None)
     table.add_column()
     table.add_column(justify="right")
-    table.add_row("  counted MACs", f"{counted:,}")
     for term in report.ledger:
         table.add_row(f"  {term.term}", f"{term.amount:+,}")
-    table.add_row("  unexplained", f"{report.unexplained:,}", style=None if report.unexplained == 0 else "bold red")
+    table.add_row("  unexplained", f"{report.unexplained:+,}", style=None if report.unexplained == 0 else "bold red")
     table.add_row(f"  = reported ({report.unit})", f"{report.reported:,}", style="bold")
-    return table
+    return Group(Text(), table, *(Text(f"  {sentence}", style="red") for sentence in report.disagreements))
 
 
 def _verdict(validation: Validation) -> Text:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flopcuda.arguments import as_arguments
-from flopcuda.geometry import LayerGeometry
+from flopcuda.geometry import exact_counts, formula_values
 from flopcuda.params import Params, count_params
 from flopcuda.report import Counters, Report, Summary
 from flopcuda.session import instrument
@@ -162,10 +163,9 @@ def _count(model: nn.Module, arguments: tuple[Any, ...]) -> Report:
 
 
 def _validate_layer(summary: Summary) -> LayerValidation:
-    geometries = [LayerGeometry.of(launch) for launch in summary.launches]
     first = summary.launches[0]
-    values = [geometry.formulas() for geometry in geometries]
-    exact = [geometry.exact_counts() for geometry in geometries]
+    values = [formula_values(launch) for launch in summary.launches]
+    exact = [exact_counts(launch) for launch in summary.launches]
     expected = tuple(sum(column) for column in zip(*exact, strict=True))
     return LayerValidation(
         name=summary.name,
@@ -197,12 +197,11 @@ def _compare(
 
 def _counted_layer(summary: Summary) -> CountedLayer:
     first = summary.launches[0]
-    outputs = sum(LayerGeometry.of(launch).outputs for launch in summary.launches)
     return CountedLayer(
         name=summary.name,
         type=first.module_type,
         mul=summary.mul,
         add=summary.add,
-        outputs=outputs,
+        outputs=sum(prod(launch.output_shape) for launch in summary.launches),
         bias=bool(first.options["bias"]),
     )

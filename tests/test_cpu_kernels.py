@@ -130,7 +130,8 @@ def conv2d_cases(draw: st.DrawFn) -> Conv2dCase:
     groups = draw(st.sampled_from([1, 1, 2, 3, 8]))
     kernel = (draw(st.integers(1, 5)), draw(st.integers(1, 7)))
     dilation = (draw(st.sampled_from([1, 1, 2, 5])), draw(st.sampled_from([1, 1, 2, 5])))
-    padding = tuple(draw(st.sampled_from([0, 1, 2, 6])) for _ in range(4))
+    top, left, bottom, right = (draw(st.sampled_from([0, 1, 2, 6])) for _ in range(4))
+    padding = (top, left, bottom, right)
     spans = [dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
     smallest = [max(1, spans[i] - padding[i] - padding[i + 2]) for i in range(2)]
     return Conv2dCase(

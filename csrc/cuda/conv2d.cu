@@ -2,6 +2,7 @@
 //
 // Output channels are the rows and pixels of all images the columns, so that neighbouring lanes write neighbouring pixels
 // of an NCHW tensor. gemm_main_loop.cuh says which bottlenecks the loop removes, im2col_loader.cuh those of its operand.
+#include "cuda/conv2d_window.cuh"
 #include "cuda/gemm_main_loop.cuh"
 #include "cuda/im2col_loader.cuh"
 #include "cuda/params.h"

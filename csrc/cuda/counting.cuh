@@ -46,7 +46,7 @@ class GemmTally {
   __device__ GemmTally(int valid_rows, int valid_columns, bool accumulators_hold_bias)
       : valid_rows_(valid_rows),
         valid_outputs_(valid_rows * valid_columns),
-        empty_accumulators_(accumulators_hold_bias ? 0 : valid_rows * valid_columns) {}
+        accumulators_are_empty_(!accumulators_hold_bias) {}
 
   // The thread issues THREAD_M * THREAD_N multiply-adds: the outer product of the fragments of this step.
   __device__ void issue(int step, const float (&a)[Tile::THREAD_M], const float (&b)[Tile::THREAD_N]) {
@@ -61,14 +61,15 @@ class GemmTally {
   template <class CountPadding>
   __device__ void settle_slice(uint32_t real_steps, const CountPadding& count_padding) {
     const uint32_t steps = issued_steps_ & real_steps;
-    const uint32_t products = __popc(steps) * valid_outputs_;
-    const uint32_t padding = count_padding(steps) * valid_rows_;
+    const uint32_t products = __popc(steps);  // of each valid output
     // An empty accumulator is given its first product; all later ones are added to it.
-    counts_.mul += products;
-    counts_.add += products - (steps != 0 ? empty_accumulators_ : 0);
-    if (steps != 0) empty_accumulators_ = 0;
+    const uint32_t first_products = accumulators_are_empty_ && steps != 0 ? 1 : 0;
+    accumulators_are_empty_ = accumulators_are_empty_ && steps == 0;
+    const uint32_t padding = count_padding(steps) * valid_rows_;
+    counts_.mul += products * valid_outputs_;
+    counts_.add += (products - first_products) * valid_outputs_;
     counts_.pad += padding;
-    if constexpr (COUNT_ZERO) counts_.zero += products - padding - nonzero_products_;
+    if constexpr (COUNT_ZERO) counts_.zero += products * valid_outputs_ - padding - nonzero_products_;
     issued_steps_ = 0;
     nonzero_products_ = 0;
   }
@@ -79,7 +80,7 @@ class GemmTally {
   ThreadCounts counts_;
   uint32_t valid_rows_;
   uint32_t valid_outputs_;
-  uint32_t empty_accumulators_;  // of valid outputs: those that hold neither a product nor a bias
+  bool accumulators_are_empty_;
   uint32_t issued_steps_ = 0;
   uint32_t nonzero_products_ = 0;
 };

@@ -8,29 +8,14 @@
 
 #include <cstdint>
 
+#include "cuda/conv2d_window.cuh"
 #include "cuda/gemm_main_loop.cuh"
 #include "cuda/params.h"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
 
-// A column of the im2col matrix: an output pixel of an image.
-struct Pixel {
-  int64_t image;
-  int32_t index;  // in the image's output plane
-
-  // The pixel so many columns on. 0 <= columns < 2^30, as is the plane's size: 32-bit division is enough.
-  __device__ Pixel advance(int32_t columns, int32_t plane) const {
-    const uint32_t from_image_start = index + columns;
-    return {image + from_image_start / plane, static_cast<int32_t>(from_image_start % plane)};
-  }
-};
-
-__device__ inline Pixel locate_column(int64_t column, int32_t plane) {
-  return {column / plane, static_cast<int32_t>(column % plane)};
-}
-
-// Where a step of the reduction reads, relative to the pixel that tap 0 of channel 0 reads.
+// Where a step of the reduction reads, relative to a window's origin.
 struct alignas(16) Tap {
   int64_t offset;  // elements
   int32_t row;
@@ -62,41 +47,35 @@ class Im2colLoader {
   // Ends with a barrier: fetch() reads what other threads decoded.
   __device__ Im2colLoader(const Conv2dParams& params, int group, Pixel first_pixel, int columns, Slice (&slices)[2],
                           Im2colShared<Tile>& shared)
-      : params_(params), slices_(slices), shared_(shared), origin_(params.input), row_(OUTSIDE), column_(OUTSIDE) {
-    if (block_column() < columns) {
-      const Pixel pixel = first_pixel.advance(block_column(), params.output_plane);
-      row_ = pixel.index / params.out_width * params.stride_height - params.pad_top;
-      column_ = pixel.index % params.out_width * params.stride_width - params.pad_left;
-      origin_ += pixel.image * params.input_image_stride +
-                 static_cast<int64_t>(group) * params.group_in_channels * params.input_plane +
-                 static_cast<int64_t>(row_) * params.in_width + column_;
-    }
+      : params_(params),
+        slices_(slices),
+        shared_(shared),
+        window_(block_column() < columns
+                    ? InputWindow::of(params, group, first_pixel.advance(block_column(), params.output_plane))
+                    : InputWindow::nowhere(params)) {
     decode_taps(0, 0);
     __syncthreads();
   }
 
   // Between two calls there must be a barrier: taps of the next slice are decoded on the way.
   __device__ void fetch(int first, int stage) {
-    padding_ = 0;
+    uint32_t padding = 0;
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
       const Tap tap = load_tap(shared_.taps[stage][first_step() + i]);
-      // No short circuit: two comparisons are cheaper than a branch.
-      const bool is_inside = (static_cast<uint32_t>(row_ + tap.row) < static_cast<uint32_t>(params_.in_height)) &
-                             (static_cast<uint32_t>(column_ + tap.column) < static_cast<uint32_t>(params_.in_width));
-      values_[i] = is_inside ? __ldg(origin_ + tap.offset) : 0.0f;
-      padding_ |= is_inside ? 0 : 1u << i;
+      const bool is_inside = window_.has_input_at(params_, tap.row, tap.column);
+      values_[i] = is_inside ? __ldg(window_.origin + tap.offset) : 0.0f;
+      padding |= is_inside ? 0 : 1u << i;
     }
+    // A column beyond the problem has no taps, in the padding or elsewhere.
+    shared_.padding[stage][block_column() / VECTOR][thread_of_column()][block_column() % VECTOR] =
+        static_cast<uint8_t>(window_.exists() ? padding << first_step() : 0);
     decode_taps(first + Tile::BLOCK_K, stage ^ 1);
   }
 
   __device__ void commit(int stage) {
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) slices_[stage].values[first_step() + i][block_column()] = values_[i];
-    // A column beyond the problem has no taps, in the padding or elsewhere.
-    const uint32_t padding = row_ == OUTSIDE ? 0 : padding_ << first_step();
-    shared_.padding[stage][block_column() / VECTOR][thread_of_column()][block_column() % VECTOR] =
-        static_cast<uint8_t>(padding);
   }
 
   // How many taps of the thread's columns lie in the padding at these steps of the slice.
@@ -118,9 +97,6 @@ class Im2colLoader {
  private:
   static constexpr int THREADS_PER_COLUMN = Im2colShared<Tile>::THREADS_PER_COLUMN;
   static constexpr int STEPS = Tile::BLOCK_K / THREADS_PER_COLUMN;
-  // The row and column of what is nowhere. Coordinates lie within +-2^30 (the planner sees to it), so that the sum with any
-  // coordinate, or with itself, is still negative.
-  static constexpr int OUTSIDE = -(1 << 30);
 
   __device__ static int block_column() { return threadIdx.x % Tile::BLOCK_N; }
   __device__ static int thread_of_column() { return threadIdx.x / Tile::BLOCK_N; }
@@ -146,11 +122,8 @@ class Im2colLoader {
   const Conv2dParams& params_;
   Slice (&slices_)[2];
   Im2colShared<Tile>& shared_;
-  const float* origin_;  // what tap 0 of channel 0 reads; outside the tensor if that tap is padding
-  int row_;
-  int column_;
+  const InputWindow window_;
   float values_[STEPS];
-  uint32_t padding_;  // bit i: tap i of the thread's steps lies outside the input
 };
 
 }  // namespace flopcuda::cuda

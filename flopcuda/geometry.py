@@ -1,0 +1,86 @@
+"""From a launch's shapes to what the formulas say of it."""
+
+from __future__ import annotations
+
+from math import prod
+
+from flopcuda.formulas import (
+    FORMULAS,
+    Conv2dSizes,
+    LinearSizes,
+    conv2d_exact_add,
+    conv2d_exact_mul,
+    linear_exact_add,
+    linear_exact_mul,
+)
+from flopcuda.report import Launch
+
+
+def formula_values(launch: Launch) -> dict[str, int]:
+    """Name of a formula -> its value for this launch, in the formula's own unit; 0 for one without output elements."""
+    formulas = FORMULAS[launch.op]
+    if _is_empty(launch):
+        return dict.fromkeys(formulas, 0)
+    sizes = _conv2d_sizes(launch) if launch.op == "conv2d" else _linear_sizes(launch)
+    return {name: formula.function(sizes) for name, formula in formulas.items()}
+
+
+def exact_counts(launch: Launch) -> tuple[int, int, int]:
+    """The ``mul``, ``add`` and ``pad`` that a correct kernel executes for this launch."""
+    if _is_empty(launch):
+        return (0, 0, 0)
+    if launch.op == "conv2d":
+        conv = _conv2d_sizes(launch)
+        return (conv2d_exact_mul(conv), conv2d_exact_add(conv), _padded_products(launch, conv))
+    linear = _linear_sizes(launch)
+    return (linear_exact_mul(linear), linear_exact_add(linear), 0)
+
+
+def _is_empty(launch: Launch) -> bool:
+    return prod(launch.output_shape) == 0
+
+
+def _conv2d_sizes(launch: Launch) -> Conv2dSizes:
+    out_channels, _, *kernel = launch.weight_shape
+    batch = prod(launch.output_shape[:-3])  # 1 for an input without a batch dimension
+    return Conv2dSizes(
+        in_channels=launch.input_shape[-3],
+        out_channels=out_channels,
+        kernel_size=(kernel[0], kernel[1]),
+        output_size=(launch.output_shape[-2], launch.output_shape[-1]),
+        groups=launch.options["groups"],
+        bias=launch.options["bias"],
+        batch=batch,
+    )
+
+
+def _linear_sizes(launch: Launch) -> LinearSizes:
+    out_features, in_features = launch.weight_shape
+    return LinearSizes(
+        in_features=in_features,
+        out_features=out_features,
+        bias=launch.options["bias"],
+        rows=prod(launch.output_shape[:-1]),
+    )
+
+
+def _padded_products(launch: Launch, conv: Conv2dSizes) -> int:
+    """Products whose tap lies in the zero padding: all of them, less those with a row and a column inside the image."""
+    left, _, top, _ = launch.options["padding"]
+    inside = 1
+    for axis, before in ((-2, top), (-1, left)):
+        inside *= _taps_inside(
+            size=launch.input_shape[axis],
+            out=launch.output_shape[axis],
+            kernel=launch.weight_shape[axis],
+            stride=launch.options["stride"][axis],
+            dilation=launch.options["dilation"][axis],
+            before=before,
+        )
+    images_and_channels = conv.batch * conv.out_channels * (conv.in_channels // conv.groups)
+    return conv2d_exact_mul(conv) - images_and_channels * inside
+
+
+def _taps_inside(*, size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> int:
+    """Pairs of an output position and a kernel tap, along one axis, that fall on the image."""
+    return sum(0 <= o * stride + k * dilation - before < size for o in range(out) for k in range(kernel))
