@@ -143,7 +143,7 @@ def cpu_sources() -> list[Path]:
 
 def cuda_host_sources() -> list[Path]:
     """Launch plans are host code without CUDA headers, built also where there is no nvcc."""
-    return [path for path in [ROOT / CSRC / "cuda" / "plan.cpp"] if path.exists()]
+    return sorted((ROOT / CSRC / "cuda").glob("*.cpp"))
 
 
 def cuda_sources() -> list[Path]:
@@ -235,18 +235,29 @@ def main() -> None:
     class Build(BuildExtension):
         """Kernels first; their objects are then linked with the operators."""
 
+        def finalize_options(self) -> None:
+            """Keep objects in build/, also where pip would build in a folder of its own, for the next build to use."""
+            super().finalize_options()
+            self.build_temp = str(ROOT / "build" / f"temp-{sysconfig.get_config_var('SOABI')}-torch{torch.__version__}")
+
         def build_extensions(self) -> None:
             toolkit = select_cuda()
             say(toolkit)
-            kernels = KernelBuild((ROOT / self.build_temp / "kernels").resolve(), toolkit)
+            kernels = KernelBuild(ROOT / "build" / "kernels", toolkit)
             kernels.run()
             operators = next(extension for extension in self.extensions if extension.name == "flopcuda._C")
             operators.extra_objects = [str(path) for path in kernels.objects]
             operators.depends += [str(path) for path in kernels.objects]
             if toolkit:
                 self.link_cuda(operators, toolkit)
-            self.install_ptx(kernels.ptx)
+            self.ptx = kernels.ptx
+            self.install_ptx(Path(self.build_lib))
             super().build_extensions()
+
+        def copy_extensions_to_source(self) -> None:
+            """For an editable install: what belongs into the package goes into the source tree."""
+            super().copy_extensions_to_source()
+            self.install_ptx(ROOT)
 
         def link_cuda(self, operators: Extension, toolkit: CudaToolkit) -> None:
             operators.include_dirs.append(str(toolkit.include))
@@ -258,10 +269,10 @@ def main() -> None:
             operators.libraries += ["c10_cuda", "torch_cuda"]
             operators.extra_objects.append(str(toolkit.runtime))
 
-        def install_ptx(self, files: list[Path]) -> None:
-            folder = Path(self.get_ext_fullpath("flopcuda._C")).parent / "ptx"
+        def install_ptx(self, root: Path) -> None:
+            folder = root / "flopcuda" / "ptx"
             shutil.rmtree(folder, ignore_errors=True)
-            for file in files:
+            for file in self.ptx:
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / file.name.removeprefix("cuda_"))
 

@@ -6,7 +6,7 @@ device that computed the output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,16 @@ def linear(
     return result
 
 
+def kernel_name(
+    op: str, input: Tensor, weight: Tensor, bias: Tensor | None, *, count_zero: bool, **options: Any
+) -> str:
+    """The kernel that ``op`` launches for these arguments, as the code that launches it names it."""
+    if op == "linear":
+        return str(torch.ops.flopcuda.linear_kernel(input, weight, bias, count_zero))
+    images = input.unsqueeze(0) if input.dim() == 3 else input
+    return str(torch.ops.flopcuda.conv2d_kernel(images, weight, bias, count_zero=count_zero, **options))
+
+
 def check_kind(op: str, **operands: Tensor | None) -> None:
     """Refuse the tensors for which the dispatcher would answer with a page about its backends, or not notice.
 
@@ -117,6 +127,9 @@ def unsupported_kind(tensor: Tensor) -> str | None:
     if tensor.device.type not in ("cpu", "cuda", "meta"):
         return f"on device {tensor.device}"
     return None
+
+
+OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"conv2d": conv2d, "linear": linear}
 
 
 @torch.library.register_fake("flopcuda::conv2d")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flopcuda import swapping
-from flopcuda.ops import COUNTER_FIELDS
+from flopcuda.ops import COUNTER_FIELDS, OPERATORS, kernel_name
 from flopcuda.report import Counters, Launch, Report
 from flopcuda.timing import Stopwatch
 
@@ -92,7 +92,6 @@ class Session:
         module: str,
         module_type: str,
         op: str,
-        call: Callable[..., tuple[Tensor, Tensor]],
         operands: tuple[Tensor, Tensor, Tensor | None],
         options: Mapping[str, Any],
     ) -> Tensor:
@@ -104,7 +103,7 @@ class Session:
         input, weight, bias = operands
         stopwatch = Stopwatch(input.device)
         try:
-            output, counters = call(input, weight, bias, **options, count_zero=self.count_zero)
+            output, counters = OPERATORS[op](input, weight, bias, **options, count_zero=self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{module or 'the model'} ({module_type}): {error}") from error
         seconds = stopwatch.stop()
@@ -119,7 +118,7 @@ class Session:
                 "options": {"bias": bias is not None, **options},
                 "dtype": str(input.dtype).removeprefix("torch."),
                 "device": str(input.device),
-                "kernel": "",
+                "kernel": kernel_name(op, input, weight, bias, count_zero=self.count_zero, **options),
             }
             self._pending.append(_PendingLaunch(fields, counters, seconds))
         return output

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from flopcuda import ops
-
 if TYPE_CHECKING:
     from flopcuda.session import Session
 
@@ -55,7 +53,7 @@ class CountedConv2d(CountedLayer, nn.Conv2d):
             "groups": self.groups,
         }
         return self.counted_session.run(
-            self.counted_name, self.original_class.__name__, "conv2d", ops.conv2d, (input, weight, bias), options
+            self.counted_name, self.original_class.__name__, "conv2d", (input, weight, bias), options
         )
 
 
@@ -67,7 +65,6 @@ class CountedLinear(CountedLayer, nn.Linear):
             self.counted_name,
             self.original_class.__name__,
             "linear",
-            ops.linear,
             (input, self.weight, self.bias),
             {},
         )

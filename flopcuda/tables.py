@@ -68,17 +68,18 @@ def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[Renderabl
 
 
 def _tool(report: ToolReport) -> RenderableType:
-    title = f"{report.name} {report.version or ''}".strip()
+    name = f"\n{report.name} {report.version or ''}".rstrip()
     if report.error:
-        return Text(f"\n{title}: {report.error}")
-    table = Table(title=f"{title}: {report.convention}", title_justify="left", show_header=False, box=None)
+        return Text(f"{name}: {report.error}")
+    table = Table(show_header=False, box=None)
     table.add_column()
     table.add_column(justify="right")
     for term in report.ledger:
-        table.add_row(f"  {term.term}", f"{term.amount:+,}")
-    table.add_row("  unexplained", f"{report.unexplained:+,}", style=None if report.unexplained == 0 else "bold red")
-    table.add_row(f"  = reported ({report.unit})", f"{report.reported:,}", style="bold")
-    return Group(Text(), table, *(Text(f"  {sentence}", style="red") for sentence in report.disagreements))
+        table.add_row(term.term, f"{term.amount:+,}")
+    table.add_row("unexplained", f"{report.unexplained:+,}", style=None if report.unexplained == 0 else "bold red")
+    table.add_row(f"= reported ({report.unit})", f"{report.reported:,}", style="bold")
+    heading = Text.assemble((name, "bold"), f": {report.convention}")
+    return Group(heading, table, *(Text(f"  {sentence}", style="red") for sentence in report.disagreements))
 
 
 def _verdict(validation: Validation) -> Text:

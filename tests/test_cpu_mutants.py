@@ -92,8 +92,12 @@ MUTANTS = {
         "tile_kernel.h", "tile.start == Start::kNothing ? 0 : products", "tile.start == Start::kOutput ? 0 : products"
     ),
     "drops the padding count": Patch("tile_kernel.h", "pad += kRows * tile.pad_columns[k];", ""),
-    "im2col counts no padding to the left": Patch("im2col.cpp", "padding += before + after;", "padding += after;"),
-    "im2col counts no padding to the right": Patch("im2col.cpp", "padding += before + after;", "padding += before;"),
+    "im2col counts no padding to the left": Patch(
+        "im2col.cpp", "padding += before.length() + after.length();", "padding += after.length();"
+    ),
+    "im2col counts no padding to the right": Patch(
+        "im2col.cpp", "padding += before.length() + after.length();", "padding += before.length();"
+    ),
     "depthwise counts no padding beside a row": Patch(
         "shifted_windows.cpp",
         "padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",

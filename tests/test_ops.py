@@ -129,7 +129,7 @@ def refused_operands() -> dict[str, tuple[tuple[Tensor, Tensor, Tensor | None], 
         "stride 0": ((input, weight, None), {"stride": (0, 1)}, "stride must be positive"),
         "negative padding": ((input, weight, None), {"padding": (-1, 0, 0, 0)}, "padding must not be negative"),
         "dilation 0": ((input, weight, None), {"dilation": (1, 0)}, "dilation must be positive"),
-        "two devices": ((input, weight.to("meta"), None), {}, "devi"),
+        "two devices": ((input, weight.to("meta"), None), {}, "is on meta, but input is on cpu"),
     }
 
 

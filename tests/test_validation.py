@@ -51,14 +51,14 @@ def test_a_count_that_is_off_by_one_fails(
 ) -> None:
     from flopcuda import ops
 
-    true_conv2d = ops.conv2d
+    true_conv2d = ops.OPERATORS["conv2d"]
 
     def off_by_one(*arguments: object, **options: object) -> tuple[Tensor, Tensor]:
         output, counters = true_conv2d(*arguments, **options)
         counters[ops.COUNTER_FIELDS.index(counter)] += 1
         return output, counters
 
-    monkeypatch.setattr(ops, "conv2d", off_by_one)
+    monkeypatch.setitem(ops.OPERATORS, "conv2d", off_by_one)
     result = flopcuda.validate(model.eval(), images, tools=[])
     assert not result.ok
     assert [layer.match for layer in result.layers] == [False, False, True]
@@ -112,13 +112,13 @@ def test_the_command_line_prints_and_writes_the_result(tmp_path: Path) -> None:
 def test_a_mismatch_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     from flopcuda import ops
 
-    true_linear = ops.linear
+    true_linear = ops.OPERATORS["linear"]
 
     def doubled(*arguments: object, **options: object) -> tuple[Tensor, Tensor]:
         output, counters = true_linear(*arguments, **options)
         return output, 2 * counters
 
-    monkeypatch.setattr(ops, "linear", doubled)
+    monkeypatch.setitem(ops.OPERATORS, "linear", doubled)
     outcome = run("validate", "tests.test_validation:small_net", "--input-size", "3x9x9")
     assert outcome.exit_code == 1
     assert "FAILED: counted and exact formula differ in head" in outcome.output

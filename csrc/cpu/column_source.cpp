@@ -11,8 +11,6 @@ ColumnBlock::ColumnBlock(const BlockLimits& limits, int64_t depth_block)
       nonzero_columns_(limits.panels * depth_block) {
   panels.reserve(limits.panels);
   runs.reserve(limits.runs);
-  for (int64_t i = 0; i < limits.values; ++i)
-    values[i] = 0;  // waste columns are multiplied too: no garbage, no denormals
 }
 
 void ColumnBlock::clear_layout() {

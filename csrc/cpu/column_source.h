@@ -37,7 +37,7 @@ struct BlockLimits {
 struct ColumnBlock {
   ColumnBlock(const BlockLimits& limits, int64_t depth_block);
 
-  int64_t index = -1;  // of the block that is laid out
+  int64_t index = -1;  // of the block that is laid out, -1 before the first
   std::vector<ColumnPanel> panels;
   std::vector<ColumnRun> runs;
   AlignedArray<float> values;

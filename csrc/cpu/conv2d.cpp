@@ -13,7 +13,7 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kMaxBlockPanels = 8;  // 8 panels x 32 columns x 256 updates: 256 KiB of L2
+constexpr int64_t kMaxBlockPanels = 16;  // 8 panels x 32 columns x 256 updates: 256 KiB of L2
 
 // Measured: the multiply-adds that a thread does while it copies one float.
 constexpr int64_t kCopyCost = 16;

@@ -11,7 +11,7 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kRowBlockFloats = 128 * 1024;  // packed rows that are reused from L2: 512 KiB
+constexpr int64_t kRowBlockFloats = 64 * 1024;  // packed rows that are reused from L2: 256 KiB
 
 // One thread's storage.
 struct Workspace {

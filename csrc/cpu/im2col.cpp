@@ -13,8 +13,11 @@ Im2col::Im2col(const Conv2dProblem& problem, const float* input, const TileFamil
       input_(input),
       family_(family),
       blocks_{panel_count(problem, family), blocks},
-      rows_inside_(outputs_inside(vertical_axis(problem))),
-      columns_inside_(outputs_inside(horizontal_axis(problem))) {}
+      vertical_(vertical_axis(problem)),
+      horizontal_(horizontal_axis(problem)),
+      image_size_(problem.in_channels * problem.in_height * problem.in_width),
+      rows_inside_(outputs_inside(vertical_)),
+      columns_inside_(outputs_inside(horizontal_)) {}
 
 int64_t Im2col::panel_count(const Conv2dProblem& problem, const TileFamily& family) {
   return ceil_div(problem.batch * problem.out_height * problem.out_width, family.max_columns());
@@ -60,55 +63,49 @@ void Im2col::layout(int64_t block_index, ColumnBlock& block) const noexcept {
 
 void Im2col::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
                   ColumnBlock& block) const noexcept {
-  for (size_t i = 0; i < block.panels.size(); ++i) {
-    const ColumnPanel& panel = block.panels[i];
-    pack_panel(group, first_depth, depth, block, panel, block.pad_columns(i));
-    if (!count_zero) continue;
-    for (int64_t k = 0; k < depth; ++k) {
-      const float* values = block.values.data() + panel.values_offset + block.value_offsets[k];
-      block.nonzero_columns(i)[k] = count_nonzero(values, panel.valid_columns);
+  Tap tap{
+      problem_.in_channels / problem_.groups * group + first_depth / (problem_.kernel_width * problem_.kernel_height),
+      first_depth / problem_.kernel_width % problem_.kernel_height, first_depth % problem_.kernel_width};
+  // Update by update, all panels of it at a time: the panels' columns are neighbours in the image.
+  for (int64_t k = 0; k < depth; ++k) {
+    for (size_t i = 0; i < block.panels.size(); ++i) {
+      const ColumnPanel& panel = block.panels[i];
+      float* values = block.values.data() + panel.values_offset + block.value_offsets[k];
+      block.pad_columns(i)[k] = static_cast<int32_t>(pack_panel(tap, block, panel, values));
+      if (count_zero) block.nonzero_columns(i)[k] = count_nonzero(values, panel.valid_columns);
     }
+    if (++tap.x < problem_.kernel_width) continue;
+    tap.x = 0;
+    if (++tap.y < problem_.kernel_height) continue;
+    tap.y = 0;
+    ++tap.channel;
   }
 }
 
-void Im2col::pack_panel(int64_t group, int64_t first_depth, int64_t depth, const ColumnBlock& block,
-                        const ColumnPanel& panel, int32_t* pad_columns) const {
-  const Axis vertical = vertical_axis(problem_);
-  const Axis horizontal = horizontal_axis(problem_);
-  const int64_t plane = problem_.in_height * problem_.in_width;
-  const ColumnRun* first_run = block.runs.data() + panel.first_run;
-
-  int64_t tap_x = first_depth % problem_.kernel_width;
-  int64_t tap_y = first_depth / problem_.kernel_width % problem_.kernel_height;
-  int64_t channel =
-      problem_.in_channels / problem_.groups * group + first_depth / (problem_.kernel_width * problem_.kernel_height);
-  float* target = block.values.data() + panel.values_offset;
-  for (int64_t k = 0; k < depth; ++k, target += family_.max_columns()) {
-    int64_t padding = 0;
-    for (const ColumnRun* run = first_run; run != first_run + panel.run_count; ++run) {
-      float* values = target + run->panel_column;
-      const Range columns{run->x, run->x + run->length};
-      const Range inside = rows_inside_[tap_y].contains(run->y) ? intersect(columns, columns_inside_[tap_x])
-                                                                : Range{columns.end, columns.end};
-      if (inside.length() < run->length) {
-        const int64_t before = std::min(inside.begin, columns.end) - columns.begin;
-        const int64_t after = run->length - before - inside.length();
-        zero_floats(values, before);
-        zero_floats(values + run->length - after, after);
-        padding += before + after;
-      }
-      if (inside.length() > 0) {
-        const float* source = input_ + (run->image * problem_.in_channels + channel) * plane +
-                              vertical.tap_position(run->y, tap_y) * problem_.in_width +
-                              horizontal.tap_position(inside.begin, tap_x);
-        copy_strided_floats(source, problem_.stride_width, inside.length(), values + inside.begin - columns.begin);
-      }
+int64_t Im2col::pack_panel(const Tap& tap, const ColumnBlock& block, const ColumnPanel& panel, float* values) const {
+  const float* plane = input_ + tap.channel * problem_.in_height * problem_.in_width;
+  int64_t padding = 0;
+  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
+    const ColumnRun& run = block.runs[i];
+    const Range columns{run.x, run.x + run.length};
+    const Range inside = rows_inside_[tap.y].contains(run.y) ? intersect(columns, columns_inside_[tap.x])
+                                                             : Range{columns.end, columns.end};
+    float* target = values + run.panel_column - columns.begin;  // target[x] is output column x's
+    if (inside.length() < run.length) {
+      const Range before{columns.begin, std::min(inside.begin, columns.end)};
+      const Range after{before.end + inside.length(), columns.end};
+      zero_floats(target + before.begin, before.length());
+      zero_floats(target + after.begin, after.length());
+      padding += before.length() + after.length();
     }
-    zero_floats(target + panel.valid_columns, panel.columns - panel.valid_columns);
-    pad_columns[k] = static_cast<int32_t>(padding);
-    if (++tap_x == problem_.kernel_width) tap_x = 0, ++tap_y;
-    if (tap_y == problem_.kernel_height) tap_y = 0, ++channel;
+    if (inside.length() > 0) {
+      const float* source = plane + run.image * image_size_ + vertical_.tap_position(run.y, tap.y) * problem_.in_width +
+                            horizontal_.tap_position(inside.begin, tap.x);
+      copy_strided_floats(source, problem_.stride_width, inside.length(), target + inside.begin);
+    }
   }
+  zero_floats(values + panel.valid_columns, panel.columns - panel.valid_columns);
+  return padding;
 }
 
 }  // namespace flopcuda::cpu

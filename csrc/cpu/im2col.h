@@ -27,13 +27,20 @@ class Im2col : public ColumnSource {
             ColumnBlock& block) const noexcept override;
 
  private:
-  void pack_panel(int64_t group, int64_t first_depth, int64_t depth, const ColumnBlock& block, const ColumnPanel& panel,
-                  int32_t* pad_columns) const;
+  // What an update multiplies: one tap of the kernel in one input channel.
+  struct Tap {
+    int64_t channel, y, x;
+  };
+
+  // Copies a panel's columns of one update; returns how many of them are padding.
+  int64_t pack_panel(const Tap& tap, const ColumnBlock& block, const ColumnPanel& panel, float* values) const;
 
   Conv2dProblem problem_;
   const float* input_;
   const TileFamily& family_;
   Partition blocks_;  // of the panels
+  Axis vertical_, horizontal_;
+  int64_t image_size_;
   std::vector<Range> rows_inside_, columns_inside_;
 };
 

@@ -2,17 +2,27 @@
 #include "row_panels.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace flopcuda::cpu {
 
 void transpose_into_panel(const float* source, int64_t source_stride, int64_t rows, int64_t depth, float* panel,
                           int64_t panel_stride) {
   constexpr int64_t kChunk = kCacheLineBytes / sizeof(float);  // one cache line of every row at a time
+  constexpr int64_t kTogether = 4;                             // rows whose values are stored together
   for (int64_t first = 0; first < depth; first += kChunk) {
     const int64_t last = std::min(first + kChunk, depth);
-    for (int64_t row = 0; row < rows; ++row) {
+    int64_t row = 0;
+    for (; row + kTogether <= rows; row += kTogether) {
       const float* values = source + row * source_stride;
-      for (int64_t k = first; k < last; ++k) panel[k * panel_stride + row] = values[k];
+      for (int64_t k = first; k < last; ++k) {
+        float together[kTogether];
+        for (int64_t i = 0; i < kTogether; ++i) together[i] = values[i * source_stride + k];
+        std::memcpy(panel + k * panel_stride + row, together, sizeof(together));
+      }
+    }
+    for (; row < rows; ++row) {
+      for (int64_t k = first; k < last; ++k) panel[k * panel_stride + row] = source[row * source_stride + k];
     }
   }
 }

@@ -69,6 +69,8 @@ BlockLimits ShiftedWindows::limits() const {
 }
 
 void ShiftedWindows::layout(int64_t block_index, ColumnBlock& block) const noexcept {
+  // Waste columns read floats that no phase ever holds: zeros, since denormals would be slow to multiply.
+  if (block.index < 0) zero_floats(block.values.data(), limits().values);
   lay_out_panels(block_index / bands_.parts, band_rows(block_index), block);
   lay_out_taps(block);
 }

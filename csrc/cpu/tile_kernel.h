@@ -27,32 +27,68 @@ inline Vector broadcast(float value) {
   return value - Vector{};
 }
 
-// The first content of the accumulator of row `row` and column vector `vector`.
-template <class Vector>
-inline Vector start_value(const Tile& tile, int row, int vector) {
-  constexpr int kLanes = sizeof(Vector) / sizeof(float);
-  switch (tile.start) {
-    case Start::kRowBias:
-      return broadcast<Vector>(tile.bias[row]);
-    case Start::kColumnBias:
-      return load<Vector>(tile.bias + vector * kLanes);
-    case Start::kOutput:
-      return load<Vector>(tile.output + row * tile.output_stride + vector * kLanes);
-    case Start::kNothing:
-      break;
+// The accumulators of a tile. Every loop over them is unrolled, so that they are registers.
+template <class Vector, int kRows, int kColumnVectors>
+struct Accumulators {
+  static constexpr int kLanes = sizeof(Vector) / sizeof(float);
+
+  Vector vectors[kRows][kColumnVectors];
+
+  // Sets the accumulator of each row i and column vector j to first_value(i, j).
+  template <class FirstValue>
+  inline void set(const FirstValue& first_value) {
+#pragma GCC unroll 14
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kColumnVectors; ++j) vectors[i][j] = first_value(i, j);
+    }
   }
-  return Vector{};
-}
+
+  inline void start(const Tile& tile) {
+    switch (tile.start) {
+      case Start::kRowBias:
+        return set([&](int i, int) { return broadcast<Vector>(tile.bias[i]); });
+      case Start::kColumnBias:
+        return set([&](int, int j) { return load<Vector>(tile.bias + j * kLanes); });
+      case Start::kOutput:
+        return set([&](int i, int j) { return load<Vector>(tile.output + i * tile.output_stride + j * kLanes); });
+      case Start::kNothing:
+        break;
+    }
+    set([](int, int) { return Vector{}; });
+  }
+
+  // The rank-1 update: multiplies every row by every column and adds the products.
+  inline void multiply_add(const float* rows, const float* columns) {
+    Vector column_vectors[kColumnVectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < kColumnVectors; ++j) column_vectors[j] = load<Vector>(columns + j * kLanes);
+#pragma GCC unroll 14
+    for (int i = 0; i < kRows; ++i) {
+      const Vector row = broadcast<Vector>(rows[i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < kColumnVectors; ++j) vectors[i][j] += row * column_vectors[j];
+    }
+  }
+
+  inline void finish(const Tile& tile) const {
+#pragma GCC unroll 14
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kColumnVectors; ++j) {
+        store(vectors[i][j], tile.output + i * tile.output_stride + j * kLanes);
+      }
+    }
+  }
+};
 
 template <class Vector, int kRows, int kColumnVectors, bool kCountZero>
 void multiply_tile(const Tile& tile, Counters& counters) {
   constexpr int kLanes = sizeof(Vector) / sizeof(float);
   static_assert(kRows * kColumnVectors * kLanes <= kMaxTileElements);
 
-  Vector accumulators[kRows][kColumnVectors];
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kColumnVectors; ++j) accumulators[i][j] = start_value<Vector>(tile, i, j);
-  }
+  Accumulators<Vector, kRows, kColumnVectors> accumulators;
+  accumulators.start(tile);
 
   const int64_t products = kRows * tile.valid_columns;             // of one update that feed an output element
   int64_t holding = tile.start == Start::kNothing ? 0 : products;  // of their accumulators, those that hold a value
@@ -60,15 +96,7 @@ void multiply_tile(const Tile& tile, Counters& counters) {
   const float* rows = tile.rows;
 
   for (int64_t k = 0; k < tile.depth; ++k) {
-    const float* columns = tile.columns + tile.column_offsets[k];
-    Vector column_vectors[kColumnVectors];
-    for (int j = 0; j < kColumnVectors; ++j) column_vectors[j] = load<Vector>(columns + j * kLanes);
-#pragma GCC unroll 14
-    for (int i = 0; i < kRows; ++i) {
-      const Vector row = broadcast<Vector>(rows[i]);
-#pragma GCC unroll 8
-      for (int j = 0; j < kColumnVectors; ++j) accumulators[i][j] += row * column_vectors[j];
-    }
+    accumulators.multiply_add(rows, tile.columns + tile.column_offsets[k]);
     rows += kRows;
 
     lane += kRows * kColumnVectors * kLanes;
@@ -82,11 +110,7 @@ void multiply_tile(const Tile& tile, Counters& counters) {
     }
   }
 
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kColumnVectors; ++j) {
-      store(accumulators[i][j], tile.output + i * tile.output_stride + j * kLanes);
-    }
-  }
+  accumulators.finish(tile);
   counters.mul += mul;
   counters.add += add;
   counters.pad += pad;

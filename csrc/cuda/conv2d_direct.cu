@@ -14,26 +14,70 @@ namespace {
 
 constexpr int OUTPUTS = DirectConfig::THREAD_OUTPUTS;
 
-// Four outputs of one channel, a block's width apart, and their counts. All have the same taps, so that they are all empty
-// or all hold something.
+// The block's outputs: so many columns of one channel from the first pixel on.
+struct BlockOutputs {
+  int64_t channel;
+  Pixel first_pixel;
+  int columns;  // at most BLOCK_OUTPUTS
+};
+
+__device__ BlockOutputs locate_block(const Conv2dParams& params) {
+  const int64_t first_column = static_cast<int64_t>(blockIdx.x % params.column_tiles) * DirectConfig::BLOCK_OUTPUTS;
+  return {blockIdx.x / params.column_tiles, locate_column(first_column, params.output_plane),
+          static_cast<int>(min(params.columns - first_column, static_cast<int64_t>(DirectConfig::BLOCK_OUTPUTS)))};
+}
+
+// Four outputs of one thread, a block's width apart, and their counts. All have the same taps, so that their accumulators
+// are all empty or all hold something.
 template <bool COUNT_ZERO>
 class OutputStrip {
  public:
-  __device__ OutputStrip(const Conv2dParams& params, int group, const int64_t (&columns)[OUTPUTS], float bias)
+  __device__ OutputStrip(const Conv2dParams& params, const BlockOutputs& block)
       : params_(params), accumulators_are_empty_(params.bias == nullptr) {
+    const int group = static_cast<int>(block.channel / params.group_out_channels);
+    const float initial = params.bias ? params.bias[block.channel] : 0.0f;
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
-      const bool exists = columns[i] < params.columns;
-      windows_[i] = exists ? InputWindow::of(params, group, locate_column(columns[i], params.output_plane))
-                           : InputWindow::nowhere(params);
+      const bool exists = block_column(i) < block.columns;
+      windows_[i] =
+          exists ? InputWindow::of(params, group, block.first_pixel.advance(block_column(i), params.output_plane))
+                 : InputWindow::nowhere(params);
       valid_outputs_ += exists;
-      values_[i] = bias;
+      accumulators_[i] = initial;
     }
   }
 
   __device__ bool is_empty() const { return valid_outputs_ == 0; }
-  __device__ float value(int i) const { return values_[i]; }
   __device__ const ThreadCounts& counts() const { return counts_; }
+
+  // weight: the channel's [group_in_channels, kernel_height, kernel_width].
+  __device__ void multiply_all_taps(const float* weight) {
+    const int kernel_height = params_.kernel_height.divisor;
+    const int kernel_width = params_.kernel_width.divisor;
+    for (int channel = 0; channel < params_.group_in_channels; ++channel) {
+      for (int kernel_row = 0; kernel_row < kernel_height; ++kernel_row) {
+        const int row = kernel_row * params_.dilation_height;
+        const int64_t row_offset = channel * params_.input_plane + static_cast<int64_t>(row) * params_.in_width;
+        for (int kernel_column = 0; kernel_column < kernel_width; ++kernel_column) {
+          const int column = kernel_column * params_.dilation_width;
+          multiply_tap(__ldg(weight++), row, column, row_offset + column);
+        }
+      }
+    }
+  }
+
+  __device__ void store(const BlockOutputs& block) const {
+#pragma unroll
+    for (int i = 0; i < OUTPUTS; ++i) {
+      if (block_column(i) >= block.columns) continue;
+      const Pixel pixel = block.first_pixel.advance(block_column(i), params_.output_plane);
+      params_.output[pixel.image * params_.output_image_stride + block.channel * params_.output_plane + pixel.index] =
+          accumulators_[i];
+    }
+  }
+
+ private:
+  __device__ static int block_column(int i) { return threadIdx.x + i * DirectConfig::THREADS; }
 
   // One product for each output. Outputs that the problem does not have multiply zeros.
   __device__ void multiply_tap(float weight, int row, int column, int64_t offset) {
@@ -43,7 +87,7 @@ class OutputStrip {
     for (int i = 0; i < OUTPUTS; ++i) {
       const bool is_inside = windows_[i].has_input_at(params_, row, column);
       const float input = is_inside ? __ldg(windows_[i].origin + offset) : 0.0f;
-      values_[i] = __fmaf_rn(weight, input, values_[i]);
+      accumulators_[i] = __fmaf_rn(weight, input, accumulators_[i]);
       counts_.lane += 1;
       inputs += is_inside;
       if constexpr (COUNT_ZERO) nonzero_products += (input != 0.0f) & (weight != 0.0f);
@@ -55,10 +99,9 @@ class OutputStrip {
     accumulators_are_empty_ = false;
   }
 
- private:
   const Conv2dParams& params_;
   InputWindow windows_[OUTPUTS];
-  float values_[OUTPUTS];
+  float accumulators_[OUTPUTS];
   uint32_t valid_outputs_ = 0;
   bool accumulators_are_empty_;
   ThreadCounts counts_;
@@ -66,38 +109,13 @@ class OutputStrip {
 
 template <bool COUNT_ZERO>
 __device__ void conv2d_direct(const Conv2dParams& params) {
-  const int64_t channel = blockIdx.x / params.column_tiles;
-  const int64_t first_column =
-      static_cast<int64_t>(blockIdx.x % params.column_tiles) * DirectConfig::BLOCK_OUTPUTS + threadIdx.x;
-  const int group = static_cast<int>(channel / params.group_out_channels);
-  int64_t columns[OUTPUTS];
-#pragma unroll
-  for (int i = 0; i < OUTPUTS; ++i) columns[i] = first_column + i * DirectConfig::THREADS;
+  __shared__ BlockOutputs block;  // its 64-bit divisions are done once
+  if (threadIdx.x == 0) block = locate_block(params);
+  __syncthreads();
 
-  OutputStrip<COUNT_ZERO> strip(params, group, columns, params.bias ? params.bias[channel] : 0.0f);
-  if (!strip.is_empty()) {
-    const float* weight = params.weight + channel * params.reduction;
-    const int kernel_height = params.kernel_height.divisor;
-    const int kernel_width = params.kernel_width.divisor;
-    for (int in_channel = 0; in_channel < params.group_in_channels; ++in_channel) {
-      for (int kernel_row = 0; kernel_row < kernel_height; ++kernel_row) {
-        const int row = kernel_row * params.dilation_height;
-        const int64_t row_offset = in_channel * params.input_plane + static_cast<int64_t>(row) * params.in_width;
-        for (int kernel_column = 0; kernel_column < kernel_width; ++kernel_column) {
-          const int column = kernel_column * params.dilation_width;
-          strip.multiply_tap(__ldg(weight++), row, column, row_offset + column);
-        }
-      }
-    }
-  }
-
-#pragma unroll
-  for (int i = 0; i < OUTPUTS; ++i) {
-    if (columns[i] >= params.columns) continue;
-    const Pixel pixel = locate_column(columns[i], params.output_plane);
-    params.output[pixel.image * params.output_image_stride + channel * params.output_plane + pixel.index] =
-        strip.value(i);
-  }
+  OutputStrip<COUNT_ZERO> strip(params, block);
+  if (!strip.is_empty()) strip.multiply_all_taps(params.weight + block.channel * params.reduction);
+  strip.store(block);
   add_block_counts<DirectConfig::THREADS>(strip.counts(), params.counters);
 }
 

@@ -15,8 +15,7 @@ namespace flopcuda::cuda {
 
 static_assert(sizeof(Counters) == 5 * sizeof(int64_t), "a record is five 64-bit integers: mul, add, pad, zero, lane");
 
-// The counts of one thread, fields as in Counters. 32 bits are enough: a thread has at most MAX_THREAD_OUTPUTS outputs, and
-// the planner launches nothing with more than MAX_REDUCTION products an output.
+// The counts of one thread, fields as in Counters. 32 bits are enough: MAX_REDUCTION bounds what a thread can issue.
 struct ThreadCounts {
   uint32_t mul = 0;
   uint32_t add = 0;

@@ -44,7 +44,7 @@ __device__ void linear_tile(const LinearParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_LINEAR(name, ...)                                                                           \
+#define FLOPCUDA_DEFINE_LINEAR(name, conv2d_share, linear_share, ...)                                                                           \
   extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
       FLOPCUDA_LINEAR(name)(const __grid_constant__ LinearParams params) {                                          \
     linear_tile<TileConfig<__VA_ARGS__>, false>(params);                                                            \

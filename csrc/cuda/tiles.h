@@ -2,11 +2,16 @@
 // share.
 #pragma once
 
+#include <cstdint>
+
 namespace flopcuda::cuda {
 
 constexpr int WARP_SIZE = 32;
 // Floats in a 128-bit vector, the unit in which shared memory is read and, where alignment allows, global memory too.
 constexpr int VECTOR = 4;
+
+// A launch has at most this many products an output, so that a thread can count its lanes in 32 bits (TileConfig asserts it).
+constexpr int MAX_REDUCTION = (1 << 26) - 8;
 
 // A block computes BLOCK_M x BLOCK_N outputs in slices of BLOCK_K products; a warp WARP_M x WARP_N of them; a thread
 // THREAD_M x THREAD_N, in vectors of four rows by four columns that are strided over the warp tile.
@@ -27,23 +32,26 @@ struct TileConfig {
   static_assert(THREAD_M % VECTOR == 0 && THREAD_N % VECTOR == 0, "fragments are read as 128-bit vectors");
   static_assert(BLOCK_K == 8, "the steps of a slice are the bits of a byte");
   static_assert(THREADS % BLOCK_N == 0 && BLOCK_K * BLOCK_N % THREADS == 0, "an im2col thread loads taps of one column");
+  static_assert((int64_t{MAX_REDUCTION} + BLOCK_K - 1) * THREAD_M * THREAD_N < (int64_t{1} << 32), "32-bit thread counts");
   static_assert(THREADS >= 128 && 512 % THREADS == 0, "MIN_BLOCKS is a whole number");
 };
 
-// Each row: the tile's name, then the arguments of its TileConfig.
+// Each row: the tile's name; the share of multiply-adds in the instructions of its main loop, in conv2d and in linear, read
+// from sm_80 SASS (the planner compares tiles by it); the arguments of its TileConfig.
 //   128x128x8  thread tiles of 8 x 8: the fewest shared-memory reads per multiply-add
 //   64x64x8    four times as many blocks: fills a device when there are few outputs
 //   32x128x8   few rows: output channels of a convolution, samples of a linear layer
-#define FLOPCUDA_GEMM_TILES(X)            \
-  X(128x128x8, 128, 128, 8, 32, 64, 8, 8) \
-  X(64x64x8, 64, 64, 8, 32, 32, 4, 8)     \
-  X(32x128x8, 32, 128, 8, 32, 32, 4, 8)
+#define FLOPCUDA_GEMM_TILES(X)                        \
+  X(128x128x8, 0.71, 0.81, 128, 128, 8, 32, 64, 8, 8) \
+  X(64x64x8, 0.59, 0.70, 64, 64, 8, 32, 32, 4, 8)     \
+  X(32x128x8, 0.51, 0.64, 32, 128, 8, 32, 32, 4, 8)
 
 // The direct convolution: a block computes up to 512 outputs of one channel, each thread four.
 struct DirectConfig {
   static constexpr int THREADS = 128;
   static constexpr int THREAD_OUTPUTS = 4;
   static constexpr int BLOCK_OUTPUTS = THREADS * THREAD_OUTPUTS;
+  static constexpr double MULTIPLY_SHARE = 0.07;
 };
 
 // Kernel names. The second of each pair fills the zero counter too.

@@ -18,6 +18,7 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include "cuda/kernels.h"
+#include "cuda/plan.h"
 #endif
 
 namespace flopcuda {
@@ -150,6 +151,13 @@ struct Cuda {
     return c10::cuda::getCurrentCUDAStream(device.index()).stream();
   }
 };
+
+cuda::LaunchPlan plan(const Conv2dProblem& problem, bool count_zero) {
+  return cuda::plan_conv2d(problem, cuda::Tensors{}, count_zero);
+}
+cuda::LaunchPlan plan(const LinearProblem& problem, bool count_zero) {
+  return cuda::plan_linear(problem, cuda::Tensors{}, count_zero);
+}
 #endif
 
 template <class Device, class Problem>
@@ -184,6 +192,28 @@ Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalT
   return run<Device>(problem, input, weight, bias, at::empty(shape, input.options()), count_zero);
 }
 
+// The kernel that an operator launches for these arguments, by the code that launches it: for a launch's record.
+template <class Problem>
+std::string kernel_name(const char* op, const Problem& problem, const at::Tensor& input, bool count_zero) {
+  if (input.is_cpu()) return std::string(op) + "_f32_" + cpu::isa_name(cpu::selected_isa());
+#ifdef FLOPCUDA_WITH_CUDA
+  if (input.is_cuda()) return plan(problem, count_zero).kernel;
+#endif
+  return "none";
+}
+
+std::string conv2d_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                          bool count_zero) {
+  const auto problem = conv2d_problem(input, weight, bias, stride, padding, dilation, groups);
+  return kernel_name("conv2d", problem, input, count_zero);
+}
+
+std::string linear_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                          bool count_zero) {
+  return kernel_name("linear", linear_problem(input, weight, bias), input, count_zero);
+}
+
 }  // namespace
 
 TORCH_LIBRARY(flopcuda, library) {
@@ -192,6 +222,11 @@ TORCH_LIBRARY(flopcuda, library) {
       "SymInt groups, bool count_zero=False) -> (Tensor output, Tensor counters)");
   library.def(
       "linear(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False) -> (Tensor output, Tensor counters)");
+  library.def(
+      "conv2d_kernel(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups, bool count_zero=False) -> str",
+      conv2d_kernel);
+  library.def("linear_kernel(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False) -> str", linear_kernel);
 }
 
 TORCH_LIBRARY_IMPL(flopcuda, CPU, library) {

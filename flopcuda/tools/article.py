@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from flopcuda.tools.kinds import AVERAGE_POOL, BATCH_NORM
@@ -54,8 +53,8 @@ def article_2021(model: nn.Module, inputs: tuple[Any, ...], counted: Mapping[str
         version="2021",
         unit="MACs",
         convention=(
-            "MACs of convolution and linear layers, batch norm at 2 per element, adaptive average pool at its window + 1 "
-            'per output; printed as "FLOPs = 16.446058496G"'
+            "MACs of convolution and linear layers, batch norm at 2 per element, adaptive average pool at its "
+            'window + 1 per output; printed as "FLOPs = 16.446058496G"'
         ),
         reported=REPORTED,
         ledger=terms,
@@ -84,7 +83,7 @@ def _observe(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, int]:
         window = prod(size // out for size, out in zip(arguments[0].shape[2:], output.shape[2:], strict=True))
         operations[AVERAGE_POOL] += (window + 1) * output.numel()
 
-    with quiet(), torch.no_grad():
+    with quiet(model):
         spoilable, arguments = copy_of(model, inputs)
         for module in spoilable.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):

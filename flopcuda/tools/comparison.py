@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +14,7 @@ from flopcuda.tools.installed import provider, version
 from flopcuda.tools.ledger import ledger
 from flopcuda.tools.report import CountedLayer, ToolReport
 from flopcuda.tools.sandbox import NotCopyableError, copy_of, one_line, quiet
-from flopcuda.tools.tool import Tool
+from flopcuda.tools.tool import Observation, Tool
 
 TOOLS: Mapping[str, Tool] = MappingProxyType(
     {
@@ -29,6 +30,10 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
 )
 
 ALL: tuple[str, ...] = tuple(TOOLS)
+
+
+class NoNumberError(RuntimeError):
+    """A tool gave no number for a model; says why in one sentence."""
 
 
 def compare(
@@ -62,17 +67,10 @@ def compare(
 
 def _report(tool: Tool, model: nn.Module, inputs: tuple[Any, ...], counted: Mapping[str, CountedLayer]) -> ToolReport:
     try:
-        with quiet():
-            if provider(tool) is None:
-                return _without_number(tool, f"not installed: pip install {tool.distributions[0]}")
-            spoilable, arguments = copy_of(model, inputs)
-            observation = tool.observe(spoilable, arguments)
-    except NotCopyableError as error:
-        return _without_number(tool, f"{tool.name} was not run: {error}")
-    except ImportError as error:
-        return _without_number(tool, f"{tool.name} is installed but cannot be imported: {one_line(error)}")
-    except Exception as error:
-        return _without_number(tool, f"{tool.name} failed on this model: {one_line(error)}")
+        with quiet(model):
+            observation = _observe(tool, model, inputs)
+    except NoNumberError as error:
+        return _without_number(tool, str(error))
     account = ledger(tool, observation, model, counted)
     return ToolReport(
         name=_name(tool),
@@ -85,6 +83,23 @@ def _report(tool: Tool, model: nn.Module, inputs: tuple[Any, ...], counted: Mapp
         error=None,
         disagreements=account.disagreements,
     )
+
+
+def _observe(tool: Tool, model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
+    if provider(tool) is None:
+        raise NoNumberError(f"not installed: pip install {tool.distributions[0]}")
+    try:
+        importlib.import_module(tool.package)
+    except Exception as error:
+        raise NoNumberError(f"{tool.name} is installed but cannot be imported: {one_line(error)}") from error
+    try:
+        spoilable, arguments = copy_of(model, inputs)
+    except NotCopyableError as error:
+        raise NoNumberError(f"{tool.name} was not run: {error}") from error
+    try:
+        return tool.observe(spoilable, arguments)
+    except Exception as error:
+        raise NoNumberError(f"{tool.name} failed on this model: {one_line(error)}") from error
 
 
 def _without_number(tool: Tool, error: str) -> ToolReport:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from flopcuda.tools import kinds
-from flopcuda.tools.tool import Figure, Observation, Tool, child_names, whole
+from flopcuda.tools.tool import Figure, Observation, Tool, whole
 
 _KIND_OF_OPERATOR = {
     "conv": kinds.MULTIPLY_ACCUMULATE,
@@ -31,12 +31,13 @@ _KIND_OF_OPERATOR = {
 
 def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
     """Run ``FlopCountAnalysis`` and read its figures by module and operator."""
-    analysis = importlib.import_module("fvcore.nn").FlopCountAnalysis(model, inputs)
+    analysis = importlib.import_module(TOOL.package).FlopCountAnalysis(model, inputs)
     by_module = analysis.by_module_and_operator()
     own = {name: dict(operators) for name, operators in by_module.items()}
     # A module's figures include those of the modules in it.
-    for parent, child in child_names(list(by_module)):
-        for operator, amount in by_module[child].items():
+    for name, operators in by_module.items():
+        parent = name.rpartition(".")[0]
+        for operator, amount in operators.items() if name else ():
             own[parent][operator] -= amount
     figures = tuple(
         Figure(name, _KIND_OF_OPERATOR.get(operator), whole(amount))
@@ -48,7 +49,7 @@ def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
 
 TOOL = Tool(
     name="fvcore",
-    package="fvcore",
+    package="fvcore.nn",
     distributions=("fvcore",),
     unit="MACs",
     convention=(

@@ -14,7 +14,7 @@ def provider(tool: Tool) -> str | None:
     Two distributions may provide the same package. When both are installed, the files are those of the one whose
     version the package states.
     """
-    if importlib.util.find_spec(tool.package) is None:
+    if importlib.util.find_spec(tool.package.partition(".")[0]) is None:
         return None
     found = [name for name in tool.distributions if _version(name)]
     if len(found) < 2:

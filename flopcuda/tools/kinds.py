@@ -26,6 +26,9 @@ ELEMENTWISE = "elementwise add and mul"
 # A tool that visits a module once for each place it has in the model adds all its calls up each time.
 SHARED_AGAIN = "shared modules counted again"
 
+# A tool that takes a module's figure for all that is in it drops the figures it has for the modules inside.
+LEFT_OUT = "modules inside others left out"
+
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
     (MULTIPLY_ACCUMULATE, (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)),
     (BATCH_NORM, (nn.modules.batchnorm._BatchNorm,)),

@@ -9,11 +9,11 @@ Neither backend keeps figures of single layers, so its own rules are wrapped to 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
-import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +22,7 @@ from torch import nn
 
 from flopcuda.tools import kinds
 from flopcuda.tools.report import Term
+from flopcuda.tools.running import running_modules
 from flopcuda.tools.tool import Figure, Observation, Tool, whole
 
 _KIND_OF_FUNCTION = {
@@ -60,9 +61,9 @@ def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
 
     def noting_module(rule: Callable[..., None]) -> Callable[..., None]:
         def noted(module: nn.Module, *arguments: Any) -> None:
-            before = module.__flops__
+            before = int(module.__flops__)  # type: ignore[arg-type]
             rule(module, *arguments)
-            amount = whole(module.__flops__ - before)  # type: ignore[operator]
+            amount = int(module.__flops__) - before  # type: ignore[arg-type]
             of_modules.append(Figure(names[module], kinds.kind_of_module(module), amount))
 
         return noted
@@ -86,7 +87,7 @@ def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
         patch.dict(operations.TENSOR_OPS_MAPPING, methods),
     ):
         reported = _run(model, inputs, backend="pytorch")
-        of_modules += _places_again(model, of_modules, tuple(operations.MODULES_MAPPING))
+        of_modules += _by_place(model, of_modules, tuple(operations.MODULES_MAPPING))
     return Observation(
         reported,
         (*of_modules, *of_functions),
@@ -99,7 +100,7 @@ def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
     rules = importlib.import_module("ptflops.aten_ops").ATEN_OPS_MAPPING
     figures: list[Figure] = []
 
-    with _running_modules(model) as running:
+    with running_modules(model) as running:
 
         def noting(rule: Callable[..., float]) -> Callable[..., float]:
             def noted(arguments: Any, results: Any) -> float:
@@ -115,10 +116,10 @@ def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
 
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], *, backend: str) -> int:
-    """``get_model_complexity_info``, with the message that it prints as an exception when it fails."""
+    """``get_model_complexity_info``, which prints an exception of the model and swallows it; here it is raised."""
     arguments = _as_arguments(model, inputs)
-    printed = io.StringIO()
-    with _restored(torch), _restored(nn.functional), _restored(torch.Tensor), redirect_stdout(printed):
+    failures = _failures_of(model)
+    with _restored(torch), _restored(nn.functional), _restored(torch.Tensor):
         macs, _ = importlib.import_module("ptflops").get_model_complexity_info(
             model,
             (1,),  # only the constructor sees it
@@ -128,8 +129,25 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], *, backend: str) -> int:
             backend=backend,
         )
     if macs is None:
-        raise RuntimeError(printed.getvalue().partition("following exception:")[2].strip() or "it gave no number")
+        raise failures[0] if failures else RuntimeError("it gave no number")
     return whole(macs)
+
+
+def _failures_of(model: nn.Module) -> list[Exception]:
+    """A list that receives what the model's forward pass raises."""
+    failures: list[Exception] = []
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def noted(*arguments: Any, **options: Any) -> Any:
+        try:
+            return forward(*arguments, **options)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    model.forward = noted
+    return failures
 
 
 def _as_arguments(model: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -144,22 +162,26 @@ def _per_image(figures: list[Figure], *, batch: int) -> tuple[Term, ...]:
     return (Term(f"modules' figures divided by the batch of {batch}", total // batch - total),)
 
 
-def _places_again(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) -> list[Figure]:
-    """The figures of shared modules once more for each further place: ptflops adds up by place, not by module."""
-    places: dict[nn.Module, int] = {}
+def _by_place(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) -> list[Figure]:
+    """What it means for the figures that ptflops adds up by place, not by module, and not below a module it knows.
+
+    A shared module counts once more for each further place; a module with no place of its own does not count.
+    """
+    places: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules()}
 
     def visit(module: nn.Module) -> None:
-        places[module] = places.get(module, 0) + 1
+        places[names[module]] = places.get(names[module], 0) + 1
         if type(module) not in known:
             for child in module.children():
                 visit(child)
 
     visit(model)
-    modules = dict(model.named_modules())
+    again = ((figure, places.get(figure.module, 0) - 1) for figure in figures)
     return [
-        Figure(figure.module, kinds.SHARED_AGAIN, figure.amount * (places.get(modules[figure.module], 0) - 1))
-        for figure in figures
-        if places.get(modules[figure.module], 0) != 1
+        Figure(figure.module, kinds.SHARED_AGAIN if times > 0 else kinds.LEFT_OUT, times * figure.amount)
+        for figure, times in again
+        if times
     ]
 
 
@@ -172,21 +194,6 @@ def _public_name(function: Any) -> str:
     """The name a function goes by; poolings are generated and all called ``fn``."""
     named = (name for name, value in vars(nn.functional).items() if value is function and not name.startswith("_"))
     return next(named, function.__name__)
-
-
-@contextmanager
-def _running_modules(model: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are running, innermost last; "" is always there."""
-    running = [""]
-    hooks = []
-    for name, module in model.named_modules():
-        hooks.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
-        hooks.append(module.register_forward_hook(lambda *_: running.pop() and None))
-    try:
-        yield running
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
@@ -213,9 +220,9 @@ PYTORCH_BACKEND = Tool(
     distributions=("ptflops",),
     unit="MACs",
     convention=(
-        "MACs of convolution and linear modules and 1 an output for their bias, batch norm at 2, activation and pooling "
-        "modules at 1 per element, all divided by the batch; and functional calls, those inside modules included, for "
-        "the whole batch; always in eval mode"
+        "MACs of convolution and linear modules and 1 an output for their bias, batch norm at 2, activation and "
+        "pooling modules at 1 per element, all divided by the batch; and functional calls, those inside modules "
+        "included, for the whole batch; always in eval mode"
     ),
     per_mac=1,
     counts_bias=True,

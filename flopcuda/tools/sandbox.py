@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import logging
 import random
 import warnings
@@ -32,7 +33,7 @@ def copy_of(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, tuple
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet(model: nn.Module) -> Iterator[None]:
     """Without prints, warnings and log records; without gradients; the random generators end as they began."""
     log_level = logging.root.manager.disable
     random_state = random.getstate()
@@ -40,7 +41,7 @@ def quiet() -> Iterator[None]:
         redirect_stdout(io.StringIO()),
         redirect_stderr(io.StringIO()),
         warnings.catch_warnings(),
-        torch.random.fork_rng(devices=range(torch.cuda.device_count()), enabled=True),
+        torch.random.fork_rng(devices=_cuda_devices(model)),
         torch.no_grad(),
     ):
         warnings.simplefilter("ignore")
@@ -55,6 +56,11 @@ def quiet() -> Iterator[None]:
 def one_line(error: Exception) -> str:
     """An exception as ``Type: message`` with its white space folded."""
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+
+
+def _cuda_devices(model: nn.Module) -> list[torch.device]:
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return list({tensor.device for tensor in tensors if tensor.device.type == "cuda"})
 
 
 def _copy_of_input(value: Any) -> Any:

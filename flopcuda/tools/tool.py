@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Tool:
 
     Attributes:
         name: to select it by, and what reports call it.
-        package: what must be importable.
+        package: the module to import.
         distributions: names on the package index that provide it.
         unit, convention: as in :class:`flopcuda.tools.report.ToolReport`.
         per_mac: what it adds for one MAC.
@@ -65,12 +65,6 @@ class Tool:
     observe: Callable[[nn.Module, tuple[Any, ...]], Observation]
 
 
-def first_names(model: nn.Module) -> dict[str, str]:
-    """Every dotted name of every module -> the first name of that module, which differ where a module is shared."""
-    first: dict[nn.Module, str] = {}
-    return {name: first.setdefault(module, name) for name, module in model.named_modules(remove_duplicate=False)}
-
-
 def whole(amount: float) -> int:
     """A tool's number as an int.
 
@@ -80,8 +74,3 @@ def whole(amount: float) -> int:
     if amount != int(amount):
         raise ValueError(f"it gave {amount}, which is not a whole number")
     return int(amount)
-
-
-def child_names(names: list[str]) -> Iterator[tuple[str, str]]:
-    """(parent, child) for the dotted names; "" is the parent of those without a dot."""
-    return ((name.rpartition(".")[0], name) for name in names if name)

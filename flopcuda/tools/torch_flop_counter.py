@@ -8,27 +8,24 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
-from flopcuda.tools.tool import Figure, Observation, Tool, child_names, first_names
+from flopcuda.tools.running import running_modules
+from flopcuda.tools.tool import Figure, Observation, Tool
 
 
 def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
-    """Run the model under ``FlopCounterMode`` and read its figures by module."""
-    with FlopCounterMode(display=False) as mode:
+    """Run the model under ``FlopCounterMode``; what its total grows by belongs to the module that runs."""
+    figures: list[Figure] = []
+    total = 0
+
+    def charge(module: str) -> None:
+        nonlocal total
+        grown = mode.get_total_flops() - total
+        figures.append(Figure(module, MULTIPLY_ACCUMULATE, grown))
+        total += grown
+
+    with running_modules(model, before_change=charge), FlopCounterMode(display=False) as mode:
         model(*inputs)
-    names = first_names(model)
-    root = type(model).__name__
-    # It calls the model by its class and the rest by their path below that.
-    by_module = {
-        place.removeprefix(root).removeprefix("."): sum(operators.values())
-        for place, operators in mode.get_flop_counts().items()
-        if place != "Global"
-    }
-    own = dict(by_module)
-    # A module's figure includes those of the modules in it.
-    for parent, child in child_names(list(by_module)):
-        own[parent] = own.get(parent, 0) - by_module[child]
-    figures = tuple(Figure(names[place], MULTIPLY_ACCUMULATE, amount) for place, amount in own.items())
-    return Observation(mode.get_total_flops(), figures)
+    return Observation(mode.get_total_flops(), tuple(figures))
 
 
 TOOL = Tool(

@@ -73,9 +73,9 @@ struct alignas(64) Instruction {
   int64_t offset = 0;
   const Extra* extra = nullptr;
 };
-static_assert(sizeof(Instruction) == 64 || sizeof(Instruction) == 128);
+static_assert(sizeof(Instruction) == 64);
 
-// Reference to something in the constant 2-d space of (operation, types) that has a handler.
+// What selects the handler of a straight instruction.
 struct HandlerKey {
   Op op = Op::kNone;
   Type type = Type::kNone;
@@ -148,7 +148,6 @@ struct Program {
   std::string name;
   std::vector<Function> functions;  // the entry first
   std::vector<InstructionInfo> info;
-  std::vector<uint32_t> segment_first;  // of every segment id: index of its first instruction in `info`
   std::vector<uint8_t> constants;   // rows of kLanes equal values
   int64_t static_shared_bytes = 0;
   int64_t dynamic_shared_offset = 0;

@@ -1,0 +1,65 @@
+// Turns a problem into a launch: which kernel, on which grid, with which parameter bytes. Host code without CUDA: the same
+// plan is launched on a device (launch.h) or executed by the PTX virtual machine.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "common/counters.h"
+#include "common/problem.h"
+
+namespace flopcuda::cuda {
+
+struct Dim3 {
+  uint32_t x = 1;
+  uint32_t y = 1;
+  uint32_t z = 1;
+};
+
+enum class Operation { conv2d, linear };
+
+// A counted kernel and the tile that one of its blocks computes.
+struct KernelInfo {
+  const char* name;  // the PTX .entry
+  Operation operation;
+  bool counts_zero;  // fills Counters::zero too
+  // Outputs of a block, rows by columns, and products between two barriers. Rows are output channels of a group (conv2d)
+  // or samples (linear); columns are pixels of all images, or output features.
+  int32_t block_m;
+  int32_t block_n;
+  int32_t block_k;
+  int32_t threads;
+  // The share of multiply-adds in the instructions of its main loop, read from sm_80 SASS: how tiles are compared.
+  double multiply_share;
+};
+
+// Every counted kernel. Kernels of one operation come in pairs that differ in counts_zero only.
+const std::vector<KernelInfo>& kernels();
+
+// Device memory, dense and row-major as the problem says. The kernel adds to the counters; it does not clear them.
+struct Tensors {
+  const float* input;
+  const float* weight;
+  const float* bias;  // or null
+  float* output;
+  Counters* counters;
+};
+
+struct LaunchPlan {
+  const char* kernel;  // the PTX .entry
+  Dim3 grid;           // grid.x == 0: the output is empty and there is nothing to launch
+  Dim3 block;
+  uint32_t shared_bytes = 0;          // dynamic shared memory; the kernels so far declare all of theirs
+  std::vector<std::byte> parameters;  // the kernel's only parameter, a struct passed by value (params.h)
+};
+
+// Plans with the kernel that suits the problem. std::invalid_argument, in one sentence, if no kernel can compute it.
+LaunchPlan plan_conv2d(const Conv2dProblem& problem, const Tensors& tensors, bool count_zero);
+LaunchPlan plan_linear(const LinearProblem& problem, const Tensors& tensors, bool count_zero);
+
+// The same with a given kernel of that operation.
+LaunchPlan plan_conv2d(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
+LaunchPlan plan_linear(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
+
+}  // namespace flopcuda::cuda

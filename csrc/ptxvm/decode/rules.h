@@ -1,0 +1,31 @@
+// One rule for each opcode: checks the modifiers and operands of an instruction and emits its decoded form.
+#pragma once
+
+#include <string_view>
+
+#include "decode/function_decoder.h"
+
+namespace flopcuda::ptxvm {
+
+using Rule = void (*)(FunctionDecoder& decoder, const Modifiers& modifiers);
+
+struct NamedRule {
+  std::string_view opcode;
+  Rule rule;
+};
+
+// The tables of the families.
+struct RuleTable {
+  const NamedRule* begin;
+  const NamedRule* end;
+};
+RuleTable arithmetic_rules();
+RuleTable data_rules();      // mov, cvt, cvta, shfl and other movement between registers
+RuleTable memory_rules();    // ld, st, atom, red, cp.async, prefetch
+RuleTable matrix_rules();    // ldmatrix, stmatrix, movmatrix, mma, wmma
+RuleTable control_rules();   // bra, call, ret, exit, bar, vote, membar and so on
+
+// Null for an opcode that nobody knows.
+Rule rule_named(std::string_view opcode);
+
+}  // namespace flopcuda::ptxvm
