@@ -151,7 +151,10 @@ def cuda_sources() -> list[Path]:
 
 
 def headers() -> list[Path]:
-    return [path for suffix in ("*.h", "*.cuh") for path in sorted((ROOT / CSRC).rglob(suffix))]
+    """Relative, as setuptools wants what goes into a source distribution."""
+    return [
+        path.relative_to(ROOT) for suffix in ("*.h", "*.cuh") for path in sorted((ROOT / CSRC).rglob(suffix))
+    ]
 
 
 class KernelBuild:
@@ -273,6 +276,8 @@ def main() -> None:
             folder = root / "flopcuda" / "ptx"
             shutil.rmtree(folder, ignore_errors=True)
             for file in self.ptx:
+                if ".entry" not in file.read_text():  # host code only: the launcher
+                    continue
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, folder / file.name.removeprefix("cuda_"))
 

@@ -36,13 +36,14 @@ __device__ BlockOutputs locate_block(const Conv2dParams& params) {
 template <class Tile, bool COUNT_ZERO>
 __device__ void conv2d_tile(const Conv2dParams& params) {
   __shared__ GemmShared<Tile> shared;
+  __shared__ RowMajorShared<Tile, Tile::BLOCK_M> weight_shared;
   __shared__ Im2colShared<Tile> im2col_shared;
   __shared__ BlockOutputs block;
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
-  RowMajorLoader<Tile, Tile::BLOCK_M> weight(params.weight, block.first_channel, block.first_channel + block.rows,
-                                             params.reduction, params.weight_is_aligned, shared.a);
+  RowMajorLoader<Tile, Tile::BLOCK_M> weight(params.weight, block.first_channel, block.rows, params.reduction,
+                                             params.weight_is_aligned, shared.a, weight_shared);
   Im2colLoader<Tile> input(params, block.group, block.first_pixel, block.columns, shared.b, im2col_shared);
   const ThreadPosition<Tile> position;
   GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(block.rows), position.count_columns_below(block.columns),

@@ -28,7 +28,7 @@ __device__ inline Pixel locate_column(int64_t column, int32_t output_plane) {
 constexpr int32_t OUTSIDE = -(1 << 30);
 
 // The input that one output pixel reads, in all channels of its group: where the first tap lies.
-struct InputWindow {
+struct alignas(16) InputWindow {
   const float* origin;  // in the group's first channel; outside the tensor if the first tap lies in the padding
   int32_t row;
   int32_t column;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "cuda/conv2d_window.cuh"
 #include "cuda/gemm_main_loop.cuh"
@@ -22,10 +23,14 @@ struct alignas(16) Tap {
   int32_t column;
 };
 
-// One 128-bit read; the compiler would make it two.
-__device__ inline Tap load_tap(const Tap& tap) {
-  const longlong2 bits = *reinterpret_cast<const longlong2*>(&tap);
-  return {bits.x, static_cast<int32_t>(bits.y), static_cast<int32_t>(bits.y >> 32)};
+// Reads a struct of 16 bytes at once; the compiler would do it field by field.
+template <class Struct>
+__device__ inline Struct load_128_bits(const Struct& source) {
+  static_assert(sizeof(Struct) == 16 && alignof(Struct) == 16, "one vector");
+  const longlong2 bits = *reinterpret_cast<const longlong2*>(&source);
+  Struct copy;
+  memcpy(&copy, &bits, sizeof(copy));
+  return copy;
 }
 
 template <class Tile>
@@ -33,6 +38,8 @@ struct Im2colShared {
   static constexpr int THREADS_PER_COLUMN = Tile::THREADS / Tile::BLOCK_N;
 
   Tap taps[2][Tile::BLOCK_K];
+  // Each thread's window. Here, because the main loop, which has all registers busy, needs it once a slice.
+  InputWindow windows[Tile::THREADS];
   // Bit k of a column's bytes: the tap of step k lies in the padding. Each thread that loads for a column writes a byte with
   // its own steps; bytes of four neighbouring columns stand together, for one read of the thread that counts them.
   alignas(16) uint8_t padding[2][Tile::BLOCK_N / VECTOR][THREADS_PER_COLUMN][VECTOR];
@@ -49,27 +56,29 @@ class Im2colLoader {
                           Im2colShared<Tile>& shared)
       : params_(params),
         slices_(slices),
-        shared_(shared),
-        window_(block_column() < columns
-                    ? InputWindow::of(params, group, first_pixel.advance(block_column(), params.output_plane))
-                    : InputWindow::nowhere(params)) {
+        shared_(shared) {
+    shared.windows[threadIdx.x] =
+        block_column() < columns
+            ? InputWindow::of(params, group, first_pixel.advance(block_column(), params.output_plane))
+            : InputWindow::nowhere(params);
     decode_taps(0, 0);
     __syncthreads();
   }
 
   // Between two calls there must be a barrier: taps of the next slice are decoded on the way.
   __device__ void fetch(int first, int stage) {
+    const InputWindow window = load_128_bits(shared_.windows[threadIdx.x]);
     uint32_t padding = 0;
 #pragma unroll
     for (int i = 0; i < STEPS; ++i) {
-      const Tap tap = load_tap(shared_.taps[stage][first_step() + i]);
-      const bool is_inside = window_.has_input_at(params_, tap.row, tap.column);
-      values_[i] = is_inside ? __ldg(window_.origin + tap.offset) : 0.0f;
+      const Tap tap = load_128_bits(shared_.taps[stage][first_step() + i]);
+      const bool is_inside = window.has_input_at(params_, tap.row, tap.column);
+      values_[i] = is_inside ? __ldg(window.origin + tap.offset) : 0.0f;
       padding |= is_inside ? 0 : 1u << i;
     }
     // A column beyond the problem has no taps, in the padding or elsewhere.
     shared_.padding[stage][block_column() / VECTOR][thread_of_column()][block_column() % VECTOR] =
-        static_cast<uint8_t>(window_.exists() ? padding << first_step() : 0);
+        static_cast<uint8_t>(window.exists() ? padding << first_step() : 0);
     decode_taps(first + Tile::BLOCK_K, stage ^ 1);
   }
 
@@ -122,7 +131,6 @@ class Im2colLoader {
   const Conv2dParams& params_;
   Slice (&slices_)[2];
   Im2colShared<Tile>& shared_;
-  const InputWindow window_;
   float values_[STEPS];
 };
 

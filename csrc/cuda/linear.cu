@@ -9,35 +9,52 @@
 namespace flopcuda::cuda {
 namespace {
 
+// The outputs of one block. Kept in shared memory: registers are needed for the main loop that lies between its uses.
+struct BlockOutputs {
+  int64_t first_row;
+  int64_t first_column;
+  int rows;     // from the first on, at most BLOCK_M
+  int columns;  // from the first on, at most BLOCK_N
+};
+
+template <class Tile>
+__device__ BlockOutputs locate_block(const LinearParams& params) {
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x / params.column_tiles) * Tile::BLOCK_M;
+  const int64_t first_column = static_cast<int64_t>(blockIdx.x % params.column_tiles) * Tile::BLOCK_N;
+  return {first_row, first_column,
+          static_cast<int>(min(params.rows - first_row, static_cast<int64_t>(Tile::BLOCK_M))),
+          static_cast<int>(min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N)))};
+}
+
 template <class Tile, bool COUNT_ZERO>
 __device__ void linear_tile(const LinearParams& params) {
   __shared__ GemmShared<Tile> shared;
+  __shared__ RowMajorShared<Tile, Tile::BLOCK_M> input_shared;
+  __shared__ RowMajorShared<Tile, Tile::BLOCK_N> weight_shared;
+  __shared__ BlockOutputs block;
+  if (threadIdx.x == 0) block = locate_block<Tile>(params);
+  __syncthreads();
 
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x / params.column_tiles) * Tile::BLOCK_M;
-  const int64_t first_column = static_cast<int64_t>(blockIdx.x % params.column_tiles) * Tile::BLOCK_N;
-  const int rows = static_cast<int>(min(params.rows - first_row, static_cast<int64_t>(Tile::BLOCK_M)));
-  const int columns = static_cast<int>(min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N)));
-
+  RowMajorLoader<Tile, Tile::BLOCK_M> input(params.input, block.first_row, block.rows, params.in_features,
+                                            params.input_is_aligned, shared.a, input_shared);
+  RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_column, block.columns, params.in_features,
+                                             params.weight_is_aligned, shared.b, weight_shared);
   const ThreadPosition<Tile> position;
+  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(block.rows), position.count_columns_below(block.columns),
+                                    params.bias != nullptr);
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int j = 0; j < Tile::THREAD_N; ++j) {
     const int column = position.column(j);
-    const float initial = params.bias && column < columns ? params.bias[first_column + column] : 0.0f;
+    const float initial = params.bias && column < block.columns ? params.bias[block.first_column + column] : 0.0f;
 #pragma unroll
     for (int i = 0; i < Tile::THREAD_M; ++i) tile.accumulators[i][j] = initial;
   }
 
-  RowMajorLoader<Tile, Tile::BLOCK_M> input(params.input, first_row, params.rows, params.in_features,
-                                            params.input_is_aligned, shared.a);
-  RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, first_column, params.out_features, params.in_features,
-                                             params.weight_is_aligned, shared.b);
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(rows), position.count_columns_below(columns),
-                                    params.bias != nullptr);
   multiply_slices(params.in_features, input, weight, shared, position, tile, tally);
 
-  float* const first_output = params.output + first_row * params.out_features + first_column;
-  store_outputs(tile, position, rows, columns, params.out_features, params.output_is_aligned,
+  float* const first_output = params.output + block.first_row * params.out_features + block.first_column;
+  store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
                 [&](int column) { return first_output + column; });
   add_block_counts<Tile::THREADS>(tally.counts(), params.counters);
 }

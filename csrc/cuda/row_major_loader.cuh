@@ -13,30 +13,43 @@
 
 namespace flopcuda::cuda {
 
+// Where each thread reads. Kept in shared memory: the main loop, which has all registers busy, reads it once a slice.
+template <class Tile, int EXTENT>
+struct RowMajorShared {
+  static constexpr int CHUNKS_PER_ROW = Tile::BLOCK_K / VECTOR;
+  static constexpr int ROWS_PER_PASS = Tile::THREADS / CHUNKS_PER_ROW;
+  static constexpr int CHUNKS = (EXTENT + ROWS_PER_PASS - 1) / ROWS_PER_PASS;
+
+  const float* sources[CHUNKS][Tile::THREADS];  // null: there is no such row
+};
+
 template <class Tile, int EXTENT>
 class RowMajorLoader {
  public:
   using Slice = OperandSlice<EXTENT, Tile::BLOCK_K>;
+  using Shared = RowMajorShared<Tile, EXTENT>;
 
-  // matrix: [rows, reduction]. The block's first row is first_row.
-  __device__ RowMajorLoader(const float* matrix, int64_t first_row, int64_t rows, int reduction, bool is_aligned,
-                            Slice (&slices)[2])
-      : destination_(&slices[0].values[first_step()][block_row(0)]), is_aligned_(is_aligned) {
+  // matrix: [any, reduction]. The block's rows are those from first_row on, and so many as there are.
+  __device__ RowMajorLoader(const float* matrix, int64_t first_row, int rows, int reduction, bool is_aligned,
+                            Slice (&slices)[2], Shared& shared)
+      : destination_(slices[0].values[0] + first_step() * STEP_STRIDE + block_row(0)),
+        shared_(shared),
+        reduction_(reduction),
+        is_aligned_(is_aligned) {
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-      const int64_t row = first_row + block_row(chunk);
-      const bool exists = block_row(chunk) < EXTENT && row < rows;
-      sources_[chunk] = matrix + (exists ? row * reduction : 0) + first_step();
-      lengths_[chunk] = exists ? reduction - first_step() : 0;
+      const int row = block_row(chunk);
+      shared.sources[chunk][threadIdx.x] =
+          row < rows ? matrix + (first_row + row) * reduction + first_step() : nullptr;
     }
   }
 
-  // Slices are fetched in order.
-  __device__ void fetch(int /*first*/, int /*stage*/) {
+  __device__ void fetch(int first, int /*stage*/) {
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-      const float* const source = sources_[chunk];
-      const int left = lengths_[chunk];
+      const float* const row = shared_.sources[chunk][threadIdx.x];
+      const float* const source = row + first;
+      const int left = row ? reduction_ - first_step() - first : 0;  // products of the row from the source on
       float4 values = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
       if (is_aligned_) {
         if (left > 0) values = __ldg(reinterpret_cast<const float4*>(source));
@@ -47,13 +60,10 @@ class RowMajorLoader {
         if (left > 3) values.w = __ldg(source + 3);
       }
       values_[chunk] = values;
-      sources_[chunk] += Tile::BLOCK_K;
-      lengths_[chunk] -= Tile::BLOCK_K;
     }
   }
 
   __device__ void commit(int stage) {
-    constexpr int STEP_STRIDE = EXTENT + VECTOR;
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
       if (EXTENT % ROWS_PER_PASS != 0 && block_row(chunk) >= EXTENT) continue;
@@ -69,18 +79,20 @@ class RowMajorLoader {
   __device__ int count_padding(int, const ThreadPosition<Tile>&, uint32_t) const { return 0; }
 
  private:
-  static constexpr int CHUNKS_PER_ROW = Tile::BLOCK_K / VECTOR;
-  static constexpr int ROWS_PER_PASS = Tile::THREADS / CHUNKS_PER_ROW;
-  static constexpr int CHUNKS = (EXTENT + ROWS_PER_PASS - 1) / ROWS_PER_PASS;
+  static constexpr int STEP_STRIDE = EXTENT + VECTOR;
+  static constexpr int CHUNKS = Shared::CHUNKS;
+  static constexpr int ROWS_PER_PASS = Shared::ROWS_PER_PASS;
 
-  __device__ static int block_row(int chunk) { return threadIdx.x / CHUNKS_PER_ROW + chunk * ROWS_PER_PASS; }
+  __device__ static int block_row(int chunk) {
+    return threadIdx.x / Shared::CHUNKS_PER_ROW + chunk * ROWS_PER_PASS;
+  }
   // The first of the thread's four steps in every slice.
-  __device__ static int first_step() { return threadIdx.x % CHUNKS_PER_ROW * VECTOR; }
+  __device__ static int first_step() { return threadIdx.x % Shared::CHUNKS_PER_ROW * VECTOR; }
 
   float* destination_;  // of the first chunk, in stage 0
+  Shared& shared_;
+  int reduction_;
   bool is_aligned_;
-  const float* sources_[CHUNKS];
-  int lengths_[CHUNKS];  // how many products of the row are left; none if the row does not exist
   float4 values_[CHUNKS];
 };
 

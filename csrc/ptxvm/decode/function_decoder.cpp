@@ -504,7 +504,8 @@ Extra* FunctionDecoder::new_extra() {
   return &out_.extras.back();
 }
 
-void FunctionDecoder::emit(Instruction instruction, HandlerKey key, Space space, Type fma, int64_t macs) {
+void FunctionDecoder::emit(const Instruction& decoded, HandlerKey key, Space space, Type fma, int64_t macs) {
+  Instruction instruction = decoded;
   if (!instruction_->guard.empty()) {
     Operand guard;
     guard.name = instruction_->guard;
@@ -530,7 +531,7 @@ void FunctionDecoder::emit(Instruction instruction, HandlerKey key, Space space,
   pending_.push_back({instruction, false, {}});
 }
 
-void FunctionDecoder::emit_control(Instruction instruction, Op op, std::vector<size_t> targets) {
+void FunctionDecoder::emit_control(const Instruction& instruction, Op op, std::vector<size_t> targets) {
   emit(instruction, {op, Type::kNone, Type::kNone, 0});
   pending_.back().is_control = true;
   pending_.back().targets = std::move(targets);

@@ -95,9 +95,9 @@ class FunctionDecoder {
 
   Extra* new_extra();
   // Fills in the guard, the line and the counters' index, and appends.
-  void emit(Instruction instruction, HandlerKey key, Space space = Space::kGeneric, Type fma = Type::kNone,
+  void emit(const Instruction& decoded, HandlerKey key, Space space = Space::kGeneric, Type fma = Type::kNone,
             int64_t macs = 0);
-  void emit_control(Instruction instruction, Op op, std::vector<size_t> targets = {});
+  void emit_control(const Instruction& instruction, Op op, std::vector<size_t> targets = {});
 
   size_t label_position(std::string_view name) const;
   std::vector<std::string_view> targets_named(std::string_view name) const;

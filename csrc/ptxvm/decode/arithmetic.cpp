@@ -1,0 +1,574 @@
+// Rules of the arithmetic, logic and comparison instructions: mostly one table of operations, types and modifiers.
+#include <array>
+
+#include "decode/rules.h"
+
+namespace flopcuda::ptxvm {
+namespace {
+
+constexpr uint64_t bit(Type type) { return uint64_t{1} << static_cast<int>(type); }
+
+constexpr uint64_t kInt16 = bit(Type::kU16) | bit(Type::kS16);
+constexpr uint64_t kInt32 = bit(Type::kU32) | bit(Type::kS32);
+constexpr uint64_t kInt64 = bit(Type::kU64) | bit(Type::kS64);
+constexpr uint64_t kIntegers = kInt16 | kInt32 | kInt64;
+constexpr uint64_t kSigned = bit(Type::kS16) | bit(Type::kS32) | bit(Type::kS64);
+constexpr uint64_t kBits32Or64 = bit(Type::kB32) | bit(Type::kB64);
+constexpr uint64_t kBits = kBits32Or64 | bit(Type::kB16);
+constexpr uint64_t kF32 = bit(Type::kF32);
+constexpr uint64_t kF64 = bit(Type::kF64);
+constexpr uint64_t kHalf = bit(Type::kF16) | bit(Type::kF16x2);
+constexpr uint64_t kBfloat = bit(Type::kBF16) | bit(Type::kBF16x2);
+constexpr uint64_t kPacked = bit(Type::kU16x2) | bit(Type::kS16x2);
+constexpr uint64_t kF32x2Only = bit(Type::kF32x2);
+
+enum class Roundings : uint8_t { kNone, kOptionalNearest, kOptionalAny, kRequiredNearest, kRequiredAny, kUnlessApprox };
+
+// One form of an operation. `operands`, result first: d result, t source of the main type, U 32-bit result, u 32-bit
+// source, W result and w source of twice the width.
+struct Form {
+  std::string_view opcode;
+  Op op;
+  const char* operands;
+  uint64_t types;
+  uint64_t flags;
+  Roundings roundings = Roundings::kNone;
+};
+
+constexpr Form kForms[] = {
+    {"add", Op::kAdd, "dtt", kIntegers, 0},
+    {"add", Op::kAdd, "dtt", kPacked, 0},
+    {"add", Op::kAdd, "dtt", kF32, kFlagFtz | kFlagSat, Roundings::kOptionalAny},
+    {"add", Op::kAdd, "dtt", kF64, 0, Roundings::kOptionalAny},
+    {"add", Op::kAdd, "dtt", kHalf, kFlagFtz | kFlagSat, Roundings::kOptionalNearest},
+    {"add", Op::kAdd, "dtt", kBfloat, 0, Roundings::kOptionalNearest},
+    {"add", Op::kAdd, "dtt", kF32x2Only, kFlagFtz, Roundings::kOptionalAny},
+    {"sub", Op::kSub, "dtt", kIntegers, 0},
+    {"sub", Op::kSub, "dtt", kF32, kFlagFtz | kFlagSat, Roundings::kOptionalAny},
+    {"sub", Op::kSub, "dtt", kF64, 0, Roundings::kOptionalAny},
+    {"sub", Op::kSub, "dtt", kHalf, kFlagFtz | kFlagSat, Roundings::kOptionalNearest},
+    {"sub", Op::kSub, "dtt", kBfloat, 0, Roundings::kOptionalNearest},
+    {"sub", Op::kSub, "dtt", kF32x2Only, kFlagFtz, Roundings::kOptionalAny},
+    {"mul", Op::kMulLo, "dtt", kF32, kFlagFtz | kFlagSat, Roundings::kOptionalAny},
+    {"mul", Op::kMulLo, "dtt", kF64, 0, Roundings::kOptionalAny},
+    {"mul", Op::kMulLo, "dtt", kHalf, kFlagFtz | kFlagSat, Roundings::kOptionalNearest},
+    {"mul", Op::kMulLo, "dtt", kBfloat, 0, Roundings::kOptionalNearest},
+    {"mul", Op::kMulLo, "dtt", kF32x2Only, kFlagFtz, Roundings::kOptionalAny},
+    {"mad", Op::kFma, "dttt", kF32, kFlagFtz | kFlagSat, Roundings::kOptionalAny},
+    {"mad", Op::kFma, "dttt", kF64, 0, Roundings::kRequiredAny},
+    {"fma", Op::kFma, "dttt", kF32, kFlagFtz | kFlagSat, Roundings::kRequiredAny},
+    {"fma", Op::kFma, "dttt", kF64, 0, Roundings::kRequiredAny},
+    {"fma", Op::kFma, "dttt", kHalf, kFlagFtz | kFlagSat | kFlagRelu, Roundings::kRequiredNearest},
+    {"fma", Op::kFma, "dttt", kBfloat, kFlagRelu, Roundings::kRequiredNearest},
+    {"fma", Op::kFma, "dttt", kF32x2Only, kFlagFtz, Roundings::kRequiredAny},
+    {"div", Op::kDiv, "dtt", kIntegers, 0},
+    {"div", Op::kDiv, "dtt", kF32, kFlagFtz | kFlagApprox | kFlagFull, Roundings::kUnlessApprox},
+    {"div", Op::kDiv, "dtt", kF64, 0, Roundings::kRequiredAny},
+    {"rem", Op::kRem, "dtt", kIntegers, 0},
+    {"rcp", Op::kRcp, "dt", kF32, kFlagFtz | kFlagApprox, Roundings::kUnlessApprox},
+    {"rcp", Op::kRcp, "dt", kF64, kFlagFtz | kFlagApprox, Roundings::kUnlessApprox},
+    {"sqrt", Op::kSqrt, "dt", kF32, kFlagFtz | kFlagApprox, Roundings::kUnlessApprox},
+    {"sqrt", Op::kSqrt, "dt", kF64, 0, Roundings::kRequiredAny},
+    {"rsqrt", Op::kRsqrt, "dt", kF32 | kF64, kFlagFtz | kFlagApprox},
+    {"sin", Op::kSin, "dt", kF32, kFlagFtz | kFlagApprox},
+    {"cos", Op::kCos, "dt", kF32, kFlagFtz | kFlagApprox},
+    {"lg2", Op::kLg2, "dt", kF32, kFlagFtz | kFlagApprox},
+    {"ex2", Op::kEx2, "dt", kF32 | kHalf | kBfloat, kFlagFtz | kFlagApprox},
+    {"tanh", Op::kTanh, "dt", kF32 | kHalf | kBfloat, kFlagApprox},
+    {"abs", Op::kAbs, "dt", kSigned, 0},
+    {"abs", Op::kAbs, "dt", kF32 | kHalf, kFlagFtz},
+    {"abs", Op::kAbs, "dt", kF64 | kBfloat, 0},
+    {"neg", Op::kNeg, "dt", kSigned, 0},
+    {"neg", Op::kNeg, "dt", kF32 | kHalf, kFlagFtz},
+    {"neg", Op::kNeg, "dt", kF64 | kBfloat, 0},
+    {"min", Op::kMin, "dtt", kIntegers | kPacked, 0},
+    {"min", Op::kMin, "dtt", kF32 | kHalf, kFlagFtz | kFlagNan | kFlagXorSign},
+    {"min", Op::kMin, "dtt", kBfloat, kFlagNan | kFlagXorSign},
+    {"min", Op::kMin, "dtt", kF64, 0},
+    {"max", Op::kMax, "dtt", kIntegers | kPacked, 0},
+    {"max", Op::kMax, "dtt", kF32 | kHalf, kFlagFtz | kFlagNan | kFlagXorSign},
+    {"max", Op::kMax, "dtt", kBfloat, kFlagNan | kFlagXorSign},
+    {"max", Op::kMax, "dtt", kF64, 0},
+    {"mul24", Op::kMul24Lo, "dtt", kInt32, kFlagLo},
+    {"mul24", Op::kMul24Hi, "dtt", kInt32, kFlagHi},
+    {"mad24", Op::kMad24Lo, "dttt", kInt32, kFlagLo},
+    {"mad24", Op::kMad24Hi, "dttt", kInt32, kFlagHi},
+    {"sad", Op::kSad, "dttt", kIntegers, 0},
+    {"popc", Op::kPopc, "Ut", kBits32Or64, 0},
+    {"clz", Op::kClz, "Ut", kBits32Or64, 0},
+    {"bfind", Op::kBfind, "Ut", kInt32 | kInt64, 0},
+    {"bfind", Op::kBfindShift, "Ut", kInt32 | kInt64, kFlagShiftAmount},
+    {"fns", Op::kFns, "dtuu", bit(Type::kB32), 0},
+    {"brev", Op::kBrev, "dt", kBits32Or64, 0},
+    {"bfe", Op::kBfe, "dtuu", kInt32 | kInt64, 0},
+    {"bfi", Op::kBfi, "dttuu", kBits32Or64, 0},
+    {"szext", Op::kSzext, "dtu", kInt32, kFlagClamp | kFlagWrap},
+    {"bmsk", Op::kBmsk, "dtu", bit(Type::kB32), kFlagClamp | kFlagWrap},
+    {"and", Op::kAnd, "dtt", kBits, 0},
+    {"or", Op::kOr, "dtt", kBits, 0},
+    {"xor", Op::kXor, "dtt", kBits, 0},
+    {"not", Op::kNot, "dt", kBits, 0},
+    {"cnot", Op::kCnot, "dt", kBits, 0},
+    {"shl", Op::kShl, "dtu", kBits, 0},
+    {"shr", Op::kShr, "dtu", kBits | kIntegers, 0},
+    {"copysign", Op::kCopysign, "dtt", kF32 | kF64, 0},
+};
+
+// Without a sign to look at, one handler serves the signed, the unsigned and the untyped form.
+Type handler_type(Op op, Type type) {
+  const bool signless = op == Op::kAdd || op == Op::kSub || op == Op::kMulLo || op == Op::kMadLo;
+  switch (type) {
+    case Type::kB16: return Type::kU16;
+    case Type::kB32: return Type::kU32;
+    case Type::kB64: return Type::kU64;
+    case Type::kS16: return signless ? Type::kU16 : type;
+    case Type::kS32: return signless ? Type::kU32 : type;
+    case Type::kS64: return signless ? Type::kU64 : type;
+    case Type::kS16x2: return op == Op::kAdd ? Type::kU16x2 : type;
+    default: return type;
+  }
+}
+
+Type wide(Type type) {
+  switch (type) {
+    case Type::kU16: return Type::kU32;
+    case Type::kS16: return Type::kS32;
+    case Type::kU32: return Type::kU64;
+    default: return Type::kS64;
+  }
+}
+
+uint8_t variant_of(const Modifiers& modifiers) {
+  uint8_t variant = 0;
+  if (modifiers.has(kFlagFtz)) variant |= kFtz;
+  if (modifiers.has(kFlagSat)) variant |= kSat;
+  if (modifiers.has(kFlagRelu)) variant |= kRelu;
+  if (modifiers.has(kFlagNan)) variant |= kPropagateNan;
+  if (modifiers.has(kFlagXorSign)) variant |= kXorSign;
+  if (modifiers.has(kFlagApprox | kFlagFull)) variant |= kApprox;
+  if (modifiers.rounding && *modifiers.rounding != Rounding::kNearest) variant |= kDirected;
+  return variant;
+}
+
+uint8_t rounding_byte(const Modifiers& modifiers) {
+  return static_cast<uint8_t>(modifiers.rounding.value_or(Rounding::kNearest));
+}
+
+void check_rounding(const FunctionDecoder& decoder, const Modifiers& modifiers, Roundings allowed) {
+  const bool given = modifiers.rounding.has_value();
+  const bool approximate = modifiers.has(kFlagApprox | kFlagFull);
+  decoder.require(!given || (!modifiers.round_to_integer && *modifiers.rounding != Rounding::kAway),
+                  "this rounding does not apply here");
+  switch (allowed) {
+    case Roundings::kNone: return decoder.require(!given, "this instruction does not round");
+    case Roundings::kRequiredNearest:
+    case Roundings::kOptionalNearest:
+      decoder.require(given || allowed == Roundings::kOptionalNearest, "a rounding mode is required");
+      return decoder.require(!given || *modifiers.rounding == Rounding::kNearest, "only .rn applies here");
+    case Roundings::kRequiredAny: return decoder.require(given, "a rounding mode is required");
+    case Roundings::kUnlessApprox: return decoder.require(given != approximate, "expected a rounding mode or .approx");
+    case Roundings::kOptionalAny: return;
+  }
+}
+
+Type main_type(const FunctionDecoder& decoder, const Modifiers& modifiers, size_t count = 1) {
+  decoder.require(modifiers.types.size() == count && modifiers.spaces.empty() && !modifiers.compare,
+                  "unexpected modifiers or types");
+  return modifiers.types[0];
+}
+
+// Operands by the letters of Form::operands; sources go to a, b, c and, where there is a fourth, to extra.
+void emit_form(FunctionDecoder& decoder, const Form& form, Type type, const Modifiers& modifiers) {
+  const std::string_view spec = form.operands;
+  decoder.expect_operands(spec.size());
+  Instruction instruction;
+  std::array<Ref, 4> sources{kNoRef, kNoRef, kNoRef, kNoRef};
+  for (size_t i = 1; i < spec.size(); ++i) {
+    const Type wanted = spec[i] == 'u' ? Type::kU32 : spec[i] == 'w' ? wide(type) : type;
+    sources[i - 1] = decoder.use(decoder.operand(i), wanted);
+  }
+  const Type result = spec[0] == 'U' ? Type::kU32 : spec[0] == 'W' ? wide(type) : type;
+  instruction.dst = decoder.define(decoder.operand(0), result);
+  instruction.a = sources[0];
+  instruction.b = sources[1];
+  instruction.c = sources[2];
+  if (spec.size() == 5) {
+    Extra* extra = decoder.new_extra();
+    extra->src.push_back(sources[3]);
+    instruction.extra = extra;
+  }
+  instruction.u[0] = rounding_byte(modifiers);
+  const bool multiply_add = form.op == Op::kFma;
+  const bool pair = type == Type::kF16x2 || type == Type::kBF16x2 || type == Type::kF32x2;
+  const Type element = type == Type::kF16x2 ? Type::kF16 : type == Type::kBF16x2 ? Type::kBF16
+                       : type == Type::kF32x2 ? Type::kF32 : type;
+  decoder.emit(instruction, {form.op, handler_type(form.op, type), Type::kNone, variant_of(modifiers)}, Space::kGeneric,
+               multiply_add ? element : Type::kNone, multiply_add ? (pair ? 2 : 1) : 0);
+}
+
+void check_special_flags(const FunctionDecoder& decoder, const Form& form, const Modifiers& modifiers) {
+  if (form.flags & (kFlagLo | kFlagHi | kFlagShiftAmount)) {
+    decoder.require(modifiers.has(form.flags), "expected .lo or .hi");
+  }
+  const bool always_approximate = form.op == Op::kRsqrt || form.op == Op::kSin || form.op == Op::kCos ||
+                                  form.op == Op::kLg2 || form.op == Op::kEx2 || form.op == Op::kTanh;
+  if (always_approximate) decoder.require(modifiers.has(kFlagApprox), "expected .approx");
+}
+
+void table_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const Type type = main_type(decoder, modifiers);
+  for (const Form& form : kForms) {
+    if (form.opcode != decoder.source().opcode || !(form.types & bit(type))) continue;
+    // .xorsign is always followed by .abs
+    const uint64_t allowed = form.flags | (modifiers.has(kFlagXorSign) ? kFlagAbs : 0);
+    const bool distinguishing = form.flags & (kFlagLo | kFlagHi | kFlagShiftAmount);
+    if (distinguishing && !modifiers.has(form.flags)) continue;
+    if (!distinguishing && modifiers.has(kFlagShiftAmount)) continue;
+    decoder.only_flags(modifiers, allowed);
+    check_special_flags(decoder, form, modifiers);
+    check_rounding(decoder, modifiers, form.roundings);
+    return emit_form(decoder, form, type, modifiers);
+  }
+  decoder.fail("this instruction does not take the type ." + std::string(name_of(type)));
+}
+
+bool is_whole(Type type) { return is_integer(type) && size_of(type) >= 2; }
+
+// add.cc, addc, sub.cc, subc: u[0] says whether the carry is read, u[1] whether it is written.
+void carry_rule(FunctionDecoder& decoder, const Modifiers& modifiers, Op op, bool reads) {
+  const Type type = main_type(decoder, modifiers);
+  decoder.only_flags(modifiers, kFlagCc);
+  decoder.require(is_whole(type) && size_of(type) >= 4, "carry needs a 32-bit or 64-bit integer");
+  decoder.expect_operands(3);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.b = decoder.use(decoder.operand(2), type);
+  instruction.dst = decoder.define(decoder.operand(0), type);
+  Extra* extra = decoder.new_extra();
+  if (reads) extra->src.push_back(decoder.carry());
+  if (modifiers.has(kFlagCc)) extra->dst.push_back(decoder.carry());
+  instruction.extra = extra;
+  decoder.emit(instruction, {op, size_of(type) == 8 ? Type::kU64 : Type::kU32});
+}
+
+void saturated_rule(FunctionDecoder& decoder, const Modifiers& modifiers, Op op) {
+  decoder.only_flags(modifiers, kFlagSat);
+  decoder.require(main_type(decoder, modifiers) == Type::kS32, ".sat needs .s32");
+  decoder.expect_operands(3);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), Type::kS32);
+  instruction.b = decoder.use(decoder.operand(2), Type::kS32);
+  instruction.dst = decoder.define(decoder.operand(0), Type::kS32);
+  decoder.emit(instruction, {op, Type::kS32, Type::kNone, kSat});
+}
+
+void add_or_sub(FunctionDecoder& decoder, const Modifiers& modifiers, Op plain, Op with_carry) {
+  if (modifiers.has(kFlagCc)) return carry_rule(decoder, modifiers, with_carry, false);
+  if (modifiers.has(kFlagSat) && !modifiers.types.empty() && is_integer(modifiers.types[0])) {
+    return saturated_rule(decoder, modifiers, plain);
+  }
+  table_rule(decoder, modifiers);
+}
+
+void add_rule(FunctionDecoder& d, const Modifiers& m) { add_or_sub(d, m, Op::kAdd, Op::kAddCarry); }
+void sub_rule(FunctionDecoder& d, const Modifiers& m) { add_or_sub(d, m, Op::kSub, Op::kSubCarry); }
+void addc_rule(FunctionDecoder& d, const Modifiers& m) { carry_rule(d, m, Op::kAddCarry, true); }
+void subc_rule(FunctionDecoder& d, const Modifiers& m) { carry_rule(d, m, Op::kSubCarry, true); }
+
+void mul_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const Type type = main_type(decoder, modifiers);
+  if (!is_integer(type)) return table_rule(decoder, modifiers);
+  decoder.require(is_whole(type), "8-bit integers have no arithmetic");
+  decoder.only_flags(modifiers, kFlagLo | kFlagHi | kFlagWide);
+  check_rounding(decoder, modifiers, Roundings::kNone);
+  if (modifiers.has(kFlagWide)) {
+    decoder.require(size_of(type) < 8, ".wide needs a 16-bit or 32-bit type");
+    return emit_form(decoder, {"mul", Op::kMulWide, "Wtt", 0, 0}, type, modifiers);
+  }
+  decoder.require(modifiers.has(kFlagLo) != modifiers.has(kFlagHi), "expected .lo, .hi or .wide");
+  emit_form(decoder, {"mul", modifiers.has(kFlagLo) ? Op::kMulLo : Op::kMulHi, "dtt", 0, 0}, type, modifiers);
+}
+
+void madc_common(FunctionDecoder& decoder, const Modifiers& modifiers, bool reads) {
+  const Type type = main_type(decoder, modifiers);
+  decoder.only_flags(modifiers, kFlagLo | kFlagHi | kFlagCc);
+  decoder.require(is_whole(type) && size_of(type) >= 4, "carry needs a 32-bit or 64-bit integer");
+  decoder.require(modifiers.has(kFlagLo) != modifiers.has(kFlagHi), "expected .lo or .hi");
+  decoder.expect_operands(4);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.b = decoder.use(decoder.operand(2), type);
+  instruction.c = decoder.use(decoder.operand(3), type);
+  instruction.dst = decoder.define(decoder.operand(0), type);
+  Extra* extra = decoder.new_extra();
+  if (reads) extra->src.push_back(decoder.carry());
+  if (modifiers.has(kFlagCc)) extra->dst.push_back(decoder.carry());
+  instruction.extra = extra;
+  decoder.emit(instruction, {modifiers.has(kFlagLo) ? Op::kMadLoCarry : Op::kMadHiCarry, type});
+}
+
+void madc_rule(FunctionDecoder& d, const Modifiers& m) { madc_common(d, m, true); }
+
+void mad_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const Type type = main_type(decoder, modifiers);
+  if (!is_integer(type)) return table_rule(decoder, modifiers);
+  if (modifiers.has(kFlagCc)) return madc_common(decoder, modifiers, false);
+  decoder.require(is_whole(type), "8-bit integers have no arithmetic");
+  decoder.only_flags(modifiers, kFlagLo | kFlagHi | kFlagWide | kFlagSat);
+  check_rounding(decoder, modifiers, Roundings::kNone);
+  decoder.require(!modifiers.has(kFlagSat) || (modifiers.has(kFlagHi) && type == Type::kS32), ".sat needs .hi and .s32");
+  if (modifiers.has(kFlagWide)) {
+    decoder.require(size_of(type) < 8, ".wide needs a 16-bit or 32-bit type");
+    return emit_form(decoder, {"mad", Op::kMadWide, "Wttw", 0, 0}, type, modifiers);
+  }
+  decoder.require(modifiers.has(kFlagLo) != modifiers.has(kFlagHi), "expected .lo, .hi or .wide");
+  emit_form(decoder, {"mad", modifiers.has(kFlagLo) ? Op::kMadLo : Op::kMadHi, "dttt", 0, 0}, type, modifiers);
+}
+
+// Logic between predicates is one operation on masks. u[0]: 0 and, 1 or, 2 xor; negations in u[1], u[2].
+void logic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  if (modifiers.types.size() != 1 || modifiers.types[0] != Type::kPred) return table_rule(decoder, modifiers);
+  decoder.only_flags(modifiers, 0);
+  const std::string_view opcode = decoder.source().opcode;
+  const bool unary = opcode == "not";
+  decoder.require(opcode != "cnot", "this instruction does not take predicates");
+  decoder.expect_operands(unary ? 2 : 3);
+  Instruction instruction;
+  bool negated_a = false, negated_b = false;
+  instruction.a = decoder.use_predicate(decoder.operand(1), negated_a);
+  if (!unary) instruction.b = decoder.use_predicate(decoder.operand(2), negated_b);
+  instruction.dst = decoder.define_predicate(decoder.operand(0));
+  instruction.u[0] = opcode == "and" ? 0 : opcode == "or" ? 1 : 2;
+  instruction.u[1] = negated_a;
+  instruction.u[2] = negated_b;
+  decoder.emit(instruction, {unary ? Op::kNotPred : Op::kLogicPred});
+}
+
+Compare comparison(FunctionDecoder& decoder, const Modifiers& modifiers, Type type) {
+  if (modifiers.has(kFlagLo)) return Compare::kLt;
+  if (modifiers.has(kFlagHi)) return Compare::kGt;
+  decoder.require(modifiers.compare.has_value(), "expected a comparison");
+  const Compare compare = *modifiers.compare;
+  decoder.require(is_float(type) || type == Type::kF16x2 || type == Type::kBF16x2 || compare < Compare::kEqu,
+                  "this comparison needs floating-point operands");
+  decoder.require(!is_untyped(type) || compare == Compare::kEq || compare == Compare::kNe,
+                  "untyped operands compare only .eq and .ne");
+  return compare;
+}
+
+uint64_t comparable_types() {
+  return kIntegers | kBits | kF32 | kF64 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
+}
+
+// The optional .and, .or, .xor with a further predicate: u[1] 0 none, 1 and, 2 or, 3 xor; u[2] its negation.
+void combine(FunctionDecoder& decoder, const Modifiers& modifiers, Instruction& instruction, size_t operand) {
+  const uint64_t which = modifiers.flags & (kFlagAnd | kFlagOr | kFlagXor);
+  if (!which) return decoder.expect_operands(operand);
+  decoder.expect_operands(operand + 1);
+  instruction.u[1] = which == kFlagAnd ? 1 : which == kFlagOr ? 2 : 3;
+  bool negated = false;
+  instruction.c = decoder.use_predicate(decoder.operand(operand), negated);
+  instruction.u[2] = negated;
+}
+
+void setp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(modifiers.types.size() == 1 && modifiers.spaces.empty() && !modifiers.rounding, "expected one type");
+  const Type type = modifiers.types[0];
+  decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
+  decoder.only_flags(modifiers, kFlagFtz | kFlagAnd | kFlagOr | kFlagXor | kFlagLo | kFlagHi);
+  Instruction instruction;
+  instruction.u[0] = static_cast<uint8_t>(comparison(decoder, modifiers, type));
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.b = decoder.use(decoder.operand(2), type);
+  combine(decoder, modifiers, instruction, 3);
+  const syntax::Operand& result = decoder.operand(0);
+  Extra* extra = decoder.new_extra();
+  instruction.extra = extra;
+  if (result.kind == syntax::Operand::Kind::kPair) {
+    instruction.dst = decoder.define_predicate(result.items[0]);
+    extra->dst.push_back(decoder.define_predicate(result.items[1]));
+  } else {
+    instruction.dst = decoder.define_predicate(result);
+  }
+  decoder.emit(instruction, {Op::kSetp, handler_type(Op::kSetp, type), Type::kNone,
+                             static_cast<uint8_t>(instruction.u[0] | (modifiers.has(kFlagFtz) ? 32 : 0))});
+}
+
+void set_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(modifiers.types.size() == 2 && modifiers.spaces.empty() && !modifiers.rounding, "expected two types");
+  const Type result = modifiers.types[0];
+  const Type type = modifiers.types[1];
+  decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
+  const uint64_t results = kF32 | kInt32 | kInt16 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
+  decoder.require(results & bit(result), "set cannot give this type");
+  const bool pair = type == Type::kF16x2 || type == Type::kBF16x2;
+  decoder.require(!pair || size_of(result) == 4, "set of a pair gives a 32-bit result");
+  decoder.only_flags(modifiers, kFlagFtz | kFlagAnd | kFlagOr | kFlagXor | kFlagLo | kFlagHi);
+  Instruction instruction;
+  instruction.u[0] = static_cast<uint8_t>(comparison(decoder, modifiers, type));
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.b = decoder.use(decoder.operand(2), type);
+  combine(decoder, modifiers, instruction, 3);
+  instruction.dst = decoder.define(decoder.operand(0), result);
+  instruction.u[3] = static_cast<uint8_t>(result);
+  const Type handler = pair ? type : handler_type(Op::kSet, type);
+  decoder.emit(instruction, {Op::kSet, handler, Type::kNone,
+                             static_cast<uint8_t>(instruction.u[0] | (modifiers.has(kFlagFtz) ? 32 : 0))});
+}
+
+void selp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const Type type = main_type(decoder, modifiers);
+  decoder.only_flags(modifiers, 0);
+  decoder.expect_operands(4);
+  const int size = size_of(type);
+  decoder.require(size == 2 || size == 4 || size == 8, "selp needs 16, 32 or 64 bits");
+  Instruction instruction;
+  bool negated = false;
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.b = decoder.use(decoder.operand(2), type);
+  instruction.c = decoder.use_predicate(decoder.operand(3), negated);
+  instruction.u[0] = negated;
+  instruction.dst = decoder.define(decoder.operand(0), type);
+  decoder.emit(instruction, {Op::kSelp, size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : Type::kU64});
+}
+
+// slct.dtype.ctype: u[0] says whether the selector is an integer; ftz of the selector changes nothing but its sign test.
+void slct_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const Type type = main_type(decoder, modifiers, 2);
+  const Type selector = modifiers.types[1];
+  decoder.require(selector == Type::kS32 || selector == Type::kF32, "the selector is .s32 or .f32");
+  decoder.only_flags(modifiers, kFlagFtz);
+  decoder.expect_operands(4);
+  const int size = size_of(type);
+  decoder.require(size == 2 || size == 4 || size == 8, "slct needs 16, 32 or 64 bits");
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.b = decoder.use(decoder.operand(2), type);
+  instruction.c = decoder.use(decoder.operand(3), selector);
+  instruction.dst = decoder.define(decoder.operand(0), type);
+  instruction.u[0] = modifiers.has(kFlagFtz);
+  decoder.emit(instruction, {Op::kSlct, size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : Type::kU64, selector});
+}
+
+// lop3.b32 with its table in u[0]; lop3.and.b32 d|p adds a predicate: u[1] 1 or, 2 and; c's negation in u[2].
+void lop3_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(main_type(decoder, modifiers) == Type::kB32, "lop3 needs .b32");
+  decoder.only_flags(modifiers, kFlagAnd | kFlagOr);
+  const bool to_predicate = modifiers.has(kFlagAnd | kFlagOr);
+  decoder.expect_operands(to_predicate ? 6 : 5);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), Type::kB32);
+  instruction.b = decoder.use(decoder.operand(2), Type::kB32);
+  instruction.c = decoder.use(decoder.operand(3), Type::kB32);
+  const int64_t table = decoder.immediate(decoder.operand(4));
+  decoder.require(table >= 0 && table <= 255, "the truth table has 8 bits");
+  instruction.u[0] = static_cast<uint8_t>(table);
+  if (!to_predicate) {
+    instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
+    return decoder.emit(instruction, {Op::kLop3, Type::kU32});
+  }
+  const syntax::Operand& result = decoder.operand(0);
+  decoder.require(result.kind == syntax::Operand::Kind::kPair, "expected d|p");
+  Extra* extra = decoder.new_extra();
+  bool negated = false;
+  extra->src.push_back(decoder.use_predicate(decoder.operand(5), negated));
+  extra->dst.push_back(decoder.define_predicate(result.items[1]));
+  instruction.dst = decoder.define(result.items[0], Type::kB32);
+  instruction.u[1] = modifiers.has(kFlagOr) ? 1 : 2;
+  instruction.u[2] = negated;
+  instruction.extra = extra;
+  decoder.emit(instruction, {Op::kLop3Pred, Type::kU32});
+}
+
+// shf.l/.r with .clamp or .wrap (u[0] = clamp).
+void shf_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(main_type(decoder, modifiers) == Type::kB32, "shf needs .b32");
+  decoder.only_flags(modifiers, kFlagL | kFlagR | kFlagClamp | kFlagWrap);
+  decoder.require(modifiers.has(kFlagL) != modifiers.has(kFlagR), "expected .l or .r");
+  decoder.require(modifiers.has(kFlagClamp) != modifiers.has(kFlagWrap), "expected .clamp or .wrap");
+  decoder.expect_operands(4);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), Type::kB32);
+  instruction.b = decoder.use(decoder.operand(2), Type::kB32);
+  instruction.c = decoder.use(decoder.operand(3), Type::kU32);
+  instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
+  instruction.u[0] = modifiers.has(kFlagClamp);
+  decoder.emit(instruction, {modifiers.has(kFlagL) ? Op::kFunnelLeft : Op::kFunnelRight, Type::kU32});
+}
+
+// Modes of prmt in u[0].
+void prmt_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  constexpr std::string_view kModes[] = {"", "f4e", "b4e", "rc8", "ecl", "ecr", "rc16"};
+  decoder.require(main_type(decoder, modifiers) == Type::kB32, "prmt needs .b32");
+  decoder.require(modifiers.flags == 0 && modifiers.others.size() <= 1, "unexpected modifiers");
+  decoder.expect_operands(4);
+  Instruction instruction;
+  for (size_t mode = 1; mode < std::size(kModes) && !modifiers.others.empty(); ++mode) {
+    if (modifiers.others[0] == kModes[mode]) instruction.u[0] = static_cast<uint8_t>(mode);
+  }
+  decoder.require(modifiers.others.empty() || instruction.u[0] != 0, "unknown mode of prmt");
+  instruction.a = decoder.use(decoder.operand(1), Type::kB32);
+  instruction.b = decoder.use(decoder.operand(2), Type::kB32);
+  instruction.c = decoder.use(decoder.operand(3), Type::kB32);
+  instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
+  decoder.emit(instruction, {Op::kPrmt, Type::kU32});
+}
+
+// dp4a and dp2a: u[0], u[1] signedness of a and b; u[2] = .hi of dp2a.
+void dot_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const Type a = main_type(decoder, modifiers, 2);
+  const Type b = modifiers.types[1];
+  const bool four = decoder.source().opcode == "dp4a";
+  decoder.only_flags(modifiers, four ? 0 : kFlagLo | kFlagHi);
+  decoder.require((kInt32 & bit(a)) && (kInt32 & bit(b)), "the operands are .s32 or .u32");
+  decoder.require(four || modifiers.has(kFlagLo) != modifiers.has(kFlagHi), "expected .lo or .hi");
+  decoder.expect_operands(4);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), a);
+  instruction.b = decoder.use(decoder.operand(2), b);
+  instruction.c = decoder.use(decoder.operand(3), Type::kU32);
+  instruction.dst = decoder.define(decoder.operand(0), Type::kU32);
+  instruction.u[0] = is_signed(a);
+  instruction.u[1] = is_signed(b);
+  instruction.u[2] = modifiers.has(kFlagHi);
+  decoder.emit(instruction, {four ? Op::kDp4a : Op::kDp2a, Type::kU32}, Space::kGeneric, Type::kS8, four ? 4 : 2);
+}
+
+// testp: u[0] is the property.
+void testp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  constexpr std::string_view kProperties[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
+  const Type type = main_type(decoder, modifiers);
+  decoder.require(type == Type::kF32 || type == Type::kF64, "testp needs .f32 or .f64");
+  decoder.require(modifiers.others.size() == 1 && modifiers.flags == 0, "expected one property");
+  decoder.expect_operands(2);
+  Instruction instruction;
+  size_t property = 0;
+  while (property < std::size(kProperties) && kProperties[property] != modifiers.others[0]) ++property;
+  decoder.require(property < std::size(kProperties), "unknown property of testp");
+  instruction.u[0] = static_cast<uint8_t>(property);
+  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.dst = decoder.define_predicate(decoder.operand(0));
+  decoder.emit(instruction, {Op::kTestp, type});
+}
+
+constexpr NamedRule kRules[] = {
+    {"add", add_rule},       {"sub", sub_rule},       {"addc", addc_rule},      {"subc", subc_rule},
+    {"mul", mul_rule},       {"mad", mad_rule},       {"madc", madc_rule},      {"fma", table_rule},
+    {"div", table_rule},     {"rem", table_rule},     {"rcp", table_rule},      {"sqrt", table_rule},
+    {"rsqrt", table_rule},   {"sin", table_rule},     {"cos", table_rule},      {"lg2", table_rule},
+    {"ex2", table_rule},     {"tanh", table_rule},    {"abs", table_rule},      {"neg", table_rule},
+    {"min", table_rule},     {"max", table_rule},     {"mul24", table_rule},    {"mad24", table_rule},
+    {"sad", table_rule},     {"popc", table_rule},    {"clz", table_rule},      {"bfind", table_rule},
+    {"fns", table_rule},     {"brev", table_rule},    {"bfe", table_rule},      {"bfi", table_rule},
+    {"szext", table_rule},   {"bmsk", table_rule},    {"and", logic_rule},      {"or", logic_rule},
+    {"xor", logic_rule},     {"not", logic_rule},     {"cnot", logic_rule},     {"shl", table_rule},
+    {"shr", table_rule},     {"copysign", table_rule}, {"setp", setp_rule},     {"set", set_rule},
+    {"selp", selp_rule},     {"slct", slct_rule},     {"lop3", lop3_rule},      {"shf", shf_rule},
+    {"prmt", prmt_rule},     {"dp4a", dot_rule},      {"dp2a", dot_rule},       {"testp", testp_rule},
+};
+
+}  // namespace
+
+RuleTable arithmetic_rules() { return {std::begin(kRules), std::end(kRules)}; }
+
+}  // namespace flopcuda::ptxvm

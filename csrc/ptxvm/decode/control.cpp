@@ -1,0 +1,232 @@
+// Rules of control flow, barriers, fences and calls.
+#include "decode/rules.h"
+
+namespace flopcuda::ptxvm {
+namespace {
+
+using syntax::Operand;
+
+void bra_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.only_flags(modifiers, kFlagUni);
+  decoder.expect_operands(1);
+  const Operand& target = decoder.operand(0);
+  decoder.require(target.kind == Operand::Kind::kName && target.offset == 0 && !target.negated, "expected a label");
+  decoder.emit_control({}, Op::kBranch, {decoder.label_position(target.name)});
+}
+
+void brx_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(modifiers.others.size() == 1 && modifiers.others[0] == "idx", "expected brx.idx");
+  decoder.expect_operands(2);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(0), Type::kU32);
+  std::vector<size_t> targets;
+  for (std::string_view label : decoder.targets_named(decoder.operand(1).name)) {
+    targets.push_back(decoder.label_position(label));
+  }
+  decoder.emit_control(instruction, Op::kBranchIndexed, std::move(targets));
+}
+
+void leave(FunctionDecoder& decoder, const Modifiers& modifiers, Op op) {
+  decoder.only_flags(modifiers, kFlagUni);
+  decoder.expect_operands(0);
+  decoder.emit_control({}, op);
+}
+
+// ret from the entry ends the thread.
+void ret_rule(FunctionDecoder& d, const Modifiers& m) { leave(d, m, d.in_entry() ? Op::kExit : Op::kReturn); }
+void exit_rule(FunctionDecoder& d, const Modifiers& m) { leave(d, m, Op::kExit); }
+void trap_rule(FunctionDecoder& d, const Modifiers& m) { leave(d, m, Op::kTrap); }
+
+void nanosleep_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == Type::kU32, "nanosleep needs .u32");
+  decoder.expect_operands(1);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(0), Type::kU32);
+  decoder.emit_control(instruction, Op::kYield);
+}
+
+// ---- barriers. u[0] is the BarrierKind: 0 sync, 1 arrive, 2 red.popc, 3 red.and, 4 red.or; u[1] aligned; u[2] negation. ----
+
+void warp_barrier(FunctionDecoder& decoder) {
+  decoder.expect_operands(1);
+  Instruction instruction;
+  instruction.c = decoder.use(decoder.operand(0), Type::kB32);
+  decoder.emit_control(instruction, Op::kWarpBarrier);
+}
+
+void barrier_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  bool arrive = false, reduce = false;
+  for (std::string_view name : modifiers.others) {
+    if (name == "warp") return warp_barrier(decoder);
+    arrive |= name == "arrive";
+    reduce |= name == "red";
+    decoder.require(name == "arrive" || name == "red", "unknown modifier of a barrier");
+  }
+  decoder.require(!(modifiers.flags & ~(kFlagSync | kFlagAligned | kFlagScope | kFlagPopc | kFlagAnd | kFlagOr)),
+                  "a modifier does not apply to this instruction");
+  decoder.require(modifiers.has(kFlagSync) + arrive + reduce == 1, "expected .sync, .arrive or .red");
+  Instruction instruction;
+  instruction.u[1] = decoder.source().opcode == "bar" || modifiers.has(kFlagAligned);
+  size_t next = 0;
+  if (reduce) {
+    const bool popc = modifiers.has(kFlagPopc);
+    decoder.require(popc + modifiers.has(kFlagAnd) + modifiers.has(kFlagOr) == 1, "expected .popc, .and or .or");
+    decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == (popc ? Type::kU32 : Type::kPred),
+                    "popc gives .u32, and and or give .pred");
+    instruction.u[0] = popc ? 2 : modifiers.has(kFlagAnd) ? 3 : 4;
+    instruction.dst = popc ? decoder.define(decoder.operand(0), Type::kU32) : decoder.define_predicate(decoder.operand(0));
+    next = 1;
+    bool negated = false;
+    instruction.c = decoder.use_predicate(decoder.operand(decoder.operand_count() - 1), negated);
+    instruction.u[2] = negated;
+  } else {
+    instruction.u[0] = arrive;
+  }
+  const size_t end = decoder.operand_count() - (reduce ? 1 : 0);
+  decoder.require(end > next && end <= next + 2 && (!arrive || end == next + 2), "wrong number of operands");
+  instruction.a = decoder.use(decoder.operand(next), Type::kU32);
+  if (end == next + 2) instruction.b = decoder.use(decoder.operand(next + 1), Type::kU32);
+  decoder.emit_control(instruction, Op::kBarrier);
+}
+
+// ---- fences: the machine's memory is coherent ----
+
+void fence_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  for (std::string_view name : modifiers.others) {
+    const bool proxy = name.substr(0, 5) == "proxy" || name == "async" || name == "alias" || name == "mbarrier_init";
+    decoder.require(proxy, "unknown fence");
+  }
+  decoder.expect_operands(0);
+  decoder.emit({}, {Op::kFence});
+}
+
+void hint_rule(FunctionDecoder& decoder, const Modifiers&) { decoder.emit({}, {Op::kFence}); }
+
+// ---- calls ----
+
+struct NativeFunction {
+  std::string_view name;
+  Op op;
+  size_t arguments;
+  size_t returns;
+};
+
+constexpr NativeFunction kNatives[] = {
+    {"vprintf", Op::kPrintf, 2, 1},
+    {"__assertfail", Op::kAssertFail, 5, 0},
+    {"malloc", Op::kMalloc, 1, 1},
+    {"free", Op::kFree, 1, 0},
+};
+
+struct CallOperands {
+  const Operand* returns = nullptr;
+  const Operand* callee = nullptr;
+  const Operand* arguments = nullptr;
+  const Operand* prototype = nullptr;
+};
+
+CallOperands split_call(FunctionDecoder& decoder) {
+  CallOperands result;
+  size_t next = 0;
+  if (decoder.operand(0).kind == Operand::Kind::kList) result.returns = &decoder.operand(next++);
+  result.callee = &decoder.operand(next++);
+  decoder.require(result.callee->kind == Operand::Kind::kName && result.callee->offset == 0, "expected a function");
+  if (next < decoder.operand_count() && decoder.operand(next).kind == Operand::Kind::kList) {
+    result.arguments = &decoder.operand(next++);
+  }
+  if (next < decoder.operand_count()) result.prototype = &decoder.operand(next++);
+  decoder.expect_operands(next);
+  return result;
+}
+
+// The frame offsets of the .param variables that a call names, checked against what the callee has.
+std::vector<int64_t> frame_offsets(FunctionDecoder& decoder, const Operand* list, const std::vector<ParameterSlot>* slots) {
+  std::vector<int64_t> offsets;
+  const size_t count = list ? list->items.size() : 0;
+  if (slots && slots->size() != count) decoder.fail("the call has another number of parameters than its function");
+  for (size_t i = 0; i < count; ++i) {
+    const ParameterSlot* slot = decoder.local_slot(list->items[i].name);
+    if (!slot) decoder.fail("arguments of a call must be .param variables");
+    if (slots && (*slots)[i].size != slot->size) decoder.fail("a parameter has another size than in its function");
+    offsets.push_back(slot->offset);
+  }
+  return offsets;
+}
+
+void call_native(FunctionDecoder& decoder, const NativeFunction& native, const CallOperands& operands) {
+  Extra* extra = decoder.new_extra();
+  const std::vector<int64_t> arguments = frame_offsets(decoder, operands.arguments, nullptr);
+  const std::vector<int64_t> returns = frame_offsets(decoder, operands.returns, nullptr);
+  decoder.require(arguments.size() == native.arguments && returns.size() <= native.returns,
+                  "the call has another number of parameters than its function");
+  extra->values = arguments;
+  extra->values.insert(extra->values.end(), returns.begin(), returns.end());
+  Instruction instruction;
+  instruction.extra = extra;
+  instruction.u[0] = static_cast<uint8_t>(returns.size());
+  decoder.emit(instruction, {native.op});
+  if (native.op == Op::kAssertFail) decoder.pending().back().is_control = true;
+}
+
+int64_t add_call(FunctionDecoder& decoder, CallSite site) {
+  decoder.function().calls.push_back(std::move(site));
+  return static_cast<int64_t>(decoder.function().calls.size()) - 1;
+}
+
+void call_direct(FunctionDecoder& decoder, uint32_t module_index, const CallOperands& operands) {
+  const syntax::Function& callee = decoder.environment().module->functions[module_index];
+  decoder.require(!callee.is_entry, "a kernel cannot be called");
+  CallSite site;
+  const int64_t end = lay_out_parameters(callee.parameters, 0, site.arguments);
+  lay_out_parameters(callee.returns, end, site.returns);
+  site.argument_from = frame_offsets(decoder, operands.arguments, &site.arguments);
+  site.return_to = frame_offsets(decoder, operands.returns, &site.returns);
+  site.callee = static_cast<uint32_t>(decoder.environment().program->function_of_module_index[module_index]);
+  Instruction instruction;
+  instruction.offset = add_call(decoder, std::move(site));
+  decoder.emit_control(instruction, Op::kCall);
+}
+
+void call_indirect(FunctionDecoder& decoder, const CallOperands& operands) {
+  decoder.require(operands.prototype && operands.prototype->kind == Operand::Kind::kName, "an indirect call needs a prototype");
+  const syntax::Prototype* prototype = decoder.prototype_named(operands.prototype->name);
+  if (!prototype) decoder.fail("prototype '" + std::string(operands.prototype->name) + "' is not defined");
+  CallSite site;
+  const int64_t end = lay_out_parameters(prototype->parameters, 0, site.arguments);
+  lay_out_parameters(prototype->returns, end, site.returns);
+  site.argument_from = frame_offsets(decoder, operands.arguments, &site.arguments);
+  site.return_to = frame_offsets(decoder, operands.returns, &site.returns);
+  Instruction instruction;
+  instruction.a = decoder.use(*operands.callee, Type::kU64);
+  instruction.offset = add_call(decoder, std::move(site));
+  decoder.emit_control(instruction, Op::kCallIndirect);
+}
+
+void call_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.only_flags(modifiers, kFlagUni);
+  const CallOperands operands = split_call(decoder);
+  if (decoder.is_register(*operands.callee)) return call_indirect(decoder, operands);
+  const Environment& environment = decoder.environment();
+  const auto found = environment.module_function.find(operands.callee->name);
+  if (found == environment.module_function.end()) {
+    decoder.fail("function '" + std::string(operands.callee->name) + "' is not declared");
+  }
+  if (environment.module->functions[found->second].has_body) return call_direct(decoder, found->second, operands);
+  for (const NativeFunction& native : kNatives) {
+    if (native.name == operands.callee->name) return call_native(decoder, native, operands);
+  }
+  decoder.fail("external function '" + std::string(operands.callee->name) + "' is not known");
+}
+
+constexpr NamedRule kRules[] = {
+    {"bra", bra_rule},         {"brx", brx_rule},       {"ret", ret_rule},     {"exit", exit_rule},
+    {"trap", trap_rule},       {"brkpt", trap_rule},    {"nanosleep", nanosleep_rule}, {"bar", barrier_rule},
+    {"barrier", barrier_rule}, {"membar", fence_rule},  {"fence", fence_rule}, {"call", call_rule},
+    {"griddepcontrol", hint_rule}, {"pmevent", hint_rule}, {"setmaxnreg", hint_rule},
+};
+
+}  // namespace
+
+RuleTable control_rules() { return {std::begin(kRules), std::end(kRules)}; }
+
+}  // namespace flopcuda::ptxvm

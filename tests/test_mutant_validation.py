@@ -1,0 +1,98 @@
+"""Validation catches kernels with a seeded defect: each mutant of the CPU kernels, run under a whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import flopcuda
+from flopcuda import ops
+from tests.cpu_kernels import Conv2dProblem, Kernels, LinearProblem, build_kernels
+from tests.test_cpu_mutants import MUTANTS
+
+# Validation does not count products of zero, so a defect in that count alone is not its to find; test_cpu_mutants does.
+ONLY_IN_ZERO = {
+    "counts padding as products of zero",
+    "sees no zeros among the weights",
+    "sees no zeros among the inputs",
+}
+
+
+class EveryPath(nn.Module):
+    """Layers that together take every path through the CPU kernels, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.im2col = nn.Conv2d(30, 41, (3, 3), padding=1, bias=False)
+        self.grouped = nn.Conv2d(20, 82, (4, 3), (3, 2), padding=1, groups=2)
+        self.pointwise = nn.Conv2d(300, 5, 1)
+        self.windows = nn.Conv2d(40, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.strided_depthwise = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False)
+        self.linear = nn.Linear(300, 35, bias=False)
+        self.biased_linear = nn.Linear(520, 41)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [
+            self.im2col(x[:, :30, :3, :3].contiguous()),
+            self.grouped(x[:, :20, :4, :3].contiguous()),
+            self.pointwise(x[:2, :300, :5, :7].contiguous()),
+            self.windows(x[:2, :40]),
+            self.depthwise(x[:2, :6, :9, :11]),
+            self.strided_depthwise(x[:2, :6, :9, :11]),
+            self.linear(x[:1, 0, :13, 0:1].expand(1, 13, 300)),
+            self.biased_linear(x[:1, 0, :5, 0:1].expand(1, 5, 520)),
+        ]
+
+
+def operators_of(kernels: Kernels) -> dict[str, object]:
+    """flopcuda's operators, computed by a build of the CPU kernels of the test's own."""
+
+    def conv2d(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        count_zero: bool,
+    ) -> tuple[Tensor, Tensor]:
+        out = torch.nn.functional.conv2d(
+            torch.nn.functional.pad(input.to("meta"), padding), weight.to("meta"), None, stride, 0, dilation, groups
+        ).shape
+        problem = Conv2dProblem(
+            *input.shape, *out[1:], *weight.shape[2:], *stride, padding[2], padding[0], *dilation, groups
+        )
+        output, counters = kernels.conv2d(problem, input.contiguous(), weight.detach(), bias, count_zero)
+        return output, record(counters)
+
+    def linear(input: Tensor, weight: Tensor, bias: Tensor | None, count_zero: bool) -> tuple[Tensor, Tensor]:
+        rows = input.reshape(-1, input.shape[-1]).contiguous()
+        problem = LinearProblem(rows.shape[0], rows.shape[1], weight.shape[0])
+        output, counters = kernels.linear(problem, rows, weight.detach(), bias, count_zero)
+        return output.reshape(*input.shape[:-1], -1), record(counters)
+
+    def record(counters: object) -> Tensor:
+        return torch.tensor([getattr(counters, field) for field in ops.COUNTER_FIELDS])
+
+    return {"conv2d": conv2d, "linear": linear}
+
+
+def validate_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> flopcuda.Validation:
+    kernels.set_num_threads(2)
+    for name, operator in operators_of(kernels).items():
+        monkeypatch.setitem(ops.OPERATORS, name, operator)
+    return flopcuda.validate(EveryPath().eval(), torch.randn(4, 300, 20, 20), tools=[])
+
+
+def test_the_kernels_as_they_are_pass_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert validate_with(build_kernels(portable_only=True), monkeypatch).ok
+
+
+@pytest.mark.parametrize("name", sorted(set(MUTANTS) - ONLY_IN_ZERO))
+def test_validation_catches_the_mutant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not validate_with(build_kernels([MUTANTS[name]], portable_only=True), monkeypatch).ok
