@@ -152,9 +152,7 @@ def cuda_sources() -> list[Path]:
 
 def headers() -> list[Path]:
     """Relative, as setuptools wants what goes into a source distribution."""
-    return [
-        path.relative_to(ROOT) for suffix in ("*.h", "*.cuh") for path in sorted((ROOT / CSRC).rglob(suffix))
-    ]
+    return [path.relative_to(ROOT) for suffix in ("*.h", "*.cuh") for path in sorted((ROOT / CSRC).rglob(suffix))]
 
 
 class KernelBuild:

@@ -24,17 +24,11 @@ from flopcuda.validation import validate
 PLAIN_WIDTH = 200
 
 
-class InputSize(click.ParamType):
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
     """``CxHxW``, or any other number of positive sizes, as a tuple."""
-
-    name = "CxHxW"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, context: click.Context | None
-    ) -> tuple[int, ...]:
-        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", str(value)):
-            self.fail(f"{value!r} is no input size; it looks like 3x224x224", param, context)
-        return tuple(int(size) for size in str(value).split("x"))
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", value):
+        raise click.BadParameter(f"{value!r} is no input size; it looks like 3x224x224", context, parameter)
+    return tuple(int(size) for size in value.split("x"))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,7 +46,9 @@ def info_command() -> None:
 @main.command("validate")
 @click.argument("model")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples in the input.")
-@click.option("--input-size", type=InputSize(), default="3x224x224", show_default=True, help="One sample's shape.")
+@click.option(
+    "--input-size", callback=_sizes, metavar="CxHxW", default="3x224x224", show_default=True, help="One sample's shape."
+)
 @click.option("--device", default="cpu", show_default=True, help="Where to count: cpu, cuda or cuda:N.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For the random weights and input.")
@@ -86,15 +82,19 @@ def _device(name: str) -> torch.device:
     return device
 
 
+class NothingValidated(click.ClickException):
+    """Told apart by its exit status from a mismatch, which is 1."""
+
+    exit_code = 2
+
+
 @contextmanager
 def _one_sentence_errors() -> Iterator[None]:
-    """What the user can mend comes as one sentence, with exit status 2; anything else is a bug and keeps its traceback."""
+    """What the user can mend comes as one sentence and exit status 2; anything else is a bug, with its traceback."""
     try:
         yield
     except (OSError, RuntimeError, TypeError, ValueError) as error:
-        failure = click.ClickException(" ".join(str(error).split()))
-        failure.exit_code = 2
-        raise failure from error
+        raise NothingValidated(" ".join(str(error).split())) from error
 
 
 @contextmanager

@@ -61,9 +61,6 @@ def measure(model: nn.Module, inputs: Tensor | Sequence[Any], *, min_seconds: fl
         with instrument(model) as session:
             model(*arguments)
         counted = session.report().total.counters
-        timer = Timer(
-            "model(*arguments)", globals={"model": model, "arguments": arguments}, num_threads=threads
-        )
+        timer = Timer("model(*arguments)", globals={"model": model, "arguments": arguments}, num_threads=threads)
         timing = timer.blocked_autorange(min_run_time=min_seconds)
     return Measurement(counted, timing.median, len(timing.times) * timing.number_per_run, threads)
-

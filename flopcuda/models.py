@@ -14,8 +14,8 @@ def load_model(name: str) -> nn.Module:
     """Build a model with random weights, in eval mode.
 
     Args:
-        name: a name that ``torchvision.models.get_model`` knows, or ``package.module:factory`` for a function (or class)
-            that takes no argument and returns a ``torch.nn.Module``.
+        name: a name that ``torchvision.models.get_model`` knows, or ``package.module:factory`` for a function or class
+            that takes no argument and gives a ``torch.nn.Module``.
 
     Raises:
         ValueError: there is no such model; the sentence says what was looked for, and close names.

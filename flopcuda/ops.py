@@ -1,7 +1,7 @@
 """The counted operators as torch sees them: loading, fake kernels, autograd, and checks no C++ kernel gets to make.
 
-``conv2d`` and ``linear`` return ``(output, counters)``; counters is an int64 tensor of [mul, add, pad, zero, lane] on the
-device that computed the output.
+``conv2d`` and ``linear`` return ``(output, counters)``; counters is an int64 tensor of [mul, add, pad, zero, lane] on
+the device that computed the output.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def unsupported_kind(tensor: Tensor) -> str | None:
 OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"conv2d": conv2d, "linear": linear}
 
 
-@torch.library.register_fake("flopcuda::conv2d")
+@torch.library.register_fake("flopcuda::conv2d")  # type: ignore[untyped-decorator]
 def _conv2d_fake(
     input: Tensor,
     weight: Tensor,
@@ -149,10 +149,8 @@ def _conv2d_fake(
     return output, _fake_counters(input)
 
 
-@torch.library.register_fake("flopcuda::linear")
-def _linear_fake(
-    input: Tensor, weight: Tensor, bias: Tensor | None, count_zero: bool = False
-) -> tuple[Tensor, Tensor]:
+@torch.library.register_fake("flopcuda::linear")  # type: ignore[untyped-decorator]
+def _linear_fake(input: Tensor, weight: Tensor, bias: Tensor | None, count_zero: bool = False) -> tuple[Tensor, Tensor]:
     output = input.new_empty((*input.shape[:-1], weight.shape[0]))
     torch.nn.functional.linear(input, weight, bias)  # for torch's own shape errors
     return output, _fake_counters(input)

@@ -29,9 +29,9 @@ class CountedLayer(nn.Module):
     original_class: ClassVar[type[nn.Module]]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """A copy or a pickle of a counted layer is the original layer: it outlives the session, or leaves the process."""
-        _, _, *state = super().__reduce_ex__(protocol)
-        return (_blank, (self.original_class,), *state)
+        """A copy or pickle of a counted layer is the original layer: it outlives the session, or leaves the process."""
+        reduced = cast(tuple[Any, ...], super().__reduce_ex__(protocol))
+        return (_blank, (self.original_class,), *reduced[2:])
 
 
 def _blank(layer: type[nn.Module]) -> nn.Module:

@@ -36,7 +36,7 @@ class Stopwatch:
     def _record_event(self) -> torch.cuda.Event | None:
         if self._stream is None:
             return None
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(self._stream)
         return event
 

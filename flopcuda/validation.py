@@ -1,4 +1,4 @@
-"""Validation: counted operations against the exact formulas, layer by layer, and against the other tools, term by term."""
+"""Validation: counts against the exact formulas, layer by layer, and against the other tools, term by term."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ def validate(
         The verdict on each layer and each tool's ledger.
 
     Raises:
-        RuntimeError, TypeError, ValueError: as :func:`flopcuda.instrument`, as a counted layer or the model itself; or the
-            model ran no layer that is counted.
+        RuntimeError, TypeError, ValueError: as :func:`flopcuda.instrument`, as a counted layer or the model itself.
+        ValueError: the model ran no layer that is counted.
     """
     arguments = as_arguments(inputs)
     first = next((argument for argument in arguments if isinstance(argument, Tensor)), None)

@@ -170,7 +170,7 @@ def test_a_scripted_module_is_refused() -> None:
 
 
 def test_something_else_than_a_module_is_refused() -> None:
-    with pytest.raises(TypeError, match="takes a torch.nn.Module, got function"):
+    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Module, got function"):
         flopcuda.instrument(lambda x: x)  # type: ignore[arg-type]
 
 

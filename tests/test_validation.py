@@ -105,7 +105,8 @@ def test_the_command_line_prints_and_writes_the_result(tmp_path: Path) -> None:
     assert {"name", "type", "counted", "formulas", "match"} <= set(result["layers"][0])
     assert {"name", "version", "reported", "unit", "ledger", "unexplained"} <= set(result["tools"][0])
     assert result["ok"]
-    for text in ("stem", "shared", "head", "thop", "fvcore", "ptflops", "FlopCounterMode", f"{result['counted']['mul']:,}"):
+    total = f"{result['counted']['mul']:,}"
+    for text in ("stem", "shared", "head", "thop", "fvcore", "ptflops", "FlopCounterMode", total):
         assert text in outcome.output
 
 

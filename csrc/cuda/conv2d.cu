@@ -70,14 +70,16 @@ __device__ void conv2d_tile(const Conv2dParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_CONV2D(name, conv2d_share, linear_share, ...)                                                                           \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
-      FLOPCUDA_CONV2D(name)(const __grid_constant__ Conv2dParams params) {                                          \
-    conv2d_tile<TileConfig<__VA_ARGS__>, false>(params);                                                            \
-  }                                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
-      FLOPCUDA_CONV2D_COUNT_ZERO(name)(const __grid_constant__ Conv2dParams params) {                               \
-    conv2d_tile<TileConfig<__VA_ARGS__>, true>(params);                                                             \
+#define FLOPCUDA_DEFINE_CONV2D(name, conv2d_share, linear_share, ...)                                             \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
+                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS)                            \
+      FLOPCUDA_CONV2D(name)(const __grid_constant__ Conv2dParams params) {                                     \
+    conv2d_tile<TileConfig<__VA_ARGS__>, false>(params);                                                       \
+  }                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
+                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                 \
+      FLOPCUDA_CONV2D_COUNT_ZERO(name)(const __grid_constant__ Conv2dParams params) {                          \
+    conv2d_tile<TileConfig<__VA_ARGS__>, true>(params);                                                        \
   }
 
 FLOPCUDA_GEMM_TILES(FLOPCUDA_DEFINE_CONV2D)

@@ -61,14 +61,16 @@ __device__ void linear_tile(const LinearParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_LINEAR(name, conv2d_share, linear_share, ...)                                                                           \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
-      FLOPCUDA_LINEAR(name)(const __grid_constant__ LinearParams params) {                                          \
-    linear_tile<TileConfig<__VA_ARGS__>, false>(params);                                                            \
-  }                                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
-      FLOPCUDA_LINEAR_COUNT_ZERO(name)(const __grid_constant__ LinearParams params) {                               \
-    linear_tile<TileConfig<__VA_ARGS__>, true>(params);                                                             \
+#define FLOPCUDA_DEFINE_LINEAR(name, conv2d_share, linear_share, ...)                                             \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
+                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS)                            \
+      FLOPCUDA_LINEAR(name)(const __grid_constant__ LinearParams params) {                                     \
+    linear_tile<TileConfig<__VA_ARGS__>, false>(params);                                                       \
+  }                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
+                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                 \
+      FLOPCUDA_LINEAR_COUNT_ZERO(name)(const __grid_constant__ LinearParams params) {                          \
+    linear_tile<TileConfig<__VA_ARGS__>, true>(params);                                                        \
   }
 
 FLOPCUDA_GEMM_TILES(FLOPCUDA_DEFINE_LINEAR)

@@ -25,6 +25,8 @@ struct TileConfig {
   static constexpr int THREADS = WARPS_M * WARPS_N * WARP_SIZE;
   // 512 threads on a multiprocessor leave 128 registers to each, which a thread tile of 8 x 8 needs.
   static constexpr int MIN_BLOCKS = 512 / THREADS;
+  // Counting zeros takes more registers, and so some of the occupancy.
+  static constexpr int MIN_BLOCKS_COUNT_ZERO = 384 / THREADS;
 
   static_assert(BLOCK_M % WARP_M == 0 && BLOCK_N % WARP_N == 0, "warp tiles fill the block tile");
   static_assert(WARP_M % THREAD_M == 0 && WARP_N % THREAD_N == 0, "thread tiles fill the warp tile");
