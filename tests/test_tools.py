@@ -169,6 +169,12 @@ def test_resnet50_has_the_published_numbers() -> None:
     assert wrong is not None
     assert wrong.unexplained == 1
 
+    model.lock = threading.Lock()
+    uncopied = article_2021(model, inputs, counted)
+    assert uncopied is not None
+    assert (uncopied.reported, uncopied.unexplained, uncopied.ledger) == (None, None, ())
+    assert uncopied.error == "the model cannot be copied: TypeError: cannot pickle '_thread.lock' object"
+
 
 def test_the_article_has_no_number_for_anything_else(tiny: Tiny, inputs: Inputs) -> None:
     assert article_2021(tiny, inputs, count(tiny, inputs)) is None
@@ -503,6 +509,14 @@ def test_tools_leave_no_trace(inputs: Inputs, tool: str, mode: bool) -> None:
     assert trace(model) == before
     assert process_state() == process
     assert torch.equal(inputs[0], image)
+
+
+def test_a_model_that_writes_to_its_input_does_not_reach_the_callers() -> None:
+    model, images = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 4)), torch.randn(5, 4)
+    before = images.clone()
+    reports = compare(model, (images,), count(model, (images.clone(),)))
+    assert {report.unexplained for report in reports} == {0}
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("tool", ALL)

@@ -1,9 +1,9 @@
 // The counting contract: the record that one launch of a counted kernel fills.
 //
-// A launch computes P output elements, each a sum of R products, with or without a bias. Whatever the order of summation
-// (tiles, split-K, trees), n products take n - 1 additions, so a correct dense launch shows mul = P * R and
-// add = P * (R - 1), or P * R with a bias. Every field is incremented in the loops that issue the multiply-adds, under the
-// conditions that guard them; nothing here may be computed from the problem's shape.
+// A launch computes P output elements, each a sum of R products, with or without a bias. Whatever the order of
+// summation (tiles, split-K, trees), n products take n - 1 additions, so a correct dense launch shows mul = P * R and
+// add = P * (R - 1), or P * R with a bias. Every field is incremented in the loops that issue the multiply-adds, under
+// the conditions that guard them; nothing here may be computed from the problem's shape.
 #pragma once
 
 #include <cstdint>

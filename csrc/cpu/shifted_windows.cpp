@@ -24,14 +24,16 @@ std::vector<bool> phases_used(const Axis& axis) {
   return used;
 }
 
-// Few enough output rows in a band that its packed channels fit, and bands enough to keep the threads busy.
-int64_t choose_bands(const Conv2dProblem& problem, int64_t channel_block, int64_t threads) {
+// Few enough output rows in a band that its packed channels fit; bands enough to keep the threads busy, unless they
+// would become so small that the waste at their ends matters.
+int64_t choose_bands(const Conv2dProblem& problem, int64_t channel_block, int64_t max_columns, int64_t threads) {
   const int64_t row_floats = channel_block * problem.stride_height * problem.stride_width * window_pitch(problem);
   const int64_t halo_rows = largest_shift(vertical_axis(problem));
   const int64_t max_rows = std::max<int64_t>(1, kBlockFloats / row_floats - halo_rows);
   const int64_t bands_that_fit = ceil_div(problem.out_height, max_rows);
   const int64_t bands_wanted = ceil_div(4 * threads, problem.batch * problem.groups);
-  return std::min(std::max(bands_that_fit, bands_wanted), problem.out_height);
+  const int64_t bands_not_small = ShiftedWindows::columns_per_image(problem) / (4 * max_columns);
+  return std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), problem.out_height);
 }
 
 }  // namespace
@@ -44,7 +46,7 @@ ShiftedWindows::ShiftedWindows(const Conv2dProblem& problem, const float* input,
       taps_(problem.kernel_height * problem.kernel_width),
       channel_block_(std::min(std::max<int64_t>(1, kDepthBlock / taps_), problem.in_channels / problem.groups)),
       pitch_(window_pitch(problem)),
-      bands_{problem.out_height, choose_bands(problem, channel_block_, threads)},
+      bands_{problem.out_height, choose_bands(problem, channel_block_, family.max_columns(), threads)},
       rows_inside_(outputs_inside(vertical_axis(problem))),
       columns_inside_(outputs_inside(horizontal_axis(problem))),
       phase_rows_used_(phases_used(vertical_axis(problem))),

@@ -51,8 +51,8 @@ int64_t output_size(const char* axis, int64_t in, int64_t pad_before, int64_t pa
                     int64_t kernel, int64_t stride) {
   const int64_t padded = in + pad_before + pad_after;
   const int64_t window = dilation * (kernel - 1) + 1;
-  TORCH_CHECK(padded >= window, "conv2d: the padded input ", axis, " (", padded, ") is smaller than the dilated kernel (",
-              window, ")");
+  TORCH_CHECK(padded >= window, "conv2d: the padded input ", axis, " (", padded,
+              ") is smaller than the dilated kernel (", window, ")");
   return (padded - window) / stride + 1;
 }
 
@@ -60,8 +60,8 @@ Conv2dProblem conv2d_problem(const at::Tensor& input, const at::Tensor& weight, 
                              at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                              int64_t groups) {
   TORCH_CHECK(input.dim() == 4, "conv2d: input must be [batch, channels, height, width], got shape ", input.sizes());
-  TORCH_CHECK(weight.dim() == 4, "conv2d: weight must be [out_channels, in_channels / groups, height, width], got shape ",
-              weight.sizes());
+  TORCH_CHECK(weight.dim() == 4,
+              "conv2d: weight must be [out_channels, in_channels / groups, height, width], got shape ", weight.sizes());
   TORCH_CHECK(stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
               "conv2d: stride and dilation take two integers, padding takes four (left, right, top, bottom)");
   for (int64_t value : stride) TORCH_CHECK(value > 0, "conv2d: stride must be positive, got ", stride);
@@ -69,8 +69,8 @@ Conv2dProblem conv2d_problem(const at::Tensor& input, const at::Tensor& weight, 
   for (int64_t value : padding) TORCH_CHECK(value >= 0, "conv2d: padding must not be negative, got ", padding);
   for (int64_t axis = 0; axis < 4; ++axis) {
     TORCH_CHECK(weight.size(axis) > 0, "conv2d: weight has a zero-sized dimension: ", weight.sizes());
-    TORCH_CHECK(axis == 0 || input.size(axis) > 0, "conv2d: input has a zero-sized dimension other than batch: ",
-                input.sizes());
+    TORCH_CHECK(axis == 0 || input.size(axis) > 0,
+                "conv2d: input has a zero-sized dimension other than batch: ", input.sizes());
   }
   TORCH_CHECK(groups > 0 && input.size(1) == weight.size(1) * groups, "conv2d: input has ", input.size(1),
               " channels, but weight ", weight.sizes(), " with groups ", groups, " needs ", weight.size(1) * groups);
@@ -93,10 +93,10 @@ Conv2dProblem conv2d_problem(const at::Tensor& input, const at::Tensor& weight, 
   problem.dilation_height = dilation[0];
   problem.dilation_width = dilation[1];
   problem.groups = groups;
-  problem.out_height = output_size("height", problem.in_height, padding[2], padding[3], dilation[0],
-                                   problem.kernel_height, stride[0]);
-  problem.out_width = output_size("width", problem.in_width, padding[0], padding[1], dilation[1], problem.kernel_width,
-                                  stride[1]);
+  problem.out_height =
+      output_size("height", problem.in_height, padding[2], padding[3], dilation[0], problem.kernel_height, stride[0]);
+  problem.out_width =
+      output_size("width", problem.in_width, padding[0], padding[1], dilation[1], problem.kernel_width, stride[1]);
   return problem;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from flopcuda.tools.kinds import AVERAGE_POOL, BATCH_NORM
 from flopcuda.tools.ledger import COUNTED
 from flopcuda.tools.report import CountedLayer, Term, ToolReport
-from flopcuda.tools.sandbox import copy_of, quiet
+from flopcuda.tools.sandbox import NotCopyableError, copy_of, quiet
 
 # "FLOPs = 16.446058496G", "Params = 25.557032M", printed for a batch of four 3x224x224 images.
 REPORTED = 16_446_058_496
@@ -33,23 +34,13 @@ def article_2021(model: nn.Module, inputs: tuple[Any, ...], counted: Mapping[str
         counted: what was counted on the device for the same inputs, by the layer's name.
 
     Returns:
-        The report; None when the model and the input are not the article's, judged by the number of parameters and the
-        input's shape.
-
-    Raises:
-        sandbox.NotCopyableError: the model cannot be copied.
+        The report, with an error instead of a ledger when the model cannot be copied; None when the model and the input
+        are not the article's, judged by the number of parameters and the input's shape.
     """
     if not _is_the_articles(model, inputs):
         return None
-    observed = _observe(model, inputs)
-    macs = sum(layer.mul for layer in counted.values())
-    terms = (
-        Term(COUNTED, macs),
-        Term(f"{BATCH_NORM} (2 per element)", observed[BATCH_NORM]),
-        Term(f"{AVERAGE_POOL} (window + 1 per output)", observed[AVERAGE_POOL]),
-    )
-    return ToolReport(
-        name="thop 2021 (the article)",
+    report = ToolReport(
+        name="thop (the article)",
         version="2021",
         unit="MACs",
         convention=(
@@ -57,10 +48,20 @@ def article_2021(model: nn.Module, inputs: tuple[Any, ...], counted: Mapping[str
             'window + 1 per output; printed as "FLOPs = 16.446058496G"'
         ),
         reported=REPORTED,
-        ledger=terms,
-        unexplained=REPORTED - sum(term.amount for term in terms),
+        ledger=(),
+        unexplained=None,
         error=None,
     )
+    try:
+        observed = _observe(model, inputs)
+    except NotCopyableError as error:
+        return replace(report, reported=None, error=str(error))
+    terms = (
+        Term(COUNTED, sum(layer.mul for layer in counted.values())),
+        Term(f"{BATCH_NORM} (2 per element)", observed[BATCH_NORM]),
+        Term(f"{AVERAGE_POOL} (window + 1 per output)", observed[AVERAGE_POOL]),
+    )
+    return replace(report, ledger=terms, unexplained=REPORTED - sum(term.amount for term in terms))
 
 
 def _is_the_articles(model: nn.Module, inputs: tuple[Any, ...]) -> bool:

@@ -54,8 +54,8 @@ TOOL = Tool(
     unit="MACs",
     convention=(
         "one flop is one MAC: convolution and matrix products without a bias, batch norm at 2 per element in eval mode "
-        "and 5 in training (half of the 2, or 4, without affine parameters), adaptive average pool at 1 per input; in "
-        "the model's own mode, activations and max pool unseen"
+        "and 5 in train mode (1 and 4 without affine parameters), adaptive average pool at 1 per input; in the model's "
+        "own mode, activations and max pool unseen"
     ),
     per_mac=1,
     counts_bias=False,

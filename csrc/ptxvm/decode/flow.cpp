@@ -14,6 +14,8 @@ std::vector<bool> find_leaders(const std::vector<Pending>& pending) {
   leader[0] = true;
   for (size_t i = 0; i < pending.size(); ++i) {
     if (pending[i].is_control) leader[i + 1] = true;
+    // Lanes that wait for others at an exchange or a barrier wait in front of it.
+    if (pending[i].is_control && !leaves(pending[i].instruction.op) && !jumps(pending[i].instruction.op)) leader[i] = true;
     for (size_t target : pending[i].targets) leader[target] = true;
   }
   return leader;
