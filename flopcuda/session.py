@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from flopcuda import swapping
 from flopcuda.ops import COUNTER_FIELDS, OPERATORS, kernel_name
 from flopcuda.report import Counters, Launch, Report
 from flopcuda.timing import Stopwatch
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def instrument(model: nn.Module, *, count_zero: bool = False) -> Session:
@@ -35,6 +37,11 @@ def instrument(model: nn.Module, *, count_zero: bool = False) -> Session:
         ValueError: a lazy module has not seen an input yet.
     """
     return Session(model, count_zero=count_zero)
+
+
+def _eagerly(method: Method) -> Method:
+    """Keep torch.compile out of a method, so that a compiled model counts at every call and not once when traced."""
+    return cast(Method, torch.compiler.disable(method))
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Session:
             )
         )
 
+    @_eagerly
     def run(
         self,
         module: str,

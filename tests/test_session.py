@@ -206,6 +206,19 @@ def test_a_copy_or_pickle_of_an_instrumented_model_is_the_original_one(model: Sm
     assert session.report().launches == ()
 
 
+def test_a_compiled_model_counts_as_in_eager_mode(model: SmallNet, images: Tensor) -> None:
+    model.eval()
+    with flopcuda.instrument(model) as session, torch.no_grad():
+        expected = model(images)
+        eager = session.report().total.counters
+        session.reset()
+        compiled = torch.compile(model, backend="eager")
+        for _ in range(2):  # the second call takes what the first compiled
+            torch.testing.assert_close(compiled(images), expected)
+            assert session.report().total.counters == eager
+            session.reset()
+
+
 class Standardised(nn.Conv2d):
     """A user's layer that changes its weight and lets torch's class do the rest."""
 

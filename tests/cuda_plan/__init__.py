@@ -1,0 +1,160 @@
+"""The CUDA launch planner through ctypes: host code, compiled by itself, so that no CUDA is needed to test it."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [ROOT / "csrc/cuda/plan.cpp", Path(__file__).parent / "c_api.cpp"]
+
+
+class PlanError(ValueError):
+    """What the planner says of a problem that it refuses."""
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """The fields of Conv2dProblem, in its order."""
+
+    batch: int = 1
+    in_channels: int = 1
+    in_height: int = 8
+    in_width: int = 8
+    out_channels: int = 1
+    out_height: int = 8
+    out_width: int = 8
+    kernel_height: int = 1
+    kernel_width: int = 1
+    stride_height: int = 1
+    stride_width: int = 1
+    pad_top: int = 0
+    pad_left: int = 0
+    dilation_height: int = 1
+    dilation_width: int = 1
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The fields of LinearProblem, in its order."""
+
+    rows: int = 1
+    in_features: int = 1
+    out_features: int = 1
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A row of the planner's list."""
+
+    index: int
+    name: str
+    is_conv2d: bool
+    counts_zero: bool
+    block_m: int
+    block_n: int
+    block_k: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A launch plan, and those of its parameters that tests look at."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int
+    parameter_bytes: int
+    parameters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the tensors are. Nothing is read there: any number will do."""
+
+    input: int = 0x1000
+    weight: int = 0x2000
+    bias: int = 0
+    output: int = 0x3000
+    counters: int = 0x4000
+
+
+CONV2D_PARAMETERS = ["row_tiles", "column_tiles", "columns", "rows", "reduction", "weight_aligned", "output_aligned"]
+LINEAR_PARAMETERS = ["column_tiles", "input_aligned", "weight_aligned", "output_aligned"]
+
+
+class Planner:
+    """The planner's C interface."""
+
+    def __init__(self, library: Path) -> None:
+        self.library = ctypes.CDLL(str(library))
+        for name in ("flopcuda_kernel_name", "flopcuda_last_error", "flopcuda_plan_kernel"):
+            getattr(self.library, name).restype = ctypes.c_char_p
+        self.library.flopcuda_divide_by_kernel_width.restype = ctypes.c_uint32
+        self.library.flopcuda_divide_by_kernel_width.argtypes = [ctypes.c_uint32]
+
+    def kernels(self) -> list[Kernel]:
+        return [self._kernel(index) for index in range(self.library.flopcuda_kernel_count())]
+
+    def plan(
+        self,
+        problem: Conv2d | Linear,
+        kernel: Kernel | None = None,
+        count_zero: bool = False,
+        addresses: Addresses | None = None,
+    ) -> Plan:
+        """Plan with a kernel, or with the one that the planner chooses.
+
+        Raises:
+            PlanError: the planner refuses.
+        """
+        is_conv2d = isinstance(problem, Conv2d)
+        function = self.library.flopcuda_plan_conv2d if is_conv2d else self.library.flopcuda_plan_linear
+        places = (ctypes.c_uint64 * 5)(*vars(addresses or Addresses()).values())
+        index = -1 if kernel is None else kernel.index
+        if function(integers(list(vars(problem).values())), places, index, count_zero):
+            raise PlanError(self.library.flopcuda_last_error().decode())
+        launch = self._read("flopcuda_plan_launch", 8)
+        names = CONV2D_PARAMETERS if is_conv2d else LINEAR_PARAMETERS
+        reader = "flopcuda_plan_conv2d_params" if is_conv2d else "flopcuda_plan_linear_params"
+        return Plan(
+            kernel=self.library.flopcuda_plan_kernel().decode(),
+            grid=(launch[0], launch[1], launch[2]),
+            block=(launch[3], launch[4], launch[5]),
+            shared_bytes=launch[6],
+            parameter_bytes=launch[7],
+            parameters=dict(zip(names, self._read(reader, len(names)), strict=True)),
+        )
+
+    def divide_by_kernel_width(self, n: int) -> int:
+        """``n`` divided as the kernels do it, by the kernel width of the last planned convolution."""
+        return int(self.library.flopcuda_divide_by_kernel_width(n))
+
+    def _kernel(self, index: int) -> Kernel:
+        fields = integers([0] * 6)
+        self.library.flopcuda_kernel_info(index, fields)
+        is_conv2d, counts_zero, *sizes = fields
+        name = self.library.flopcuda_kernel_name(index).decode()
+        return Kernel(index, name, bool(is_conv2d), bool(counts_zero), *sizes)
+
+    def _read(self, function: str, count: int) -> list[int]:
+        fields = integers([0] * count)
+        getattr(self.library, function)(fields)
+        return list(fields)
+
+
+def integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def build_planner(folder: Path) -> Planner:
+    """Compile the planner into a folder and load it."""
+    library = folder / "plan.so"
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-I{ROOT / 'csrc'}"]
+    subprocess.run(["c++", *flags, *map(str, SOURCES), "-o", str(library)], check=True)
+    return Planner(library)

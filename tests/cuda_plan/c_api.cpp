@@ -1,0 +1,129 @@
+// The launch planner behind a C interface, so that tests call it through ctypes. Parameters are returned as integers,
+// by field, so that no test repeats their layout.
+#include <cstdint>
+#include <cstring>
+#include <exception>
+#include <string>
+
+#include "cuda/params.h"
+#include "cuda/plan.h"
+
+namespace {
+
+using flopcuda::Conv2dProblem;
+using flopcuda::LinearProblem;
+using flopcuda::cuda::Conv2dParams;
+using flopcuda::cuda::FastDivisor;
+using flopcuda::cuda::KernelInfo;
+using flopcuda::cuda::kernels;
+using flopcuda::cuda::LaunchPlan;
+using flopcuda::cuda::LinearParams;
+using flopcuda::cuda::Operation;
+using flopcuda::cuda::Tensors;
+
+std::string last_error;
+LaunchPlan last_plan;
+
+// 0 if `make_plan` returns a plan, 1 if it throws: an exception must not cross the C interface.
+template <class MakePlan>
+int keep_plan(MakePlan make_plan) {
+  try {
+    last_plan = make_plan();
+    return 0;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return 1;
+  }
+}
+
+template <class Problem>
+Problem read_problem(const int64_t* fields) {
+  Problem problem;
+  std::memcpy(&problem, fields, sizeof(problem));
+  return problem;
+}
+
+template <class Params>
+Params last_params() {
+  Params params;
+  std::memcpy(&params, last_plan.parameters.data(), sizeof(params));
+  return params;
+}
+
+Tensors make_tensors(const uint64_t* addresses) {
+  return {reinterpret_cast<const float*>(addresses[0]), reinterpret_cast<const float*>(addresses[1]),
+          reinterpret_cast<const float*>(addresses[2]), reinterpret_cast<float*>(addresses[3]),
+          reinterpret_cast<flopcuda::Counters*>(addresses[4])};
+}
+
+}  // namespace
+
+extern "C" {
+
+int flopcuda_kernel_count() { return static_cast<int>(kernels().size()); }
+
+const char* flopcuda_kernel_name(int index) { return kernels()[index].name; }
+
+// is conv2d, counts zero, BLOCK_M, BLOCK_N, BLOCK_K, threads
+void flopcuda_kernel_info(int index, int64_t* fields) {
+  const KernelInfo& kernel = kernels()[index];
+  const int64_t values[] = {kernel.operation == Operation::conv2d,
+                            kernel.counts_zero,
+                            kernel.block_m,
+                            kernel.block_n,
+                            kernel.block_k,
+                            kernel.threads};
+  std::memcpy(fields, values, sizeof(values));
+}
+
+const char* flopcuda_last_error() { return last_error.c_str(); }
+
+// kernel: an index, or -1 to let the planner choose.
+int flopcuda_plan_conv2d(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
+  return keep_plan([&] {
+    const auto conv2d = read_problem<Conv2dProblem>(problem);
+    const Tensors tensors = make_tensors(addresses);
+    return kernel < 0 ? plan_conv2d(conv2d, tensors, count_zero != 0) : plan_conv2d(conv2d, tensors, kernels()[kernel]);
+  });
+}
+
+int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
+  return keep_plan([&] {
+    const auto linear = read_problem<LinearProblem>(problem);
+    const Tensors tensors = make_tensors(addresses);
+    return kernel < 0 ? plan_linear(linear, tensors, count_zero != 0) : plan_linear(linear, tensors, kernels()[kernel]);
+  });
+}
+
+// The last plan.
+const char* flopcuda_plan_kernel() { return last_plan.kernel; }
+
+// grid x, y, z; block x, y, z; dynamic shared memory; bytes of parameters
+void flopcuda_plan_launch(int64_t* fields) {
+  const auto& [kernel, grid, block, shared_bytes, parameters] = last_plan;
+  const int64_t values[] = {grid.x,  grid.y,  grid.z,       block.x,
+                            block.y, block.z, shared_bytes, static_cast<int64_t>(parameters.size())};
+  std::memcpy(fields, values, sizeof(values));
+}
+
+// row tiles of a group, column tiles, columns, rows of a group, reduction, weight is aligned, output is aligned
+void flopcuda_plan_conv2d_params(int64_t* fields) {
+  const auto params = last_params<Conv2dParams>();
+  const int64_t values[] = {params.row_tiles,          params.column_tiles, params.columns,
+                            params.group_out_channels, params.reduction,    params.weight_is_aligned,
+                            params.output_is_aligned};
+  std::memcpy(fields, values, sizeof(values));
+}
+
+// column tiles, input is aligned, weight is aligned, output is aligned
+void flopcuda_plan_linear_params(int64_t* fields) {
+  const auto params = last_params<LinearParams>();
+  const int64_t values[] = {params.column_tiles, params.input_is_aligned, params.weight_is_aligned,
+                            params.output_is_aligned};
+  std::memcpy(fields, values, sizeof(values));
+}
+
+// n divided by the kernel width that the last convolution was planned with.
+uint32_t flopcuda_divide_by_kernel_width(uint32_t n) { return last_params<Conv2dParams>().kernel_width.divide(n); }
+
+}  // extern "C"

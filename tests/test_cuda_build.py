@@ -1,0 +1,157 @@
+"""What nvcc makes of the CUDA kernels: every planned kernel is there, and none spills a register. Skips without nvcc."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cuda_plan import ROOT, build_planner
+
+SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+HEADERS = sorted([*(ROOT / "csrc/cuda").glob("*.cuh"), *(ROOT / "csrc/cuda").glob("*.h")])
+ARCHITECTURES = ["sm_80", "sm_90"]
+FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-lineinfo", f"-I{ROOT / 'csrc'}"]
+BUILD_JOBS = 2
+# 65,536 registers of a multiprocessor: 384 threads and more have room.
+MAX_REGISTERS = 168
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What ptxas says that a kernel uses on an architecture."""
+
+    registers: int
+    stack_bytes: int
+    spill_store_bytes: int
+    spill_load_bytes: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class Build:
+    """Usage by (kernel, architecture), and PTX by source file."""
+
+    usage: dict[tuple[str, str], Usage]
+    ptx: dict[str, str]
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
+
+
+def cached_output(folder: Path, name: str, command: list[str]) -> str:
+    """What a command says; kept in a folder whose name is a hash of everything that goes into it."""
+    log = folder / f"{name}.log"
+    if not log.exists():
+        outcome = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        assert outcome.returncode == 0, outcome.stdout
+        log.write_text(outcome.stdout)
+    return log.read_text()
+
+
+def content_hash(nvcc: str) -> str:
+    digest = hashlib.sha256(subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout)
+    for path in [*SOURCES, *HEADERS, *sorted((ROOT / "csrc/common").glob("*.h"))]:
+        digest.update(path.name.encode() + path.read_bytes())
+    digest.update(repr((FLAGS, ARCHITECTURES)).encode())
+    return digest.hexdigest()[:16]
+
+
+def parse_usage(log: str) -> dict[tuple[str, str], Usage]:
+    """The log of ``ptxas -v``, which speaks of one kernel and architecture at a time."""
+    pattern = re.compile(
+        r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
+        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+        r"Used (?P<registers>\d+) registers[^\n]*?(?P<shared>\d+) bytes smem",
+        re.DOTALL,
+    )
+    return {
+        (match["kernel"], match["architecture"]): Usage(
+            *(int(match[name]) for name in ("registers", "stack", "stores", "loads", "shared"))
+        )
+        for match in pattern.finditer(log)
+    }
+
+
+@pytest.fixture(scope="module")
+def build() -> Build:
+    nvcc = find_nvcc()
+    if nvcc is None:
+        pytest.skip("needs nvcc")
+    folder = Path(tempfile.gettempdir()) / f"flopcuda-cuda-build-{content_hash(nvcc)}"
+    folder.mkdir(exist_ok=True)
+    gencode = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
+
+    def compile_source(source: Path) -> str:
+        command = [nvcc, *FLAGS, *gencode, "-Xptxas", "-v", "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
+        return cached_output(folder, source.stem, command)
+
+    def translate_source(source: Path) -> str:
+        ptx = folder / f"{source.stem}.ptx"
+        command = [nvcc, *FLAGS, "-ptx", "-arch=compute_80", str(source), "-o", str(ptx)]
+        cached_output(folder, f"{source.stem}.ptx", command)
+        return ptx.read_text()
+
+    with ThreadPoolExecutor(BUILD_JOBS) as pool:
+        logs = pool.map(compile_source, SOURCES)
+        texts = pool.map(translate_source, SOURCES)
+        usage = {key: value for log in logs for key, value in parse_usage(log).items()}
+        return Build(usage, {source.name: text for source, text in zip(SOURCES, texts, strict=True)})
+
+
+@pytest.fixture(scope="module")
+def planned_kernels(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    return {kernel.name for kernel in build_planner(tmp_path_factory.mktemp("plan")).kernels()}
+
+
+def test_every_planned_kernel_is_compiled_and_no_other(build: Build, planned_kernels: set[str]) -> None:
+    assert planned_kernels
+    assert set(build.usage) == {(kernel, name) for kernel in planned_kernels for name in ARCHITECTURES}
+
+
+def test_every_planned_kernel_is_an_entry_of_the_ptx(build: Build, planned_kernels: set[str]) -> None:
+    entries = [entry for text in build.ptx.values() for entry in re.findall(r"^\.visible \.entry (\w+)\(", text, re.M)]
+    assert sorted(entries) == sorted(planned_kernels)
+
+
+def test_a_kernel_takes_one_parameter_by_value(build: Build) -> None:
+    parameters = [text for ptx in build.ptx.values() for text in re.findall(r"\.entry \w+\((.*?)\)", ptx, re.S)]
+    assert {re.sub(r"\w+_param_", "param_", text).strip() for text in parameters} == {
+        ".param .align 8 .b8 param_0[168]",
+        ".param .align 8 .b8 param_0[72]",
+    }
+
+
+def test_no_kernel_spills_registers_or_has_a_stack(build: Build) -> None:
+    for key, usage in build.usage.items():
+        assert (usage.stack_bytes, usage.spill_store_bytes, usage.spill_load_bytes) == (0, 0, 0), (key, usage)
+
+
+def test_kernels_leave_room_for_each_other(build: Build) -> None:
+    for (kernel, architecture), usage in build.usage.items():
+        limit = MAX_REGISTERS if kernel.endswith("_count_zero") else 128
+        assert usage.registers <= limit, (kernel, architecture, usage)
+        assert usage.shared_bytes <= 48 * 1024, (kernel, architecture, usage)
+
+
+def test_products_are_fused_multiply_adds_only(build: Build) -> None:
+    """The lane counter stands for fma.rn.f32: nothing else may multiply floats, and no fma may serve another purpose."""
+    for name, text in build.ptx.items():
+        arithmetic = set(re.findall(r"^\s*(?:@!?%p\d+ )?((?:fma|mul|mad|add|sub|div)\.[\w.]*f32)\b", text, re.M))
+        assert arithmetic <= {"fma.rn.f32"}, name
+    assert sum(text.count("fma.rn.f32") for text in build.ptx.values()) > 0
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *HEADERS], ids=lambda path: path.name)
+def test_no_torch_header_is_included(path: Path) -> None:
+    assert not re.search(r"#include\s*[<\"](torch|ATen|c10)\b", path.read_text())
