@@ -1,4 +1,4 @@
-"""What nvcc makes of the CUDA kernels: every planned kernel is there, and none spills a register. Skips without nvcc."""
+"""What nvcc makes of the CUDA kernels: all planned ones are there, and none spills registers. Skips without nvcc."""
 
 from __future__ import annotations
 
@@ -114,16 +114,19 @@ def planned_kernels(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return {kernel.name for kernel in build_planner(tmp_path_factory.mktemp("plan")).kernels()}
 
 
+@pytest.mark.slow
 def test_every_planned_kernel_is_compiled_and_no_other(build: Build, planned_kernels: set[str]) -> None:
     assert planned_kernels
     assert set(build.usage) == {(kernel, name) for kernel in planned_kernels for name in ARCHITECTURES}
 
 
+@pytest.mark.slow
 def test_every_planned_kernel_is_an_entry_of_the_ptx(build: Build, planned_kernels: set[str]) -> None:
     entries = [entry for text in build.ptx.values() for entry in re.findall(r"^\.visible \.entry (\w+)\(", text, re.M)]
     assert sorted(entries) == sorted(planned_kernels)
 
 
+@pytest.mark.slow
 def test_a_kernel_takes_one_parameter_by_value(build: Build) -> None:
     parameters = [text for ptx in build.ptx.values() for text in re.findall(r"\.entry \w+\((.*?)\)", ptx, re.S)]
     assert {re.sub(r"\w+_param_", "param_", text).strip() for text in parameters} == {
@@ -132,11 +135,13 @@ def test_a_kernel_takes_one_parameter_by_value(build: Build) -> None:
     }
 
 
+@pytest.mark.slow
 def test_no_kernel_spills_registers_or_has_a_stack(build: Build) -> None:
     for key, usage in build.usage.items():
         assert (usage.stack_bytes, usage.spill_store_bytes, usage.spill_load_bytes) == (0, 0, 0), (key, usage)
 
 
+@pytest.mark.slow
 def test_kernels_leave_room_for_each_other(build: Build) -> None:
     for (kernel, architecture), usage in build.usage.items():
         limit = MAX_REGISTERS if kernel.endswith("_count_zero") else 128
@@ -144,8 +149,9 @@ def test_kernels_leave_room_for_each_other(build: Build) -> None:
         assert usage.shared_bytes <= 48 * 1024, (kernel, architecture, usage)
 
 
+@pytest.mark.slow
 def test_products_are_fused_multiply_adds_only(build: Build) -> None:
-    """The lane counter stands for fma.rn.f32: nothing else may multiply floats, and no fma may serve another purpose."""
+    """The lane counter stands for fma.rn.f32: no other instruction does float arithmetic."""
     for name, text in build.ptx.items():
         arithmetic = set(re.findall(r"^\s*(?:@!?%p\d+ )?((?:fma|mul|mad|add|sub|div)\.[\w.]*f32)\b", text, re.M))
         assert arithmetic <= {"fma.rn.f32"}, name

@@ -131,7 +131,8 @@ def test_kernels_come_in_pairs_with_names_that_say_the_tile(planner: Planner) ->
 
 def test_a_plan_launches_the_kernel_it_names(planner: Planner) -> None:
     kernels = {kernel.name: kernel for kernel in planner.kernels()}
-    for problem in (*CONV2D_PROBLEMS, *LINEAR_PROBLEMS):
+    problems: list[Conv2d | Linear] = [*CONV2D_PROBLEMS, *LINEAR_PROBLEMS]
+    for problem in problems:
         for count_zero in (False, True):
             plan = planner.plan(problem, count_zero=count_zero)
             kernel = kernels[plan.kernel]

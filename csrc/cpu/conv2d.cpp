@@ -13,10 +13,10 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kMaxBlockPanels = 16;  // 8 panels x 32 columns x 256 updates: 256 KiB of L2
+constexpr int64_t kMaxBlockPanels = 16;  // 16 panels x 32 columns x 256 updates: 512 KiB of L2
 
-// Measured: the multiply-adds that a thread does while it copies one float.
-constexpr int64_t kCopyCost = 16;
+// Measured: copying one float takes as long as this many multiply-adds of a whole vector.
+constexpr int64_t kCopyCost = 4;
 
 // With fewer output channels in a group than this, strips are faster than blocks.
 constexpr int64_t kMinBlockRows = 4;
@@ -42,7 +42,8 @@ bool windows_are_cheaper(const Conv2dProblem& problem, const TileFamily& family)
   const int64_t im2col_columns = Im2col::panel_count(problem, family) * family.max_columns();
   const int64_t window_columns =
       problem.batch * ceil_div(ShiftedWindows::columns_per_image(problem), family.lanes) * family.lanes;
-  return window_columns * (rows + kCopyCost * std::min(phases, taps) / taps) < im2col_columns * (rows + kCopyCost);
+  const int64_t copy_cost = kCopyCost * family.lanes;
+  return window_columns * (rows + copy_cost * std::min(phases, taps) / taps) < im2col_columns * (rows + copy_cost);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
-// Counted 2-D convolution, forward, float32, as an implicit GEMM: out[channel, pixel] = W[channel, :] * im2col[:, pixel].
+// Counted 2-D convolution, forward, float32, as an implicit GEMM of each group: out[channel, pixel] is the sum over the
+// reduction of weight[channel, k] * im2col[k, pixel].
 //
-// Output channels are the rows and pixels of all images the columns, so that neighbouring lanes write neighbouring pixels
-// of an NCHW tensor. gemm_main_loop.cuh says which bottlenecks the loop removes, im2col_loader.cuh those of its operand.
+// Output channels are the rows and pixels of all images the columns, so that neighbouring lanes write neighbouring
+// pixels of an NCHW tensor. gemm_main_loop.cuh says which bottlenecks the loop removes, im2col_loader.cuh those of its
+// operand.
 #include "cuda/conv2d_window.cuh"
 #include "cuda/gemm_main_loop.cuh"
 #include "cuda/im2col_loader.cuh"
@@ -36,6 +38,7 @@ __device__ BlockOutputs locate_block(const Conv2dParams& params) {
 template <class Tile, bool COUNT_ZERO>
 __device__ void conv2d_tile(const Conv2dParams& params) {
   __shared__ GemmShared<Tile> shared;
+  __shared__ GemmTallyShared<Tile> tally_shared;
   __shared__ RowMajorShared<Tile, Tile::BLOCK_M> weight_shared;
   __shared__ Im2colShared<Tile> im2col_shared;
   __shared__ BlockOutputs block;
@@ -46,13 +49,14 @@ __device__ void conv2d_tile(const Conv2dParams& params) {
                                              params.weight_is_aligned, shared.a, weight_shared);
   Im2colLoader<Tile> input(params, block.group, block.first_pixel, block.columns, shared.b, im2col_shared);
   const ThreadPosition<Tile> position;
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(block.rows), position.count_columns_below(block.columns),
-                                    params.bias != nullptr);
+  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
+                                    params.bias != nullptr, tally_shared);
+  const float* const bias = params.bias ? params.bias + block.first_channel + position.first_row() : nullptr;
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int i = 0; i < Tile::THREAD_M; ++i) {
-    const int row = position.row(i);
-    const float initial = params.bias && row < block.rows ? params.bias[block.first_channel + row] : 0.0f;
+    const bool is_needed = bias && position.row_offset(i) < block.rows - position.first_row();
+    const float initial = is_needed ? bias[position.row_offset(i)] : 0.0f;
 #pragma unroll
     for (int j = 0; j < Tile::THREAD_N; ++j) tile.accumulators[i][j] = initial;
   }
@@ -70,16 +74,15 @@ __device__ void conv2d_tile(const Conv2dParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_CONV2D(name, conv2d_share, linear_share, ...)                                             \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
-                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS)                            \
-      FLOPCUDA_CONV2D(name)(const __grid_constant__ Conv2dParams params) {                                     \
-    conv2d_tile<TileConfig<__VA_ARGS__>, false>(params);                                                       \
-  }                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
-                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                 \
-      FLOPCUDA_CONV2D_COUNT_ZERO(name)(const __grid_constant__ Conv2dParams params) {                          \
-    conv2d_tile<TileConfig<__VA_ARGS__>, true>(params);                                                        \
+#define FLOPCUDA_DEFINE_CONV2D(name, conv2d_share, linear_share, ...)                                                 \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
+      FLOPCUDA_CONV2D(name)(const __grid_constant__ Conv2dParams params) {                                            \
+    conv2d_tile<TileConfig<__VA_ARGS__>, false>(params);                                                              \
+  }                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                                      \
+                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                        \
+      FLOPCUDA_CONV2D_COUNT_ZERO(name)(const __grid_constant__ Conv2dParams params) {                                 \
+    conv2d_tile<TileConfig<__VA_ARGS__>, true>(params);                                                               \
   }
 
 FLOPCUDA_GEMM_TILES(FLOPCUDA_DEFINE_CONV2D)

@@ -1,9 +1,9 @@
 // Counted 2-D convolution, forward, float32, of groups with few output channels: depthwise above all.
 //
-// Bottleneck it removes: tile waste. As a GEMM, a depthwise convolution has one row, and a tile of 32 rows would multiply
-// 31 lanes in vain. Here a block computes outputs of one channel and no lane multiplies but for one of them. What then
-// limits is memory: lanes read and write neighbouring pixels, four outputs of a thread share each weight, and the inputs
-// that neighbouring windows share come from the L1 cache.
+// Bottleneck it removes: tile waste. As a GEMM, a depthwise convolution has one row, and a tile of 32 rows would
+// multiply 31 lanes in vain. Here a block computes outputs of one channel and no lane multiplies but for one of them.
+// What then limits is memory: lanes read and write neighbouring pixels, four outputs of a thread share each weight, and
+// the inputs that neighbouring windows share come from the L1 cache.
 #include "cuda/conv2d_window.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/params.h"
@@ -27,8 +27,8 @@ __device__ BlockOutputs locate_block(const Conv2dParams& params) {
           static_cast<int>(min(params.columns - first_column, static_cast<int64_t>(DirectConfig::BLOCK_OUTPUTS)))};
 }
 
-// Four outputs of one thread, a block's width apart, and their counts. All have the same taps, so that their accumulators
-// are all empty or all hold something.
+// Four outputs of one thread, a block's width apart, and their counts. All have the same taps, so that their
+// accumulators are all empty or all hold something.
 template <bool COUNT_ZERO>
 class OutputStrip {
  public:

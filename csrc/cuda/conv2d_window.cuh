@@ -1,4 +1,5 @@
-// Where an output pixel of a convolution reads its input: coordinates that the implicit GEMM and the direct kernel share.
+// Where an output pixel of a convolution reads its input: coordinates that the implicit GEMM and the direct kernel
+// share.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,8 @@ __device__ inline Pixel locate_column(int64_t column, int32_t output_plane) {
   return {column / output_plane, static_cast<int32_t>(column % output_plane)};
 }
 
-// The row and column of what lies nowhere. Coordinates are within +-2^30 (the planner sees to it), so that the sum with any
-// coordinate, or with itself, is still negative.
+// The row and column of what lies nowhere. Coordinates are within +-2^30 (the planner sees to it), so that the sum with
+// any coordinate, or with itself, is still negative.
 constexpr int32_t OUTSIDE = -(1 << 30);
 
 // The input that one output pixel reads, in all channels of its group: where the first tap lies.

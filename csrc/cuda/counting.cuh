@@ -1,5 +1,5 @@
-// Counting on the device: what one thread keeps while its multiply-adds issue, and how a block's counts reach the launch's
-// record. See common/counters.h for what each counter means.
+// Counting on the device: what one thread keeps while its multiply-adds issue, and how a block's counts reach the
+// launch's record. See common/counters.h for what each counter means.
 //
 // A count costs little beside the work it counts. A thread's tile is rectangular, so the products of one step that feed
 // real outputs are valid_rows * valid_columns; and steps are marked as bits where their multiply-adds issue, so that a
@@ -35,17 +35,30 @@ __device__ inline uint32_t count_nonzero(const float (&values)[SIZE]) {
 // Repeats the bits of one byte in all four.
 __device__ inline uint32_t in_every_byte(uint32_t byte) { return byte * 0x01010101u; }
 
-// The counts of one thread of a GEMM kernel. issue() stands beside the multiply-adds of a step; settle_slice() turns the
-// steps issued in a slice into counts. Rows and columns that the problem does not have are held as zeros by both operands.
+// How many of the rows and of the outputs of a thread the problem has.
+struct alignas(8) ValidOutputs {
+  uint32_t rows;
+  uint32_t outputs;
+};
+
+// Kept in shared memory: the main loop, which has all registers busy, needs it once a slice.
+template <class Tile>
+struct GemmTallyShared {
+  ValidOutputs valid[Tile::THREADS];
+};
+
+// The counts of one thread of a GEMM kernel. issue() stands beside the multiply-adds of a step; settle_slice() turns
+// the steps issued in a slice into counts. Rows and columns that the problem does not have are held as zeros by both
+// operands.
 template <class Tile, bool COUNT_ZERO>
 class GemmTally {
  public:
-  // valid_rows, valid_columns: how many of the thread's rows and columns the problem has. accumulators_hold_bias: whether
-  // the first product is added to something.
-  __device__ GemmTally(int valid_rows, int valid_columns, bool accumulators_hold_bias)
-      : valid_rows_(valid_rows),
-        valid_outputs_(valid_rows * valid_columns),
-        accumulators_are_empty_(!accumulators_hold_bias) {}
+  // valid_rows, valid_columns: how many of the thread's rows and columns the problem has. accumulators_hold_bias:
+  // whether the first product is added to something.
+  __device__ GemmTally(int valid_rows, int valid_columns, bool accumulators_hold_bias, GemmTallyShared<Tile>& shared)
+      : shared_(shared), accumulators_are_empty_(!accumulators_hold_bias) {
+    shared.valid[threadIdx.x] = {static_cast<uint32_t>(valid_rows), static_cast<uint32_t>(valid_rows * valid_columns)};
+  }
 
   // The thread issues THREAD_M * THREAD_N multiply-adds: the outer product of the fragments of this step.
   __device__ void issue(int step, const float (&a)[Tile::THREAD_M], const float (&b)[Tile::THREAD_N]) {
@@ -59,16 +72,17 @@ class GemmTally {
   // thread's columns lie in the padding at these steps.
   template <class CountPadding>
   __device__ void settle_slice(uint32_t real_steps, const CountPadding& count_padding) {
+    const ValidOutputs valid = shared_.valid[threadIdx.x];
     const uint32_t steps = issued_steps_ & real_steps;
     const uint32_t products = __popc(steps);  // of each valid output
     // An empty accumulator is given its first product; all later ones are added to it.
     const uint32_t first_products = accumulators_are_empty_ && steps != 0 ? 1 : 0;
     accumulators_are_empty_ = accumulators_are_empty_ && steps == 0;
-    const uint32_t padding = count_padding(steps) * valid_rows_;
-    counts_.mul += products * valid_outputs_;
-    counts_.add += (products - first_products) * valid_outputs_;
+    const uint32_t padding = count_padding(steps) * valid.rows;
+    counts_.mul += products * valid.outputs;
+    counts_.add += (products - first_products) * valid.outputs;
     counts_.pad += padding;
-    if constexpr (COUNT_ZERO) counts_.zero += products * valid_outputs_ - padding - nonzero_products_;
+    if constexpr (COUNT_ZERO) counts_.zero += products * valid.outputs - padding - nonzero_products_;
     issued_steps_ = 0;
     nonzero_products_ = 0;
   }
@@ -76,9 +90,8 @@ class GemmTally {
   __device__ const ThreadCounts& counts() const { return counts_; }
 
  private:
+  const GemmTallyShared<Tile>& shared_;
   ThreadCounts counts_;
-  uint32_t valid_rows_;
-  uint32_t valid_outputs_;
   bool accumulators_are_empty_;
   uint32_t issued_steps_ = 0;
   uint32_t nonzero_products_ = 0;

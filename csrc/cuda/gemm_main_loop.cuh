@@ -1,10 +1,12 @@
-// The main loop that the convolution and the linear layer share: C[BLOCK_M x BLOCK_N] += A * B over the whole reduction.
+// The main loop that the convolution and the linear layer share: C[BLOCK_M x BLOCK_N] += A * B over the whole
+// reduction.
 //
 // Bottlenecks it removes, from the outside in:
-//   global memory    a block reads each value of A and B once into shared memory and uses it BLOCK_N or BLOCK_M times;
-//   latency          two stages: the next slice is fetched to registers while this one is multiplied, one barrier a slice;
-//   shared memory    a warp works on a compact WARP_M x WARP_N tile, so a step costs it few distinct 128-bit reads, which
-//                    broadcast or fall on different banks; a thread multiplies THREAD_M x THREAD_N products from registers.
+// - global memory: a block reads each value of A and B once into shared memory and uses it BLOCK_N or BLOCK_M times;
+// - latency: there are two stages, so that the next slice is fetched to registers while this one is multiplied, with
+//   one barrier a slice;
+// - shared memory: a warp works on a compact WARP_M x WARP_N tile, so that a step costs it few distinct 128-bit reads,
+//   which broadcast or fall on different banks, and a thread multiplies THREAD_M x THREAD_N products from registers.
 // What is left is the multiply-adds themselves, and a few integer instructions that count them (counting.cuh).
 #pragma once
 
@@ -40,21 +42,24 @@ class ThreadPosition {
     first_column_ = warp % Tile::WARPS_N * Tile::WARP_N + lane % Tile::LANES_N * VECTOR;
   }
 
-  // The block's row of the thread's row i, and likewise for columns.
-  __device__ int row(int i) const { return first_row_ + i / VECTOR * (Tile::LANES_M * VECTOR) + i % VECTOR; }
-  __device__ int column(int j) const { return first_column_ + j / VECTOR * (Tile::LANES_N * VECTOR) + j % VECTOR; }
+  __device__ int first_row() const { return first_row_; }
+  __device__ int first_column() const { return first_column_; }
 
-  // How many of the thread's rows, or columns, come before these.
-  __device__ int count_rows_below(int rows) const {
+  // How far the thread's row i is from its first row, and likewise for columns.
+  __device__ static constexpr int row_offset(int i) { return i / VECTOR * (Tile::LANES_M * VECTOR) + i % VECTOR; }
+  __device__ static constexpr int column_offset(int j) { return j / VECTOR * (Tile::LANES_N * VECTOR) + j % VECTOR; }
+
+  // How many of the thread's rows are among the first so many rows of the block, and likewise for columns.
+  __device__ int count_rows(int rows) const {
     int count = 0;
 #pragma unroll
-    for (int i = 0; i < Tile::THREAD_M; i += VECTOR) count += max(0, min(rows - row(i), VECTOR));
+    for (int i = 0; i < Tile::THREAD_M; ++i) count += row_offset(i) < rows - first_row_;
     return count;
   }
-  __device__ int count_columns_below(int columns) const {
+  __device__ int count_columns(int columns) const {
     int count = 0;
 #pragma unroll
-    for (int j = 0; j < Tile::THREAD_N; j += VECTOR) count += max(0, min(columns - column(j), VECTOR));
+    for (int j = 0; j < Tile::THREAD_N; ++j) count += column_offset(j) < columns - first_column_;
     return count;
   }
 
@@ -79,11 +84,13 @@ struct ThreadTile {
       float b[Tile::THREAD_N];
 #pragma unroll
       for (int i = 0; i < Tile::THREAD_M; i += VECTOR) {
-        store_fragment(a + i, load_vector(&shared.a[stage].values[step][position.row(i)]));
+        store_fragment(a + i,
+                       load_vector(&shared.a[stage].values[step][position.first_row() + position.row_offset(i)]));
       }
 #pragma unroll
       for (int j = 0; j < Tile::THREAD_N; j += VECTOR) {
-        store_fragment(b + j, load_vector(&shared.b[stage].values[step][position.column(j)]));
+        store_fragment(b + j,
+                       load_vector(&shared.b[stage].values[step][position.first_column() + position.column_offset(j)]));
       }
 #pragma unroll
       for (int i = 0; i < Tile::THREAD_M; ++i) {
@@ -105,9 +112,9 @@ struct ThreadTile {
   }
 };
 
-// Multiplies all slices of the reduction. A loader moves one slice of its operand: fetch(first, stage) reads it from global
-// memory to registers, with zeros beyond the problem; commit(stage) writes it to shared memory. The slice after the last is
-// fetched as well: it lies beyond the problem, reads nothing, and spares the loop a branch.
+// Multiplies all slices of the reduction. A loader moves one slice of its operand: fetch(first, stage) reads it from
+// global memory to registers, with zeros beyond the problem; commit(stage) writes it to shared memory. The slice after
+// the last is fetched as well: it lies beyond the problem, reads nothing, and spares the loop a branch.
 template <class Tile, class LoaderA, class LoaderB, class Tally>
 __device__ inline void multiply_slices(int reduction, LoaderA& loader_a, LoaderB& loader_b,
                                        const GemmShared<Tile>& shared, const ThreadPosition<Tile>& position,
@@ -137,32 +144,37 @@ __device__ inline void multiply_slices(int reduction, LoaderA& loader_a, LoaderB
   }
 }
 
-// Writes the thread's outputs. column_pointer(column) is where row 0 of a column of the block tile goes; four columns are
-// written at once where the problem has all four, side by side and at a multiple of 16 bytes.
+// Writes the thread's outputs. rows, columns: how many of the problem's come from the block's first on.
+// column_pointer(column): where the block's row 0 of a column goes. Four columns are written at once where the problem
+// has all four, side by side and at a multiple of 16 bytes.
 template <class Tile, class ColumnPointer>
 __device__ inline void store_outputs(const ThreadTile<Tile>& tile, const ThreadPosition<Tile>& position, int rows,
                                      int columns, int64_t row_stride, bool vectors_are_aligned,
                                      const ColumnPointer& column_pointer) {
+  const int rows_left = rows - position.first_row();
+  const int columns_left = columns - position.first_column();
+  const auto first_output = [&](int j) {
+    return column_pointer(position.first_column() + position.column_offset(j)) + position.first_row() * row_stride;
+  };
 #pragma unroll
   for (int j = 0; j < Tile::THREAD_N; j += VECTOR) {
-    const int column = position.column(j);
-    if (vectors_are_aligned && column + VECTOR <= columns) {
-      float* const first = column_pointer(column);
+    if (vectors_are_aligned && position.column_offset(j) + VECTOR <= columns_left) {
+      float* const column = first_output(j);
 #pragma unroll
       for (int i = 0; i < Tile::THREAD_M; ++i) {
-        if (position.row(i) >= rows) continue;
-        const float(&outputs)[Tile::THREAD_N] = tile.accumulators[i];
-        *reinterpret_cast<float4*>(first + position.row(i) * row_stride) =
+        if (position.row_offset(i) >= rows_left) continue;
+        const float (&outputs)[Tile::THREAD_N] = tile.accumulators[i];
+        *reinterpret_cast<float4*>(column + position.row_offset(i) * row_stride) =
             make_float4(outputs[j], outputs[j + 1], outputs[j + 2], outputs[j + 3]);
       }
     } else {
 #pragma unroll
-      for (int v = 0; v < VECTOR; ++v) {
-        if (column + v >= columns) continue;
-        float* const first = column_pointer(column + v);
+      for (int v = j; v < j + VECTOR; ++v) {
+        if (position.column_offset(v) >= columns_left) continue;
+        float* const column = first_output(v);
 #pragma unroll
         for (int i = 0; i < Tile::THREAD_M; ++i) {
-          if (position.row(i) < rows) first[position.row(i) * row_stride] = tile.accumulators[i][j + v];
+          if (position.row_offset(i) < rows_left) column[position.row_offset(i) * row_stride] = tile.accumulators[i][v];
         }
       }
     }

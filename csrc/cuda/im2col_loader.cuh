@@ -1,9 +1,9 @@
 // Loads slices of the im2col matrix of a convolution without storing that matrix: implicit GEMM.
 //
-// Bottlenecks it removes: the memory that an explicit im2col writes and reads back, kernel_height * kernel_width times the
-// input; and integer work. A thread keeps one column, an output pixel, so that its lanes read neighbouring inputs. Which
-// channel and tap a step stands for is decoded once per block, by eight threads, one slice ahead, into a table in shared
-// memory; a load then costs one 128-bit table read, two bounds checks and an address.
+// Bottlenecks it removes: the memory that an explicit im2col writes and reads back, kernel_height * kernel_width times
+// the input; and integer work. A thread keeps one column, an output pixel, so that its lanes read neighbouring inputs.
+// Which channel and tap a step stands for is decoded once per block, by eight threads, one slice ahead, into a table in
+// shared memory; a load then costs one 128-bit table read, two bounds checks and an address.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,8 @@ struct Im2colShared {
   Tap taps[2][Tile::BLOCK_K];
   // Each thread's window. Here, because the main loop, which has all registers busy, needs it once a slice.
   InputWindow windows[Tile::THREADS];
-  // Bit k of a column's bytes: the tap of step k lies in the padding. Each thread that loads for a column writes a byte with
-  // its own steps; bytes of four neighbouring columns stand together, for one read of the thread that counts them.
+  // Bit k of a column's bytes: the tap of step k lies in the padding. Each thread that loads for a column writes a byte
+  // with its own steps; bytes of four neighbouring columns stand together, for one read of the thread that counts them.
   alignas(16) uint8_t padding[2][Tile::BLOCK_N / VECTOR][THREADS_PER_COLUMN][VECTOR];
 };
 
@@ -54,9 +54,7 @@ class Im2colLoader {
   // Ends with a barrier: fetch() reads what other threads decoded.
   __device__ Im2colLoader(const Conv2dParams& params, int group, Pixel first_pixel, int columns, Slice (&slices)[2],
                           Im2colShared<Tile>& shared)
-      : params_(params),
-        slices_(slices),
-        shared_(shared) {
+      : params_(params), slices_(slices), shared_(shared) {
     shared.windows[threadIdx.x] =
         block_column() < columns
             ? InputWindow::of(params, group, first_pixel.advance(block_column(), params.output_plane))
@@ -95,8 +93,8 @@ class Im2colLoader {
       uint32_t four_columns = 0;
 #pragma unroll
       for (int thread = 0; thread < THREADS_PER_COLUMN; ++thread) {
-        four_columns |=
-            *reinterpret_cast<const uint32_t*>(shared_.padding[stage][position.column(j) / VECTOR][thread]);
+        four_columns |= *reinterpret_cast<const uint32_t*>(
+            shared_.padding[stage][(position.first_column() + position.column_offset(j)) / VECTOR][thread]);
       }
       count += __popc(four_columns & in_every_byte(steps));
     }
@@ -123,8 +121,7 @@ class Im2colLoader {
     const int kernel_column = k - kernel_rows * params_.kernel_width.divisor;
     const int row = kernel_row * params_.dilation_height;
     const int column = kernel_column * params_.dilation_width;
-    const int64_t offset =
-        channel * params_.input_plane + static_cast<int64_t>(row) * params_.in_width + column;
+    const int64_t offset = channel * params_.input_plane + static_cast<int64_t>(row) * params_.in_width + column;
     return {offset, row, column};
   }
 

@@ -1,6 +1,4 @@
-// See launch.h.
-#include "cuda/launch.h"
-
+// See launch.h and kernels.h. The only host code here that includes CUDA.
 #include <cuda_runtime_api.h>
 
 #include <stdexcept>
@@ -8,12 +6,13 @@
 #include <string_view>
 
 #include "cuda/kernels.h"
+#include "cuda/launch.h"
 #include "cuda/params.h"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
 
-#define FLOPCUDA_DECLARE_TILE(tile, ...)                                                              \
+#define FLOPCUDA_DECLARE_TILE(tile, ...)                                                             \
   extern "C" __global__ void FLOPCUDA_CONV2D(tile)(const __grid_constant__ Conv2dParams);            \
   extern "C" __global__ void FLOPCUDA_CONV2D_COUNT_ZERO(tile)(const __grid_constant__ Conv2dParams); \
   extern "C" __global__ void FLOPCUDA_LINEAR(tile)(const __grid_constant__ LinearParams);            \
@@ -29,8 +28,6 @@ struct KernelFunction {
   const void* function;
 };
 
-#define FLOPCUDA_STRINGIFY(text) #text
-#define FLOPCUDA_NAME(entry) FLOPCUDA_STRINGIFY(entry)
 #define FLOPCUDA_FUNCTION(entry) {FLOPCUDA_NAME(entry), reinterpret_cast<const void*>(entry)},
 #define FLOPCUDA_TILE_FUNCTIONS(tile, ...)            \
   FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D(tile))            \
@@ -40,8 +37,8 @@ struct KernelFunction {
 
 const void* find_function(std::string_view name) {
   static const KernelFunction functions[] = {
-      FLOPCUDA_GEMM_TILES(FLOPCUDA_TILE_FUNCTIONS)            //
-      FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D(direct))              //
+      FLOPCUDA_GEMM_TILES(FLOPCUDA_TILE_FUNCTIONS)           //
+      FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D(direct))             //
       FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D_COUNT_ZERO(direct))  //
   };
   for (const KernelFunction& candidate : functions) {
@@ -50,9 +47,10 @@ const void* find_function(std::string_view name) {
   throw std::runtime_error("flopcuda has no CUDA kernel named " + std::string(name));
 }
 
-void check(cudaError_t status, const char* kernel, const char* action) {
+void check_launch(cudaError_t status, const char* kernel) {
   if (status == cudaSuccess) return;
-  throw std::runtime_error(std::string(kernel) + ": " + action + " failed: " + cudaGetErrorString(status) + " (" +
+  cudaGetLastError();  // Reported here; the next CUDA call of somebody else must not find it.
+  throw std::runtime_error(std::string(kernel) + ": the launch failed: " + cudaGetErrorString(status) + " (" +
                            cudaGetErrorName(status) + ")");
 }
 
@@ -62,18 +60,12 @@ dim3 to_cuda(const Dim3& extent) { return dim3(extent.x, extent.y, extent.z); }
 
 void launch(const LaunchPlan& plan, void* stream) {
   if (plan.grid.x == 0) return;
-  constexpr uint32_t SHARED_BYTES_WITHOUT_ASKING = 48 * 1024;
   const void* const function = find_function(plan.kernel);
-  if (plan.shared_bytes > SHARED_BYTES_WITHOUT_ASKING) {
-    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(plan.shared_bytes)),
-          plan.kernel, "asking for shared memory");
-  }
   // A parameter is passed by address and copied during the call; cudaLaunchKernel only lacks the const.
   void* arguments[] = {const_cast<std::byte*>(plan.parameters.data())};
-  check(cudaLaunchKernel(function, to_cuda(plan.grid), to_cuda(plan.block), arguments, plan.shared_bytes,
-                         static_cast<cudaStream_t>(stream)),
-        plan.kernel, "the launch");
+  const cudaError_t status = cudaLaunchKernel(function, to_cuda(plan.grid), to_cuda(plan.block), arguments,
+                                              plan.shared_bytes, static_cast<cudaStream_t>(stream));
+  check_launch(status, plan.kernel);
 }
 
 void conv2d(const Conv2dProblem& problem, const float* input, const float* weight, const float* bias, float* output,

@@ -21,14 +21,14 @@ template <class Tile>
 __device__ BlockOutputs locate_block(const LinearParams& params) {
   const int64_t first_row = static_cast<int64_t>(blockIdx.x / params.column_tiles) * Tile::BLOCK_M;
   const int64_t first_column = static_cast<int64_t>(blockIdx.x % params.column_tiles) * Tile::BLOCK_N;
-  return {first_row, first_column,
-          static_cast<int>(min(params.rows - first_row, static_cast<int64_t>(Tile::BLOCK_M))),
+  return {first_row, first_column, static_cast<int>(min(params.rows - first_row, static_cast<int64_t>(Tile::BLOCK_M))),
           static_cast<int>(min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N)))};
 }
 
 template <class Tile, bool COUNT_ZERO>
 __device__ void linear_tile(const LinearParams& params) {
   __shared__ GemmShared<Tile> shared;
+  __shared__ GemmTallyShared<Tile> tally_shared;
   __shared__ RowMajorShared<Tile, Tile::BLOCK_M> input_shared;
   __shared__ RowMajorShared<Tile, Tile::BLOCK_N> weight_shared;
   __shared__ BlockOutputs block;
@@ -40,13 +40,14 @@ __device__ void linear_tile(const LinearParams& params) {
   RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_column, block.columns, params.in_features,
                                              params.weight_is_aligned, shared.b, weight_shared);
   const ThreadPosition<Tile> position;
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows_below(block.rows), position.count_columns_below(block.columns),
-                                    params.bias != nullptr);
+  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
+                                    params.bias != nullptr, tally_shared);
+  const float* const bias = params.bias ? params.bias + block.first_column + position.first_column() : nullptr;
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int j = 0; j < Tile::THREAD_N; ++j) {
-    const int column = position.column(j);
-    const float initial = params.bias && column < block.columns ? params.bias[block.first_column + column] : 0.0f;
+    const bool is_needed = bias && position.column_offset(j) < block.columns - position.first_column();
+    const float initial = is_needed ? bias[position.column_offset(j)] : 0.0f;
 #pragma unroll
     for (int i = 0; i < Tile::THREAD_M; ++i) tile.accumulators[i][j] = initial;
   }
@@ -61,16 +62,15 @@ __device__ void linear_tile(const LinearParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_LINEAR(name, conv2d_share, linear_share, ...)                                             \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
-                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS)                            \
-      FLOPCUDA_LINEAR(name)(const __grid_constant__ LinearParams params) {                                     \
-    linear_tile<TileConfig<__VA_ARGS__>, false>(params);                                                       \
-  }                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                               \
-                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                 \
-      FLOPCUDA_LINEAR_COUNT_ZERO(name)(const __grid_constant__ LinearParams params) {                          \
-    linear_tile<TileConfig<__VA_ARGS__>, true>(params);                                                        \
+#define FLOPCUDA_DEFINE_LINEAR(name, conv2d_share, linear_share, ...)                                                 \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
+      FLOPCUDA_LINEAR(name)(const __grid_constant__ LinearParams params) {                                            \
+    linear_tile<TileConfig<__VA_ARGS__>, false>(params);                                                              \
+  }                                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                                      \
+                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                        \
+      FLOPCUDA_LINEAR_COUNT_ZERO(name)(const __grid_constant__ LinearParams params) {                                 \
+    linear_tile<TileConfig<__VA_ARGS__>, true>(params);                                                               \
   }
 
 FLOPCUDA_GEMM_TILES(FLOPCUDA_DEFINE_LINEAR)

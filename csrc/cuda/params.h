@@ -1,4 +1,5 @@
-// What a launch passes to its kernel: one struct by value, the same bytes on the host, on the device and in a launch plan.
+// What a launch passes to its kernel: one struct by value, the same bytes on the host, on the device and in a launch
+// plan.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +29,9 @@ struct FastDivisor {
   }
 };
 
-// A convolution as the product C[rows x columns] = W[rows x reduction] * im2col[reduction x columns] of each group: rows
-// are the group's output channels, columns are output pixels of all images, and neighbouring columns neighbour in memory.
+// A convolution as the product C[rows x columns] = W[rows x reduction] * im2col[reduction x columns] of each group:
+// rows are the group's output channels, columns are output pixels of all images, and neighbouring columns neighbour in
+// memory.
 struct Conv2dParams {
   const float* input;
   const float* weight;
@@ -37,9 +39,9 @@ struct Conv2dParams {
   float* output;
   Counters* counters;
 
-  int64_t columns;              // batch * out_height * out_width
-  int64_t input_image_stride;   // elements, like all strides here
-  int64_t input_plane;          // in_height * in_width
+  int64_t columns;             // batch * out_height * out_width
+  int64_t input_image_stride;  // elements, like all strides here
+  int64_t input_plane;         // in_height * in_width
   int64_t output_image_stride;
 
   int32_t output_plane;  // out_height * out_width
@@ -82,17 +84,15 @@ struct LinearParams {
   int32_t out_features;
 
   // As above: tiles along the columns (output features) vary first, then tiles along the rows.
-  uint32_t row_tiles;
   uint32_t column_tiles;
 
   uint32_t input_is_aligned;
   uint32_t weight_is_aligned;
   uint32_t output_is_aligned;
-  uint32_t unused;
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(Conv2dParams) == 168 && sizeof(LinearParams) == 80,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(Conv2dParams) == 168 && sizeof(LinearParams) == 72,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<Conv2dParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

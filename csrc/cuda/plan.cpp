@@ -1,7 +1,6 @@
 // See plan.h. Limits are checked here, once: what the kernels assume about a problem, a plan has already ensured.
 #include "cuda/plan.h"
 
-#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
@@ -13,7 +12,7 @@
 namespace flopcuda::cuda {
 namespace {
 
-// Coordinates of a convolution, padding included, and the size of an output plane: the kernels add two of them in 32 bits.
+// Bounds a convolution's coordinates, padding included, and its output plane: kernels add two of them in 32 bits.
 constexpr int64_t COORDINATE_LIMIT = int64_t{1} << 30;
 constexpr int64_t MAX_GRID_X = (int64_t{1} << 31) - 1;
 
@@ -68,9 +67,9 @@ int64_t count_blocks(const KernelInfo& kernel, const GemmShape& shape) {
                                                   divide_up(shape.columns, kernel.block_n)});
 }
 
-// How long a kernel takes for one product of every output, in a unit of no meaning: whole waves of blocks, each as long as
-// its multiply-adds, lanes beyond the problem included, and the other instructions of its main loop. A model for choosing
-// between tiles, with the multiprocessors of an A100; it ignores memory.
+// How long a kernel takes for one product of every output, in a unit of no meaning: whole waves of blocks, each as long
+// as its multiply-adds, lanes beyond the problem included, and the other instructions of its main loop. A model for
+// choosing between tiles, with the multiprocessors of an A100; it ignores memory.
 double estimate_time(const KernelInfo& kernel, const GemmShape& shape) {
   constexpr int64_t MULTIPROCESSORS = 108;
   const int64_t blocks_per_multiprocessor = 512 / kernel.threads;
@@ -104,8 +103,8 @@ void check_axis(const std::string& axis, int64_t in, int64_t out, int64_t kernel
 GemmShape check_conv2d(const Conv2dProblem& problem) {
   check_axis("height", problem.in_height, problem.out_height, problem.kernel_height, problem.stride_height,
              problem.pad_top, problem.dilation_height);
-  check_axis("width", problem.in_width, problem.out_width, problem.kernel_width, problem.stride_width,
-             problem.pad_left, problem.dilation_width);
+  check_axis("width", problem.in_width, problem.out_width, problem.kernel_width, problem.stride_width, problem.pad_left,
+             problem.dilation_width);
   check_range("conv2d: batch", problem.batch, 0, INT64_MAX);
   check_range("conv2d: input channels", problem.in_channels, 1, COORDINATE_LIMIT);
   check_range("conv2d: output channels", problem.out_channels, 1, COORDINATE_LIMIT);
@@ -119,9 +118,9 @@ GemmShape check_conv2d(const Conv2dProblem& problem) {
   checked_product("conv2d: the number of input elements",
                   {problem.batch, problem.in_channels, problem.in_height, problem.in_width});
   checked_product("conv2d: the number of output elements", {problem.batch, problem.out_channels, plane});
-  check_reduction("conv2d", checked_product("conv2d: the number of products of an output",
-                                            {problem.in_channels / problem.groups, problem.kernel_height,
-                                             problem.kernel_width}));
+  check_reduction("conv2d",
+                  checked_product("conv2d: the number of products of an output",
+                                  {problem.in_channels / problem.groups, problem.kernel_height, problem.kernel_width}));
   return {problem.groups, problem.out_channels / problem.groups, problem.batch * plane};
 }
 
@@ -142,20 +141,17 @@ void append_pair(std::vector<KernelInfo>& list, const char* name, const char* co
   list.push_back(kernel);
 }
 
-#define FLOPCUDA_STRINGIFY(text) #text
-#define FLOPCUDA_NAME(entry) FLOPCUDA_STRINGIFY(entry)
-
 std::vector<KernelInfo> list_kernels() {
   std::vector<KernelInfo> list;
-#define FLOPCUDA_LIST_TILE(tile, conv2d_share, linear_share, ...)                                                    \
-  {                                                                                                                  \
-    using Tile = TileConfig<__VA_ARGS__>;                                                                            \
-    append_pair(list, FLOPCUDA_NAME(FLOPCUDA_CONV2D(tile)), FLOPCUDA_NAME(FLOPCUDA_CONV2D_COUNT_ZERO(tile)),         \
-                {nullptr, Operation::conv2d, false, Tile::BLOCK_M, Tile::BLOCK_N, Tile::BLOCK_K, Tile::THREADS,      \
-                 conv2d_share});                                                                                     \
-    append_pair(list, FLOPCUDA_NAME(FLOPCUDA_LINEAR(tile)), FLOPCUDA_NAME(FLOPCUDA_LINEAR_COUNT_ZERO(tile)),         \
-                {nullptr, Operation::linear, false, Tile::BLOCK_M, Tile::BLOCK_N, Tile::BLOCK_K, Tile::THREADS,      \
-                 linear_share});                                                                                     \
+#define FLOPCUDA_LIST_TILE(tile, conv2d_share, linear_share, ...)                                               \
+  {                                                                                                             \
+    using Tile = TileConfig<__VA_ARGS__>;                                                                       \
+    append_pair(list, FLOPCUDA_NAME(FLOPCUDA_CONV2D(tile)), FLOPCUDA_NAME(FLOPCUDA_CONV2D_COUNT_ZERO(tile)),    \
+                {nullptr, Operation::conv2d, false, Tile::BLOCK_M, Tile::BLOCK_N, Tile::BLOCK_K, Tile::THREADS, \
+                 conv2d_share});                                                                                \
+    append_pair(list, FLOPCUDA_NAME(FLOPCUDA_LINEAR(tile)), FLOPCUDA_NAME(FLOPCUDA_LINEAR_COUNT_ZERO(tile)),    \
+                {nullptr, Operation::linear, false, Tile::BLOCK_M, Tile::BLOCK_N, Tile::BLOCK_K, Tile::THREADS, \
+                 linear_share});                                                                                \
   }
   FLOPCUDA_GEMM_TILES(FLOPCUDA_LIST_TILE)
 #undef FLOPCUDA_LIST_TILE
@@ -184,8 +180,7 @@ Conv2dParams make_params(const Conv2dProblem& problem, const Tensors& tensors, c
   params.in_width = static_cast<int32_t>(problem.in_width);
   params.group_in_channels = static_cast<int32_t>(problem.in_channels / problem.groups);
   params.group_out_channels = static_cast<int32_t>(shape.rows);
-  params.reduction =
-      static_cast<int32_t>(params.group_in_channels * problem.kernel_height * problem.kernel_width);
+  params.reduction = static_cast<int32_t>(params.group_in_channels * problem.kernel_height * problem.kernel_width);
   params.stride_height = static_cast<int32_t>(problem.stride_height);
   params.stride_width = static_cast<int32_t>(problem.stride_width);
   params.pad_top = static_cast<int32_t>(problem.pad_top);
@@ -212,7 +207,6 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
   params.rows = problem.rows;
   params.in_features = static_cast<int32_t>(problem.in_features);
   params.out_features = static_cast<int32_t>(problem.out_features);
-  params.row_tiles = static_cast<uint32_t>(divide_up(shape.rows, kernel.block_m));
   params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
   params.input_is_aligned = vectors_are_aligned(tensors.input, problem.in_features);
   params.weight_is_aligned = vectors_are_aligned(tensors.weight, problem.in_features);
@@ -224,8 +218,8 @@ template <class Problem>
 LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmShape& shape, const KernelInfo& kernel,
                      Operation operation) {
   if (kernel.operation != operation) reject(std::string(kernel.name) + " is a kernel of another operation");
-  check_tensors(kernel.name, tensors);
   const int64_t blocks = count_blocks(kernel, shape);
+  if (blocks > 0) check_tensors(kernel.name, tensors);  // an empty tensor's pointer may be null
   if (blocks > MAX_GRID_X) {
     reject(std::string(kernel.name) + " would need " + std::to_string(blocks) + " blocks, but a grid has at most " +
            std::to_string(MAX_GRID_X));

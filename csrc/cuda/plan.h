@@ -1,5 +1,5 @@
-// Turns a problem into a launch: which kernel, on which grid, with which parameter bytes. Host code without CUDA: the same
-// plan is launched on a device (launch.h) or executed by the PTX virtual machine.
+// Turns a problem into a launch: which kernel, on which grid, with which parameter bytes. Host code without CUDA: the
+// same plan is launched on a device (launch.h) or executed by the PTX virtual machine.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +24,8 @@ struct KernelInfo {
   const char* name;  // the PTX .entry
   Operation operation;
   bool counts_zero;  // fills Counters::zero too
-  // Outputs of a block, rows by columns, and products between two barriers. Rows are output channels of a group (conv2d)
-  // or samples (linear); columns are pixels of all images, or output features.
+  // Outputs of a block, rows by columns, and products between two barriers. Rows are output channels of a group
+  // (conv2d) or samples (linear); columns are pixels of all images, or output features.
   int32_t block_m;
   int32_t block_n;
   int32_t block_k;

@@ -1,9 +1,10 @@
-// Loads slices of a row-major operand whose rows run along the reduction: a convolution's weight, and both operands of a
-// linear layer.
+// Loads slices of a row-major operand whose rows run along the reduction: a convolution's weight, and both operands of
+// a linear layer.
 //
-// Bottleneck it removes: transactions. Where rows start at multiples of 16 bytes, two lanes read the eight products of a
-// row's slice as two 128-bit vectors, so that every 32-byte sector fetched is used whole. The slice is transposed on its way
-// to shared memory, where the main loop reads along the rows; 16 rows x 2 chunks of a warp fall on 32 different banks.
+// Bottleneck it removes: transactions. Where rows start at multiples of 16 bytes, two lanes read the eight products of
+// a row's slice as two 128-bit vectors, so that every 32-byte sector fetched is used whole. The slice is transposed on
+// its way to shared memory, where the main loop reads along the rows; 16 rows x 2 chunks of a warp fall on 32 different
+// banks.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +40,7 @@ class RowMajorLoader {
 #pragma unroll
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
       const int row = block_row(chunk);
-      shared.sources[chunk][threadIdx.x] =
-          row < rows ? matrix + (first_row + row) * reduction + first_step() : nullptr;
+      shared.sources[chunk][threadIdx.x] = row < rows ? matrix + (first_row + row) * reduction + first_step() : nullptr;
     }
   }
 
@@ -83,9 +83,7 @@ class RowMajorLoader {
   static constexpr int CHUNKS = Shared::CHUNKS;
   static constexpr int ROWS_PER_PASS = Shared::ROWS_PER_PASS;
 
-  __device__ static int block_row(int chunk) {
-    return threadIdx.x / Shared::CHUNKS_PER_ROW + chunk * ROWS_PER_PASS;
-  }
+  __device__ static int block_row(int chunk) { return threadIdx.x / Shared::CHUNKS_PER_ROW + chunk * ROWS_PER_PASS; }
   // The first of the thread's four steps in every slice.
   __device__ static int first_step() { return threadIdx.x % Shared::CHUNKS_PER_ROW * VECTOR; }
 

@@ -1,5 +1,5 @@
-// The tile shapes of the counted CUDA kernels and the names made of them: plain constants that kernels, planner and launcher
-// share.
+// The tile shapes of the counted CUDA kernels and the names made of them: plain constants that kernels, planner and
+// launcher share.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@ constexpr int WARP_SIZE = 32;
 // Floats in a 128-bit vector, the unit in which shared memory is read and, where alignment allows, global memory too.
 constexpr int VECTOR = 4;
 
-// A launch has at most this many products an output, so that a thread can count its lanes in 32 bits (TileConfig asserts it).
+// A launch has at most this many products an output, so that a thread can count its lanes in 32 bits (TileConfig
+// asserts it).
 constexpr int MAX_REDUCTION = (1 << 26) - 8;
 
 // A block computes BLOCK_M x BLOCK_N outputs in slices of BLOCK_K products; a warp WARP_M x WARP_N of them; a thread
@@ -33,13 +34,15 @@ struct TileConfig {
   static_assert(LANES_M * LANES_N == WARP_SIZE, "each lane of a warp owns one thread tile");
   static_assert(THREAD_M % VECTOR == 0 && THREAD_N % VECTOR == 0, "fragments are read as 128-bit vectors");
   static_assert(BLOCK_K == 8, "the steps of a slice are the bits of a byte");
-  static_assert(THREADS % BLOCK_N == 0 && BLOCK_K * BLOCK_N % THREADS == 0, "an im2col thread loads taps of one column");
-  static_assert((int64_t{MAX_REDUCTION} + BLOCK_K - 1) * THREAD_M * THREAD_N < (int64_t{1} << 32), "32-bit thread counts");
+  static_assert(THREADS % BLOCK_N == 0 && BLOCK_K * BLOCK_N % THREADS == 0,
+                "an im2col thread loads taps of one column");
+  static_assert((int64_t{MAX_REDUCTION} + BLOCK_K - 1) * THREAD_M * THREAD_N < (int64_t{1} << 32),
+                "32-bit thread counts");
   static_assert(THREADS >= 128 && 512 % THREADS == 0, "MIN_BLOCKS is a whole number");
 };
 
-// Each row: the tile's name; the share of multiply-adds in the instructions of its main loop, in conv2d and in linear, read
-// from sm_80 SASS (the planner compares tiles by it); the arguments of its TileConfig.
+// Each row: the tile's name; the share of multiply-adds in the instructions of its main loop, in conv2d and in linear,
+// read from sm_80 SASS (the planner compares tiles by it); the arguments of its TileConfig.
 //   128x128x8  thread tiles of 8 x 8: the fewest shared-memory reads per multiply-add
 //   64x64x8    four times as many blocks: fills a device when there are few outputs
 //   32x128x8   few rows: output channels of a convolution, samples of a linear layer
@@ -61,5 +64,9 @@ struct DirectConfig {
 #define FLOPCUDA_CONV2D_COUNT_ZERO(tile) flopcuda_conv2d_f32_##tile##_count_zero
 #define FLOPCUDA_LINEAR(tile) flopcuda_linear_f32_##tile
 #define FLOPCUDA_LINEAR_COUNT_ZERO(tile) flopcuda_linear_f32_##tile##_count_zero
+
+// A kernel's name as a string: FLOPCUDA_NAME(FLOPCUDA_LINEAR(64x64x8)).
+#define FLOPCUDA_NAME(kernel) FLOPCUDA_STRINGIFY(kernel)
+#define FLOPCUDA_STRINGIFY(text) #text
 
 }  // namespace flopcuda::cuda

@@ -8,7 +8,6 @@ namespace flopcuda::ptxvm {
 enum AddressFlags : uint8_t {
   kWideAddress = 1,    // the address register has 64 bits
   kFrameRelative = 2,  // the offset counts from the thread's frame of local memory
-  kSignExtend = 4,     // of a load into a wider register
 };
 
 enum class AtomicOp : uint8_t { kExchange, kCompareSwap, kAnd, kOr, kXor, kAdd, kInc, kDec, kMin, kMax };

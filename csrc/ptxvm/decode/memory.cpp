@@ -32,6 +32,16 @@ Space access_space(const FunctionDecoder& decoder, const Modifiers& modifiers, c
   return space;
 }
 
+// The integer type of an element in memory or of a register, which selects the handler.
+Type integer_of(int size, bool with_sign) {
+  switch (size) {
+    case 1: return with_sign ? Type::kS8 : Type::kU8;
+    case 2: return with_sign ? Type::kS16 : Type::kU16;
+    case 4: return with_sign ? Type::kS32 : Type::kU32;
+    default: return with_sign ? Type::kS64 : Type::kU64;
+  }
+}
+
 void set_address(Instruction& instruction, const FunctionDecoder::Address& address) {
   instruction.a = address.base;
   instruction.offset = address.offset;
@@ -79,9 +89,10 @@ void ld_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(count);
   instruction.u[2] = static_cast<uint8_t>(size);
-  if (is_signed(type)) instruction.u[3] |= kSignExtend;
-  const Op op = address.entry_parameter ? Op::kLoadParam : Op::kLoad;
-  decoder.emit(instruction, {op, Type::kNone, Type::kNone, static_cast<uint8_t>(space)}, space);
+  const Type memory = integer_of(size_of(type), is_signed(type));
+  const Type reg = integer_of(size, false);
+  if (address.entry_parameter) return decoder.emit(instruction, {Op::kLoadParam, memory, reg}, space);
+  decoder.emit(instruction, {Op::kLoad, memory, reg, static_cast<uint8_t>(space)}, space);
 }
 
 void st_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
@@ -121,7 +132,8 @@ void st_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(count);
   instruction.u[2] = static_cast<uint8_t>(size);
-  decoder.emit(instruction, {Op::kStore, Type::kNone, Type::kNone, static_cast<uint8_t>(space)}, space);
+  const Type memory = integer_of(size_of(type), false);
+  decoder.emit(instruction, {Op::kStore, memory, Type::kNone, static_cast<uint8_t>(space)}, space);
 }
 
 // ---- atom, red: u[1] is the AtomicOp. ----

@@ -86,7 +86,6 @@ struct HandlerKey {
 // What an instruction is, for messages and reports.
 struct InstructionInfo {
   HandlerKey key;
-  Handler body = nullptr;  // of a guarded instruction
   int line = 0;            // in the PTX text
   int source_file = 0;     // from .loc; 0 without
   int source_line = 0;
@@ -148,6 +147,7 @@ struct Program {
   std::string name;
   std::vector<Function> functions;  // the entry first
   std::vector<InstructionInfo> info;
+  std::vector<Handler> bodies;      // by index: the masked handler, which a guarded instruction runs under its guard
   std::vector<uint8_t> constants;   // rows of kLanes equal values
   int64_t static_shared_bytes = 0;
   int64_t dynamic_shared_offset = 0;
