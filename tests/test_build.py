@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,3 +81,12 @@ def test_the_package_holds_the_kernels_ptx() -> None:
     entries = "".join(file.read_text() for file in folder.iterdir())
     for kernel in ("flopcuda_conv2d_f32_128x128x8", "flopcuda_linear_f32_128x128x8"):
         assert f".entry {kernel}(" in entries
+
+
+def test_no_kernel_spills_in_the_build_that_runs_here() -> None:
+    log = ROOT / "build" / "kernels" / "ptxas.log"
+    if not _C.cuda_version or not log.exists():
+        pytest.skip("flopcuda was not built with CUDA in this tree")
+    spills = re.findall(r"Compiling entry function '(\w+)' for '(\w+)'(?s:.*?)(\d+) bytes spill stores", log.read_text())
+    assert {kernel for kernel, *_ in spills} >= {"flopcuda_conv2d_f32_128x128x8", "flopcuda_linear_f32_128x128x8"}
+    assert [(kernel, target, size) for kernel, target, size in spills if size != "0"] == []

@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 from . import Conv2dProblem, Counters, LinearProblem
 
 Counts = dict[str, int]
+Tensors = tuple[torch.Tensor, torch.Tensor, "torch.Tensor | None"]  # input, weight, bias
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Conv2dCase:
             self.groups,
         )
 
-    def tensors(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def tensors(self, seed: int = 0) -> Tensors:
         """Float32 input, weight and bias; about a fifth of the input and weight values are zeros of either sign."""
         generator = torch.Generator().manual_seed(seed)
 
@@ -109,16 +110,20 @@ class LinearCase:
     def problem(self) -> LinearProblem:
         return LinearProblem(self.rows, self.in_features, self.out_features)
 
-    def tensors(self, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def tensors(self, seed: int = 0) -> Tensors:
         """Float32 input, weight and bias with zeros among them: those of a 1 x 1 convolution."""
         pointwise = Conv2dCase(self.rows, self.in_features, (1, 1), self.out_features, (1, 1), bias=self.bias)
         input, weight, bias = pointwise.tensors(seed)
         return input.flatten(1), weight.flatten(1), bias
 
+    def multiply(self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """The result of torch in float64."""
+        return functional.linear(input.double(), weight.double(), None if bias is None else bias.double())
+
     def expected_counts(self, input: torch.Tensor, weight: torch.Tensor, count_zero: bool) -> Counts:
         """Every counter but ``lane``."""
         outputs = self.rows * self.out_features
-        nonzero = int(((input != 0).double() @ (weight != 0).double().T).sum())
+        nonzero = int(self.multiply(input != 0, weight != 0).sum())
         return {
             "mul": outputs * self.in_features,
             "add": outputs * (self.in_features if self.bias else self.in_features - 1),
@@ -137,3 +142,13 @@ def relative_error(output: torch.Tensor, reference: torch.Tensor) -> float:
     norm = float(reference.norm())
     difference = float((output.double() - reference).norm())
     return difference / norm if norm > 0 else difference
+
+
+def backward_error(output: torch.Tensor, reference: torch.Tensor, magnitude: torch.Tensor) -> float:
+    """The largest error of an element, relative to the sum of its products' magnitudes; NaN if one was not written.
+
+    Unlike the error relative to the result it does not grow without bound where the products happen to cancel, so it
+    can be asked of every element.
+    """
+    errors = (output.double() - reference).abs() / magnitude.clamp(min=torch.finfo(torch.float64).tiny)
+    return float(errors.max()) if errors.numel() else 0.0

@@ -196,7 +196,7 @@ void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(op);
   instruction.u[2] = static_cast<uint8_t>(type);
-  decoder.emit(instruction, {Op::kAtom, Type::kNone, Type::kNone, static_cast<uint8_t>(space)}, space);
+  decoder.emit(instruction, {Op::kAtom, integer_of(size_of(type), false), Type::kNone, static_cast<uint8_t>(space)}, space);
 }
 
 // ---- cp.async ----

@@ -65,10 +65,14 @@ class SharedShadow {
   void partial_barrier(const std::vector<uint32_t>& arrived, const std::vector<uint32_t>& released);
   void warp_barrier(int warp, uint32_t mask);
 
-  // Patterns are about to be forgotten.
-  void enter_log();
+  // Pointers to patterns are about to become invalid.
+  void forget_patterns() {
+    enter_log();
+    memo_.fill(Memo{});
+  }
 
  private:
+  void enter_log();
   static constexpr size_t kLogCapacity = 1 << 16;
   static constexpr uint16_t kNobody = 0xffff;
   static constexpr uint16_t kSeveral = 0xfffe;

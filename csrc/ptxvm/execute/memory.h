@@ -1,0 +1,52 @@
+// Where a memory instruction goes: addresses, checks, counters. What moves the data comes after.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "execute/pattern.h"
+#include "execute/warp.h"
+
+namespace flopcuda::ptxvm {
+
+// kCheck: bounds and alignment only, as a source in global memory or a destination in shared memory (cp.async).
+enum class AccessKind : uint8_t { kRead, kWrite, kAtomic, kCheck };
+
+// A checked access: lane l is at host + relative[l].
+struct Access {
+  char* host = nullptr;
+  const int64_t* relative = nullptr;
+  uint32_t mask = 0;
+  int stride = 0;  // bytes from lane to lane when contiguous
+  Pattern::Shape shape = Pattern::Shape::kScattered;
+};
+
+// Finds, checks and counts. False when nothing is left to do: some lanes had no good address, or lie in different state
+// spaces, and `handler` has been run for the rest.
+bool begin_access(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, Access& access, Handler handler);
+
+// The same for addresses that are no register's: the caller gives one for every lane, `bytes` for each.
+bool begin_access_at(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, const int64_t* addresses,
+                     int bytes, Access& access, uint32_t* faulty);
+
+// Address register plus offset, for every lane.
+void register_addresses(Warp& warp, const Instruction& instruction, int64_t* out);
+
+void report_race(Warp& warp, const Instruction& instruction, const SharedShadow::Conflict& conflict, AccessKind kind);
+
+// Bytes of a kernel parameter; reports and gives false beyond the last.
+bool read_parameter(Warp& warp, const Instruction& instruction, int64_t offset, void* value, size_t bytes);
+
+// The block's shared memory on the host.
+const char* shared_begin(const Warp& warp);
+const char* shared_end(const Warp& warp);
+
+// Parts that are compiled for each instruction set.
+struct MemoryPrimitives {
+  void (*wide_addresses)(Warp&, const Instruction&, int64_t*) = nullptr;
+  void (*narrow_addresses)(Warp&, const Instruction&, int64_t*) = nullptr;
+  const Pattern* (*match)(const Pattern* known, const int64_t* addresses, uint32_t mask) = nullptr;
+};
+MemoryPrimitives& memory_primitives();
+
+}  // namespace flopcuda::ptxvm
