@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -138,7 +139,9 @@ def gencode_flags(architectures: str) -> list[str]:
 
 
 def cpu_sources() -> list[Path]:
-    return sorted((ROOT / CSRC / "cpu").glob("*.cpp"))
+    """All but the files whose instruction set this kind of machine lacks; dispatch.cpp does without them."""
+    on_x86 = platform.machine() in ("x86_64", "AMD64")
+    return [path for path in sorted((ROOT / CSRC / "cpu").glob("*.cpp")) if on_x86 or "avx" not in path.name]
 
 
 def cuda_host_sources() -> list[Path]:

@@ -87,6 +87,8 @@ def test_no_kernel_spills_in_the_build_that_runs_here() -> None:
     log = ROOT / "build" / "kernels" / "ptxas.log"
     if not _C.cuda_version or not log.exists():
         pytest.skip("flopcuda was not built with CUDA in this tree")
-    spills = re.findall(r"Compiling entry function '(\w+)' for '(\w+)'(?s:.*?)(\d+) bytes spill stores", log.read_text())
+    spills = re.findall(
+        r"Compiling entry function '(\w+)' for '(\w+)'(?s:.*?)(\d+) bytes spill stores", log.read_text()
+    )
     assert {kernel for kernel, *_ in spills} >= {"flopcuda_conv2d_f32_128x128x8", "flopcuda_linear_f32_128x128x8"}
     assert [(kernel, target, size) for kernel, target, size in spills if size != "0"] == []

@@ -1,4 +1,5 @@
-// The error that loading or launching a PTX module ends with: one sentence that names the kernel, the line and its text.
+// The error that loading or launching a PTX module ends with: one sentence that names the kernel, the line and its
+// text.
 #pragma once
 
 #include <stdexcept>
@@ -9,7 +10,9 @@ namespace flopcuda::ptxvm {
 class PtxError : public std::runtime_error {
  public:
   explicit PtxError(const std::string& message, std::string kernel = "", int line = 0, std::string text = "")
-      : std::runtime_error(sentence(message, kernel, line, text)), kernel_(std::move(kernel)), line_(line),
+      : std::runtime_error(sentence(message, kernel, line, text)),
+        kernel_(std::move(kernel)),
+        line_(line),
         text_(std::move(text)) {}
 
   const std::string& kernel() const { return kernel_; }

@@ -12,13 +12,34 @@ inline constexpr uint32_t kAllLanes = 0xffffffffu;
 enum class Type : uint8_t {
   kNone,
   kPred,
-  kB8, kB16, kB32, kB64, kB128,
-  kU8, kU16, kU32, kU64,
-  kS8, kS16, kS32, kS64,
-  kF16, kBF16, kTF32, kF32, kF64,
-  kF16x2, kBF16x2, kF32x2, kU16x2, kS16x2,
-  kE4M3x2, kE5M2x2,
-  kU4, kS4, kB1,
+  kB8,
+  kB16,
+  kB32,
+  kB64,
+  kB128,
+  kU8,
+  kU16,
+  kU32,
+  kU64,
+  kS8,
+  kS16,
+  kS32,
+  kS64,
+  kF16,
+  kBF16,
+  kTF32,
+  kF32,
+  kF64,
+  kF16x2,
+  kBF16x2,
+  kF32x2,
+  kU16x2,
+  kS16x2,
+  kE4M3x2,
+  kE5M2x2,
+  kU4,
+  kS4,
+  kB1,
 };
 
 enum class Space : uint8_t { kGeneric, kRegister, kGlobal, kShared, kLocal, kConst, kParam };
@@ -27,21 +48,53 @@ enum class Space : uint8_t { kGeneric, kRegister, kGlobal, kShared, kLocal, kCon
 enum class Rounding : uint8_t { kNearest, kZero, kDown, kUp, kAway };
 
 enum class Compare : uint8_t {
-  kEq, kNe, kLt, kLe, kGt, kGe,        // ordered
-  kEqu, kNeu, kLtu, kLeu, kGtu, kGeu,  // or unordered
-  kNum, kNan,
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,  // ordered
+  kEqu,
+  kNeu,
+  kLtu,
+  kLeu,
+  kGtu,
+  kGeu,  // or unordered
+  kNum,
+  kNan,
 };
 
 // Bytes of one register of this type. Predicates are one 32-lane mask and have no bytes of their own.
 constexpr int size_of(Type type) {
   switch (type) {
-    case Type::kNone: case Type::kPred: return 0;
-    case Type::kB8: case Type::kU8: case Type::kS8: case Type::kU4: case Type::kS4: case Type::kB1: return 1;
-    case Type::kB16: case Type::kU16: case Type::kS16: case Type::kF16: case Type::kBF16: case Type::kE4M3x2:
-    case Type::kE5M2x2: return 2;
-    case Type::kB64: case Type::kU64: case Type::kS64: case Type::kF64: case Type::kF32x2: return 8;
-    case Type::kB128: return 16;
-    default: return 4;
+    case Type::kNone:
+    case Type::kPred:
+      return 0;
+    case Type::kB8:
+    case Type::kU8:
+    case Type::kS8:
+    case Type::kU4:
+    case Type::kS4:
+    case Type::kB1:
+      return 1;
+    case Type::kB16:
+    case Type::kU16:
+    case Type::kS16:
+    case Type::kF16:
+    case Type::kBF16:
+    case Type::kE4M3x2:
+    case Type::kE5M2x2:
+      return 2;
+    case Type::kB64:
+    case Type::kU64:
+    case Type::kS64:
+    case Type::kF64:
+    case Type::kF32x2:
+      return 8;
+    case Type::kB128:
+      return 16;
+    default:
+      return 4;
   }
 }
 
