@@ -17,6 +17,7 @@ def validation_table(validation: Validation) -> RenderableType:
     return Group(
         _parameters(validation),
         _layers(validation),
+        _over_count(validation),
         *(_tool(report) for report in validation.tools),
         _verdict(validation),
     )
@@ -57,6 +58,14 @@ def _layers(validation: Validation) -> Table:
     sums = [f"{sum(layer.formulas.get(name, 0) for layer in validation.layers):,}" for name in names]
     table.add_row("total", "", f"{total.mul:,}", f"{total.add:,}", f"{total.pad:,}", *sums, _mark(validation.ok))
     return table
+
+
+def _over_count(validation: Validation) -> Text:
+    """By how much the published formula that is not exact misses what was executed."""
+    nvidia = sum(layer.formulas["nvidia"] for layer in validation.layers)
+    difference = nvidia - validation.counted.flops
+    share = difference / validation.counted.flops if validation.counted.flops else 0.0
+    return Text(f"The NVIDIA formula gives {difference:+,} FLOPs ({share:+.4%}) against what was executed.")
 
 
 def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[RenderableType]:
