@@ -42,4 +42,4 @@ $(VENV)/built: $(VENV)/torch $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf build flopcuda/*.so flopcuda/ptx $(VENV)/built
+	rm -rf build flopcuda/*.so flopcuda/kernel_ptx $(VENV)/built

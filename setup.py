@@ -274,7 +274,7 @@ def main() -> None:
             operators.extra_objects.append(str(toolkit.runtime))
 
         def install_ptx(self, root: Path) -> None:
-            folder = root / "flopcuda" / "ptx"
+            folder = root / "flopcuda" / "kernel_ptx"
             shutil.rmtree(folder, ignore_errors=True)
             for file in self.ptx:
                 if ".entry" not in file.read_text():  # host code only: the launcher

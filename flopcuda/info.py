@@ -28,7 +28,7 @@ def info() -> dict[str, str]:
 
 def ptx_files() -> list[str]:
     """Names of the kernels' PTX files that the build left in the package."""
-    folder = resources.files("flopcuda") / "ptx"
+    folder = resources.files("flopcuda") / "kernel_ptx"
     return sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
 
 

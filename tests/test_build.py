@@ -74,7 +74,7 @@ def test_another_major_version_of_cuda_is_one_sentence(wish: str, tmp_path: Path
 
 
 def test_the_package_holds_the_kernels_ptx() -> None:
-    folder = resources.files("flopcuda") / "ptx"
+    folder = resources.files("flopcuda") / "kernel_ptx"
     if not _C.cuda_version:
         assert not folder.is_dir()
         return
