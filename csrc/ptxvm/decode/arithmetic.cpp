@@ -118,23 +118,35 @@ constexpr Form kForms[] = {
 Type handler_type(Op op, Type type) {
   const bool signless = op == Op::kAdd || op == Op::kSub || op == Op::kMulLo || op == Op::kMadLo;
   switch (type) {
-    case Type::kB16: return Type::kU16;
-    case Type::kB32: return Type::kU32;
-    case Type::kB64: return Type::kU64;
-    case Type::kS16: return signless ? Type::kU16 : type;
-    case Type::kS32: return signless ? Type::kU32 : type;
-    case Type::kS64: return signless ? Type::kU64 : type;
-    case Type::kS16x2: return op == Op::kAdd ? Type::kU16x2 : type;
-    default: return type;
+    case Type::kB16:
+      return Type::kU16;
+    case Type::kB32:
+      return Type::kU32;
+    case Type::kB64:
+      return Type::kU64;
+    case Type::kS16:
+      return signless ? Type::kU16 : type;
+    case Type::kS32:
+      return signless ? Type::kU32 : type;
+    case Type::kS64:
+      return signless ? Type::kU64 : type;
+    case Type::kS16x2:
+      return op == Op::kAdd ? Type::kU16x2 : type;
+    default:
+      return type;
   }
 }
 
 Type wide(Type type) {
   switch (type) {
-    case Type::kU16: return Type::kU32;
-    case Type::kS16: return Type::kS32;
-    case Type::kU32: return Type::kU64;
-    default: return Type::kS64;
+    case Type::kU16:
+      return Type::kU32;
+    case Type::kS16:
+      return Type::kS32;
+    case Type::kU32:
+      return Type::kU64;
+    default:
+      return Type::kS64;
   }
 }
 
@@ -160,14 +172,18 @@ void check_rounding(const FunctionDecoder& decoder, const Modifiers& modifiers, 
   decoder.require(!given || (!modifiers.round_to_integer && *modifiers.rounding != Rounding::kAway),
                   "this rounding does not apply here");
   switch (allowed) {
-    case Roundings::kNone: return decoder.require(!given, "this instruction does not round");
+    case Roundings::kNone:
+      return decoder.require(!given, "this instruction does not round");
     case Roundings::kRequiredNearest:
     case Roundings::kOptionalNearest:
       decoder.require(given || allowed == Roundings::kOptionalNearest, "a rounding mode is required");
       return decoder.require(!given || *modifiers.rounding == Rounding::kNearest, "only .rn applies here");
-    case Roundings::kRequiredAny: return decoder.require(given, "a rounding mode is required");
-    case Roundings::kUnlessApprox: return decoder.require(given != approximate, "expected a rounding mode or .approx");
-    case Roundings::kOptionalAny: return;
+    case Roundings::kRequiredAny:
+      return decoder.require(given, "a rounding mode is required");
+    case Roundings::kUnlessApprox:
+      return decoder.require(given != approximate, "expected a rounding mode or .approx");
+    case Roundings::kOptionalAny:
+      return;
   }
 }
 
@@ -198,10 +214,14 @@ void emit_form(FunctionDecoder& decoder, const Form& form, Type type, const Modi
     instruction.extra = extra;
   }
   instruction.u[0] = rounding_byte(modifiers);
+  instruction.u[1] = modifiers.has(kFlagClamp);
+  instruction.u[2] = modifiers.has(kFlagFull);
   const bool multiply_add = form.op == Op::kFma;
   const bool pair = type == Type::kF16x2 || type == Type::kBF16x2 || type == Type::kF32x2;
-  const Type element = type == Type::kF16x2 ? Type::kF16 : type == Type::kBF16x2 ? Type::kBF16
-                       : type == Type::kF32x2 ? Type::kF32 : type;
+  const Type element = type == Type::kF16x2    ? Type::kF16
+                       : type == Type::kBF16x2 ? Type::kBF16
+                       : type == Type::kF32x2  ? Type::kF32
+                                               : type;
   decoder.emit(instruction, {form.op, handler_type(form.op, type), Type::kNone, variant_of(modifiers)}, Space::kGeneric,
                multiply_add ? element : Type::kNone, multiply_add ? (pair ? 2 : 1) : 0);
 }
@@ -220,7 +240,7 @@ void table_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   for (const Form& form : kForms) {
     if (form.opcode != decoder.source().opcode || !(form.types & bit(type))) continue;
     // .xorsign is always followed by .abs
-    const uint64_t allowed = form.flags | (modifiers.has(kFlagXorSign) ? kFlagAbs : 0);
+    const uint64_t allowed = form.flags | (modifiers.has(kFlagXorSign) ? uint64_t{kFlagAbs} : 0);
     const bool distinguishing = form.flags & (kFlagLo | kFlagHi | kFlagShiftAmount);
     if (distinguishing && !modifiers.has(form.flags)) continue;
     if (!distinguishing && modifiers.has(kFlagShiftAmount)) continue;
@@ -316,7 +336,8 @@ void mad_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.require(is_whole(type), "8-bit integers have no arithmetic");
   decoder.only_flags(modifiers, kFlagLo | kFlagHi | kFlagWide | kFlagSat);
   check_rounding(decoder, modifiers, Roundings::kNone);
-  decoder.require(!modifiers.has(kFlagSat) || (modifiers.has(kFlagHi) && type == Type::kS32), ".sat needs .hi and .s32");
+  decoder.require(!modifiers.has(kFlagSat) || (modifiers.has(kFlagHi) && type == Type::kS32),
+                  ".sat needs .hi and .s32");
   if (modifiers.has(kFlagWide)) {
     decoder.require(size_of(type) < 8, ".wide needs a 16-bit or 32-bit type");
     return emit_form(decoder, {"mad", Op::kMadWide, "Wttw", 0, 0}, type, modifiers);
@@ -399,7 +420,8 @@ void set_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type result = modifiers.types[0];
   const Type type = modifiers.types[1];
   decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
-  const uint64_t results = kF32 | kInt32 | kInt16 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
+  const uint64_t results =
+      kF32 | kInt32 | kInt16 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
   decoder.require(results & bit(result), "set cannot give this type");
   const bool pair = type == Type::kF16x2 || type == Type::kBF16x2;
   decoder.require(!pair || size_of(result) == 4, "set of a pair gives a 32-bit result");
@@ -432,7 +454,8 @@ void selp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit(instruction, {Op::kSelp, size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : Type::kU64});
 }
 
-// slct.dtype.ctype: u[0] says whether the selector is an integer; ftz of the selector changes nothing but its sign test.
+// slct.dtype.ctype: u[0] says whether the selector is an integer; ftz of the selector changes nothing but its sign
+// test.
 void slct_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type type = main_type(decoder, modifiers, 2);
   const Type selector = modifiers.types[1];
@@ -552,19 +575,17 @@ void testp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 constexpr NamedRule kRules[] = {
-    {"add", add_rule},       {"sub", sub_rule},       {"addc", addc_rule},      {"subc", subc_rule},
-    {"mul", mul_rule},       {"mad", mad_rule},       {"madc", madc_rule},      {"fma", table_rule},
-    {"div", table_rule},     {"rem", table_rule},     {"rcp", table_rule},      {"sqrt", table_rule},
-    {"rsqrt", table_rule},   {"sin", table_rule},     {"cos", table_rule},      {"lg2", table_rule},
-    {"ex2", table_rule},     {"tanh", table_rule},    {"abs", table_rule},      {"neg", table_rule},
-    {"min", table_rule},     {"max", table_rule},     {"mul24", table_rule},    {"mad24", table_rule},
-    {"sad", table_rule},     {"popc", table_rule},    {"clz", table_rule},      {"bfind", table_rule},
-    {"fns", table_rule},     {"brev", table_rule},    {"bfe", table_rule},      {"bfi", table_rule},
-    {"szext", table_rule},   {"bmsk", table_rule},    {"and", logic_rule},      {"or", logic_rule},
-    {"xor", logic_rule},     {"not", logic_rule},     {"cnot", logic_rule},     {"shl", table_rule},
-    {"shr", table_rule},     {"copysign", table_rule}, {"setp", setp_rule},     {"set", set_rule},
-    {"selp", selp_rule},     {"slct", slct_rule},     {"lop3", lop3_rule},      {"shf", shf_rule},
-    {"prmt", prmt_rule},     {"dp4a", dot_rule},      {"dp2a", dot_rule},       {"testp", testp_rule},
+    {"add", add_rule},    {"sub", sub_rule},        {"addc", addc_rule},   {"subc", subc_rule},   {"mul", mul_rule},
+    {"mad", mad_rule},    {"madc", madc_rule},      {"fma", table_rule},   {"div", table_rule},   {"rem", table_rule},
+    {"rcp", table_rule},  {"sqrt", table_rule},     {"rsqrt", table_rule}, {"sin", table_rule},   {"cos", table_rule},
+    {"lg2", table_rule},  {"ex2", table_rule},      {"tanh", table_rule},  {"abs", table_rule},   {"neg", table_rule},
+    {"min", table_rule},  {"max", table_rule},      {"mul24", table_rule}, {"mad24", table_rule}, {"sad", table_rule},
+    {"popc", table_rule}, {"clz", table_rule},      {"bfind", table_rule}, {"fns", table_rule},   {"brev", table_rule},
+    {"bfe", table_rule},  {"bfi", table_rule},      {"szext", table_rule}, {"bmsk", table_rule},  {"and", logic_rule},
+    {"or", logic_rule},   {"xor", logic_rule},      {"not", logic_rule},   {"cnot", logic_rule},  {"shl", table_rule},
+    {"shr", table_rule},  {"copysign", table_rule}, {"setp", setp_rule},   {"set", set_rule},     {"selp", selp_rule},
+    {"slct", slct_rule},  {"lop3", lop3_rule},      {"shf", shf_rule},     {"prmt", prmt_rule},   {"dp4a", dot_rule},
+    {"dp2a", dot_rule},   {"testp", testp_rule},
 };
 
 }  // namespace

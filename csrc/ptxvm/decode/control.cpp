@@ -45,7 +45,8 @@ void nanosleep_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit_control(instruction, Op::kYield);
 }
 
-// ---- barriers. u[0] is the BarrierKind: 0 sync, 1 arrive, 2 red.popc, 3 red.and, 4 red.or; u[1] aligned; u[2] negation. ----
+// ---- barriers. u[0] is the BarrierKind: 0 sync, 1 arrive, 2 red.popc, 3 red.and, 4 red.or; u[1] aligned; u[2]
+// negation. ----
 
 void warp_barrier(FunctionDecoder& decoder) {
   decoder.expect_operands(1);
@@ -74,7 +75,8 @@ void barrier_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
     decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == (popc ? Type::kU32 : Type::kPred),
                     "popc gives .u32, and and or give .pred");
     instruction.u[0] = popc ? 2 : modifiers.has(kFlagAnd) ? 3 : 4;
-    instruction.dst = popc ? decoder.define(decoder.operand(0), Type::kU32) : decoder.define_predicate(decoder.operand(0));
+    instruction.dst =
+        popc ? decoder.define(decoder.operand(0), Type::kU32) : decoder.define_predicate(decoder.operand(0));
     next = 1;
     bool negated = false;
     instruction.c = decoder.use_predicate(decoder.operand(decoder.operand_count() - 1), negated);
@@ -140,7 +142,8 @@ CallOperands split_call(FunctionDecoder& decoder) {
 }
 
 // The frame offsets of the .param variables that a call names, checked against what the callee has.
-std::vector<int64_t> frame_offsets(FunctionDecoder& decoder, const Operand* list, const std::vector<ParameterSlot>* slots) {
+std::vector<int64_t> frame_offsets(FunctionDecoder& decoder, const Operand* list,
+                                   const std::vector<ParameterSlot>* slots) {
   std::vector<int64_t> offsets;
   const size_t count = list ? list->items.size() : 0;
   if (slots && slots->size() != count) decoder.fail("the call has another number of parameters than its function");
@@ -188,7 +191,8 @@ void call_direct(FunctionDecoder& decoder, uint32_t module_index, const CallOper
 }
 
 void call_indirect(FunctionDecoder& decoder, const CallOperands& operands) {
-  decoder.require(operands.prototype && operands.prototype->kind == Operand::Kind::kName, "an indirect call needs a prototype");
+  decoder.require(operands.prototype && operands.prototype->kind == Operand::Kind::kName,
+                  "an indirect call needs a prototype");
   const syntax::Prototype* prototype = decoder.prototype_named(operands.prototype->name);
   if (!prototype) decoder.fail("prototype '" + std::string(operands.prototype->name) + "' is not defined");
   CallSite site;
@@ -219,10 +223,21 @@ void call_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 constexpr NamedRule kRules[] = {
-    {"bra", bra_rule},         {"brx", brx_rule},       {"ret", ret_rule},     {"exit", exit_rule},
-    {"trap", trap_rule},       {"brkpt", trap_rule},    {"nanosleep", nanosleep_rule}, {"bar", barrier_rule},
-    {"barrier", barrier_rule}, {"membar", fence_rule},  {"fence", fence_rule}, {"call", call_rule},
-    {"griddepcontrol", hint_rule}, {"pmevent", hint_rule}, {"setmaxnreg", hint_rule},
+    {"bra", bra_rule},
+    {"brx", brx_rule},
+    {"ret", ret_rule},
+    {"exit", exit_rule},
+    {"trap", trap_rule},
+    {"brkpt", trap_rule},
+    {"nanosleep", nanosleep_rule},
+    {"bar", barrier_rule},
+    {"barrier", barrier_rule},
+    {"membar", fence_rule},
+    {"fence", fence_rule},
+    {"call", call_rule},
+    {"griddepcontrol", hint_rule},
+    {"pmevent", hint_rule},
+    {"setmaxnreg", hint_rule},
 };
 
 }  // namespace

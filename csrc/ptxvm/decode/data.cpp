@@ -28,7 +28,7 @@ struct Clock {
 };
 
 constexpr Clock kClocks[] = {
-    {"%clock", 4, 0},       {"%clock64", 8, 0},       {"%clock_hi", 4, 1},
+    {"%clock", 4, 0},       {"%clock64", 8, 0},        {"%clock_hi", 4, 1},
     {"%globaltimer", 8, 2}, {"%globaltimer_lo", 4, 2}, {"%globaltimer_hi", 4, 3},
 };
 
@@ -197,10 +197,14 @@ void cvt_rule(FunctionDecoder& decoder, const Modifiers& given) {
 
 uint64_t window(Space space) {
   switch (space) {
-    case Space::kShared: return kSharedWindow;
-    case Space::kLocal: return kLocalWindow;
-    case Space::kParam: return kParamWindow;
-    default: return 0;
+    case Space::kShared:
+      return kSharedWindow;
+    case Space::kLocal:
+      return kLocalWindow;
+    case Space::kParam:
+      return kParamWindow;
+    default:
+      return 0;
   }
 }
 
@@ -294,7 +298,8 @@ void vote_rule(FunctionDecoder& decoder, const Modifiers& given) {
   bool negated = false;
   instruction.a = decoder.use_predicate(decoder.operand(1), negated);
   instruction.c = decoder.use(decoder.operand(2), Type::kB32);
-  instruction.dst = mode == 3 ? decoder.define(decoder.operand(0), Type::kB32) : decoder.define_predicate(decoder.operand(0));
+  instruction.dst =
+      mode == 3 ? decoder.define(decoder.operand(0), Type::kB32) : decoder.define_predicate(decoder.operand(0));
   instruction.u[0] = static_cast<uint8_t>(mode);
   instruction.u[1] = negated;
   emit_collective(decoder, instruction, {Op::kVote});
@@ -331,13 +336,17 @@ void redux_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   size_t which = 0;
   while (which < 3 && !take_other(modifiers, kArithmetic[which])) ++which;
-  if (which == 3 && modifiers.has(kFlagOr)) which = 4;
-  else if (which == 3 && modifiers.has(kFlagXor)) which = 5;
-  else decoder.require(which < 3 || modifiers.has(kFlagAnd), "unknown reduction");
+  if (which == 3 && modifiers.has(kFlagOr))
+    which = 4;
+  else if (which == 3 && modifiers.has(kFlagXor))
+    which = 5;
+  else
+    decoder.require(which < 3 || modifiers.has(kFlagAnd), "unknown reduction");
   decoder.only_flags(modifiers, kFlagSync | kFlagAnd | kFlagOr | kFlagXor);
   decoder.require(modifiers.types.size() == 1, "expected one type");
   const Type type = modifiers.types[0];
-  decoder.require(which < 3 ? type == Type::kU32 || type == Type::kS32 : type == Type::kB32, "redux does not take this type");
+  decoder.require(which < 3 ? type == Type::kU32 || type == Type::kS32 : type == Type::kB32,
+                  "redux does not take this type");
   decoder.expect_operands(3);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(1), type);
@@ -371,8 +380,10 @@ void activemask_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 constexpr NamedRule kRules[] = {
-    {"mov", mov_rule},   {"cvt", cvt_rule},     {"cvta", cvta_rule},   {"isspacep", isspacep_rule},
-    {"shfl", shfl_rule}, {"vote", vote_rule},   {"match", match_rule}, {"redux", redux_rule},
+    {"mov", mov_rule},     {"cvt", cvt_rule},
+    {"cvta", cvta_rule},   {"isspacep", isspacep_rule},
+    {"shfl", shfl_rule},   {"vote", vote_rule},
+    {"match", match_rule}, {"redux", redux_rule},
     {"elect", elect_rule}, {"activemask", activemask_rule},
 };
 

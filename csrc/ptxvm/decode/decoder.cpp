@@ -87,14 +87,16 @@ class ModuleDecoder {
 
   void place(const syntax::Variable& variable) {
     const size_t align = static_cast<size_t>(std::max<int64_t>(variable.align, 256));
-    const size_t bytes = static_cast<size_t>(align_up(std::max<int64_t>(variable.size, 1), static_cast<int64_t>(align)));
+    const size_t bytes =
+        static_cast<size_t>(align_up(std::max<int64_t>(variable.size, 1), static_cast<int64_t>(align)));
     auto* place = static_cast<uint8_t*>(std::aligned_alloc(align, bytes));
     if (!place) fail("no memory for variable '" + std::string(variable.name) + "'", variable.line);
     out_.memory.emplace_back(place, &std::free);
     std::memset(place, 0, bytes);
     std::copy(variable.initial.begin(), variable.initial.end(), place);
     memory_.insert_or_assign(variable.name, reinterpret_cast<uint64_t>(place));
-    out_.variables.push_back({std::string(variable.name), variable.space, reinterpret_cast<uint64_t>(place), variable.size});
+    out_.variables.push_back(
+        {std::string(variable.name), variable.space, reinterpret_cast<uint64_t>(place), variable.size});
     initialised_.push_back({&variable, place});
   }
 
@@ -119,7 +121,7 @@ class ModuleDecoder {
   // ---- programs ----
 
   struct Reach {
-    std::vector<uint32_t> functions;  // the entry first
+    std::vector<uint32_t> functions;   // the entry first
     std::set<std::string_view> names;  // everything the bodies mention
     bool indirect = false;
   };
@@ -149,7 +151,8 @@ class ModuleDecoder {
       }
       result.names.insert(names.begin(), names.end());
       // Any function whose address was taken may be called.
-      if (result.indirect) for (uint32_t f : taken_) add(f);
+      if (result.indirect)
+        for (uint32_t f : taken_) add(f);
     }
     return result;
   }
@@ -239,11 +242,13 @@ class ModuleDecoder {
     const std::vector<BasicBlock> blocks = find_blocks(pending);
     const std::vector<uint32_t> order = execution_order(blocks);
     const RegisterSlots slots = allocate_registers(pending, decoder.registers(), blocks, order);
-    if (slots.frame_bytes > kMaxFrameBytes) fail("more registers live than fit in 16 MiB a warp", source.line, source.name);
+    if (slots.frame_bytes > kMaxFrameBytes)
+      fail("more registers live than fit in 16 MiB a warp", source.line, source.name);
     out.frame_bytes = slots.frame_bytes;
     for (Pending& entry : pending) {
       Extra* extra = const_cast<Extra*>(entry.instruction.extra);
-      for_each_register(entry.instruction, extra, [&](Ref& ref, bool) { ref = slots.slot[static_cast<size_t>(ref) >> 2]; });
+      for_each_register(entry.instruction, extra,
+                        [&](Ref& ref, bool) { ref = slots.slot[static_cast<size_t>(ref) >> 2]; });
     }
     std::vector<uint32_t> segment_of(blocks.size(), kNoSegment);
     for (uint32_t i = 0; i < order.size(); ++i) segment_of[order[i]] = i;

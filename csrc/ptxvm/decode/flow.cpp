@@ -15,7 +15,8 @@ std::vector<bool> find_leaders(const std::vector<Pending>& pending) {
   for (size_t i = 0; i < pending.size(); ++i) {
     if (pending[i].is_control) leader[i + 1] = true;
     // Lanes that wait for others at an exchange or a barrier wait in front of it.
-    if (pending[i].is_control && !leaves(pending[i].instruction.op) && !jumps(pending[i].instruction.op)) leader[i] = true;
+    if (pending[i].is_control && !leaves(pending[i].instruction.op) && !jumps(pending[i].instruction.op))
+      leader[i] = true;
     for (size_t target : pending[i].targets) leader[target] = true;
   }
   return leader;
@@ -44,7 +45,8 @@ class Orderer {
   };
 
   // Strongly connected components of `members` that `roots` reach, in topological order (Tarjan, without recursion).
-  std::vector<std::vector<uint32_t>> components(const std::vector<uint32_t>& members, const std::vector<uint32_t>& roots) {
+  std::vector<std::vector<uint32_t>> components(const std::vector<uint32_t>& members,
+                                                const std::vector<uint32_t>& roots) {
     const int here = ++regions_;
     for (uint32_t block : members) region_[block] = here, index_[block] = 0;
     std::vector<std::vector<uint32_t>> found;
@@ -66,8 +68,10 @@ class Orderer {
         if (visit.edge < out.size()) {
           const uint32_t to = out[visit.edge++];
           if (region_[to] != here) continue;
-          if (index_[to] == 0) path.push_back({to, 0});
-          else if (on_stack_of[to]) low_[block] = std::min(low_[block], index_[to]);
+          if (index_[to] == 0)
+            path.push_back({to, 0});
+          else if (on_stack_of[to])
+            low_[block] = std::min(low_[block], index_[to]);
           continue;
         }
         if (out.empty()) ++visit.edge;

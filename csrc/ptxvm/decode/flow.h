@@ -20,8 +20,8 @@ struct BasicBlock {
   size_t begin = 0, end = 0;  // instructions in the text's order; the last may be the control
   bool ends_in_control = false;
   std::vector<uint32_t> successors;
-  uint32_t next = kNoSegment;              // block that follows in the text, when it can be reached from here
-  std::vector<uint32_t> targets;           // blocks of the control's targets
+  uint32_t next = kNoSegment;     // block that follows in the text, when it can be reached from here
+  std::vector<uint32_t> targets;  // blocks of the control's targets
 };
 
 std::vector<BasicBlock> find_blocks(const std::vector<Pending>& pending);

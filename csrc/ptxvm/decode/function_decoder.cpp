@@ -22,21 +22,51 @@ struct NamedSpecial {
 };
 
 constexpr NamedSpecial kSpecials[] = {
-    {"%tid.x", Special::kTidX},       {"%tid.y", Special::kTidY},       {"%tid.z", Special::kTidZ},
-    {"%ntid.x", Special::kNtidX},     {"%ntid.y", Special::kNtidY},     {"%ntid.z", Special::kNtidZ},
-    {"%ctaid.x", Special::kCtaidX},   {"%ctaid.y", Special::kCtaidY},   {"%ctaid.z", Special::kCtaidZ},
-    {"%nctaid.x", Special::kNctaidX}, {"%nctaid.y", Special::kNctaidY}, {"%nctaid.z", Special::kNctaidZ},
-    {"%laneid", Special::kLaneid},    {"%warpid", Special::kWarpid},    {"%nwarpid", Special::kNwarpid},
-    {"%smid", Special::kSmid},        {"%nsmid", Special::kNsmid},      {"%gridid", Special::kGridid},
-    {"%lanemask_eq", Special::kLanemaskEq}, {"%lanemask_le", Special::kLanemaskLe},
-    {"%lanemask_lt", Special::kLanemaskLt}, {"%lanemask_ge", Special::kLanemaskGe},
-    {"%lanemask_gt", Special::kLanemaskGt}, {"WARP_SZ", Special::kWarpSize},
-    {"%dynamic_smem_size", Special::kDynamicSharedBytes}, {"%total_smem_size", Special::kTotalSharedBytes},
-    {"%clusterid.x", Special::kCtaidX},   {"%clusterid.y", Special::kCtaidY},   {"%clusterid.z", Special::kCtaidZ},
-    {"%nclusterid.x", Special::kNctaidX}, {"%nclusterid.y", Special::kNctaidY}, {"%nclusterid.z", Special::kNctaidZ},
-    {"%cluster_ctaid.x", Special::kZero}, {"%cluster_ctaid.y", Special::kZero}, {"%cluster_ctaid.z", Special::kZero},
-    {"%cluster_nctaid.x", Special::kOne}, {"%cluster_nctaid.y", Special::kOne}, {"%cluster_nctaid.z", Special::kOne},
-    {"%cluster_ctarank", Special::kZero}, {"%cluster_nctarank", Special::kOne},
+    {"%tid.x", Special::kTidX},
+    {"%tid.y", Special::kTidY},
+    {"%tid.z", Special::kTidZ},
+    {"%ntid.x", Special::kNtidX},
+    {"%ntid.y", Special::kNtidY},
+    {"%ntid.z", Special::kNtidZ},
+    {"%ctaid.x", Special::kCtaidX},
+    {"%ctaid.y", Special::kCtaidY},
+    {"%ctaid.z", Special::kCtaidZ},
+    {"%nctaid.x", Special::kNctaidX},
+    {"%nctaid.y", Special::kNctaidY},
+    {"%nctaid.z", Special::kNctaidZ},
+    {"%laneid", Special::kLaneid},
+    {"%warpid", Special::kWarpid},
+    {"%nwarpid", Special::kNwarpid},
+    {"%smid", Special::kSmid},
+    {"%nsmid", Special::kNsmid},
+    {"%gridid", Special::kGridid},
+    {"%lanemask_eq", Special::kLanemaskEq},
+    {"%lanemask_le", Special::kLanemaskLe},
+    {"%lanemask_lt", Special::kLanemaskLt},
+    {"%lanemask_ge", Special::kLanemaskGe},
+    {"%lanemask_gt", Special::kLanemaskGt},
+    {"WARP_SZ", Special::kWarpSize},
+    {"%dynamic_smem_size", Special::kDynamicSharedBytes},
+    {"%total_smem_size", Special::kTotalSharedBytes},
+    {"%reserved_smem_offset_begin", Special::kReservedShared},
+    {"%reserved_smem_offset_end", Special::kReservedShared},
+    {"%reserved_smem_offset_0", Special::kReservedShared},
+    {"%reserved_smem_offset_1", Special::kReservedShared},
+    {"%reserved_smem_offset_cap", Special::kReservedShared},
+    {"%clusterid.x", Special::kCtaidX},
+    {"%clusterid.y", Special::kCtaidY},
+    {"%clusterid.z", Special::kCtaidZ},
+    {"%nclusterid.x", Special::kNctaidX},
+    {"%nclusterid.y", Special::kNctaidY},
+    {"%nclusterid.z", Special::kNctaidZ},
+    {"%cluster_ctaid.x", Special::kZero},
+    {"%cluster_ctaid.y", Special::kZero},
+    {"%cluster_ctaid.z", Special::kZero},
+    {"%cluster_nctaid.x", Special::kOne},
+    {"%cluster_nctaid.y", Special::kOne},
+    {"%cluster_nctaid.z", Special::kOne},
+    {"%cluster_ctarank", Special::kZero},
+    {"%cluster_nctarank", Special::kOne},
 };
 
 uint64_t low_bits(uint64_t bits, int size) { return size >= 8 ? bits : bits & ((uint64_t{1} << (8 * size)) - 1); }
@@ -155,7 +185,11 @@ int64_t FunctionDecoder::reserve_frame(int64_t size, int64_t align) {
 void FunctionDecoder::declare(const syntax::Variable& variable) {
   Symbol symbol;
   symbol.type = variable.type;
-  symbol.slot = {0, variable.size, variable.align, std::string(variable.name), variable.type,
+  symbol.slot = {0,
+                 variable.size,
+                 variable.align,
+                 std::string(variable.name),
+                 variable.type,
                  variable.size != size_of(variable.type)};
   switch (variable.space) {
     case Space::kLocal:
@@ -207,7 +241,7 @@ void FunctionDecoder::resolve_targets() {
 // ---- names ----
 
 template <class Map>
-auto FunctionDecoder::lookup(const Map Scope::*map, std::string_view name) const {
+auto FunctionDecoder::lookup(const Map Scope::* map, std::string_view name) const {
   for (size_t scope = scope_;; scope = scopes_[scope].parent) {
     const auto found = (scopes_[scope].*map).find(name);
     if (found != (scopes_[scope].*map).end()) return &found->second;
@@ -215,7 +249,9 @@ auto FunctionDecoder::lookup(const Map Scope::*map, std::string_view name) const
   }
 }
 
-const FunctionDecoder::Symbol* FunctionDecoder::find(std::string_view name) const { return lookup(&Scope::symbols, name); }
+const FunctionDecoder::Symbol* FunctionDecoder::find(std::string_view name) const {
+  return lookup(&Scope::symbols, name);
+}
 
 size_t FunctionDecoder::label_position(std::string_view name) const {
   const size_t* found = lookup(&Scope::labels, name);
@@ -296,7 +332,7 @@ Ref FunctionDecoder::constant(int size, uint64_t bits) {
   const auto key = std::make_pair(size, bits);
   const auto found = environment_.constants->find(key);
   if (found != environment_.constants->end()) return found->second;
-  std::vector<uint8_t>& rows = environment_.program->constants;
+  auto& rows = environment_.program->constants;
   const Ref ref = static_cast<Ref>(rows.size()) | kConstantBase;
   const int copies = size == 0 ? 1 : kLanes;
   const int bytes = size == 0 ? 4 : size;

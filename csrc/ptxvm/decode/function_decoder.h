@@ -18,10 +18,10 @@ namespace flopcuda::ptxvm {
 struct Environment {
   const syntax::Module* module = nullptr;
   Program* program = nullptr;
-  std::unordered_map<std::string_view, uint64_t> memory;          // .global and .const variables: host addresses
-  std::unordered_map<std::string_view, int64_t> shared;           // offsets in shared memory
+  std::unordered_map<std::string_view, uint64_t> memory;           // .global and .const variables: host addresses
+  std::unordered_map<std::string_view, int64_t> shared;            // offsets in shared memory
   std::unordered_map<std::string_view, uint32_t> module_function;  // index in the module
-  std::map<std::pair<int, uint64_t>, Ref>* constants = nullptr;   // rows made so far, by size and bits
+  std::map<std::pair<int, uint64_t>, Ref>* constants = nullptr;    // rows made so far, by size and bits
 };
 
 // One decoded instruction before registers have their slots.
@@ -78,8 +78,8 @@ class FunctionDecoder {
 
   struct Address {
     Ref base = kNoRef;
-    bool wide = true;            // 64-bit base
-    bool frame_relative = false;  // offset counts from the thread's local frame
+    bool wide = true;              // 64-bit base
+    bool frame_relative = false;   // offset counts from the thread's local frame
     bool entry_parameter = false;  // a kernel parameter at a constant offset
     int64_t offset = 0;
     Space space = Space::kGeneric;  // of the variable named, kGeneric for a register
@@ -137,7 +137,7 @@ class FunctionDecoder {
   Ref special_named(std::string_view name, int size) const;
   int64_t reserve_frame(int64_t size, int64_t align);
   template <class Map>
-  auto lookup(const Map Scope::*map, std::string_view name) const;
+  auto lookup(const Map Scope::* map, std::string_view name) const;
 
   Environment& environment_;
   const syntax::Function& source_;

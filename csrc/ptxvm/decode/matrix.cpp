@@ -1,10 +1,11 @@
 // Rules of the tensor-core instructions: ldmatrix, stmatrix, movmatrix, mma and wmma.
 //
 // All are warp-wide and aligned, so they are control instructions whose mask of members is the whole warp (c absent).
+#include "decode/matrix.h"
+
 #include <cstdio>
 
 #include "decode/address_flags.h"
-#include "decode/matrix.h"
 #include "decode/rules.h"
 
 namespace flopcuda::ptxvm {
@@ -32,13 +33,15 @@ void set_address(FunctionDecoder& decoder, Instruction& instruction, const Opera
   decoder.require(!address.entry_parameter, "not a parameter's address");
   instruction.a = address.base;
   instruction.offset = address.offset;
-  instruction.u[3] = static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
+  instruction.u[3] =
+      static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
 }
 
 Space collective_space(const FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.require(modifiers.spaces.size() <= 1, "expected one state space");
   const Space space = modifiers.spaces.empty() ? Space::kGeneric : modifiers.spaces[0];
-  decoder.require(space == Space::kGeneric || space == Space::kShared || space == Space::kGlobal, "state space not supported");
+  decoder.require(space == Space::kGeneric || space == Space::kShared || space == Space::kGlobal,
+                  "state space not supported");
   return space;
 }
 
@@ -119,8 +122,11 @@ bool read_shape(std::vector<std::string_view>& words, MatrixShape& shape) {
 
 int element_bits(Type type) {
   switch (type) {
-    case Type::kS4: case Type::kU4: return 4;
-    default: return 8 * size_of(type);
+    case Type::kS4:
+    case Type::kU4:
+      return 4;
+    default:
+      return 8 * size_of(type);
   }
 }
 
@@ -134,20 +140,23 @@ bool is_whole_number(Type type) {
 }
 
 // Register type of a fragment of this element.
-Type register_of(Type element) { return element == Type::kF64 ? Type::kF64 : element == Type::kF32 ? Type::kF32 : Type::kB32; }
+Type register_of(Type element) {
+  return element == Type::kF64 ? Type::kF64 : element == Type::kF32 ? Type::kF32 : Type::kB32;
+}
 
 struct MmaShape {
   int m, n, k;
   int bits;  // of a multiplicand
 };
 constexpr MmaShape kMmaShapes[] = {
-    {16, 8, 8, 16}, {16, 8, 16, 16}, {16, 8, 4, 32}, {16, 8, 8, 32},  {8, 8, 4, 64},   {16, 8, 4, 64}, {16, 8, 8, 64},
-    {16, 8, 16, 64}, {8, 8, 16, 8},  {16, 8, 16, 8}, {16, 8, 32, 8},  {8, 8, 32, 4},   {16, 8, 32, 4}, {16, 8, 64, 4},
+    {16, 8, 8, 16},  {16, 8, 16, 16}, {16, 8, 4, 32}, {16, 8, 8, 32}, {8, 8, 4, 64}, {16, 8, 4, 64}, {16, 8, 8, 64},
+    {16, 8, 16, 64}, {8, 8, 16, 8},   {16, 8, 16, 8}, {16, 8, 32, 8}, {8, 8, 32, 4}, {16, 8, 32, 4}, {16, 8, 64, 4},
 };
 
 bool is_mma_shape(const MatrixShape& shape, Type element) {
   for (const MmaShape& known : kMmaShapes) {
-    if (known.m == shape.m && known.n == shape.n && known.k == shape.k && known.bits == element_bits(element)) return true;
+    if (known.m == shape.m && known.n == shape.n && known.k == shape.k && known.bits == element_bits(element))
+      return true;
   }
   return false;
 }
@@ -173,7 +182,8 @@ void mma_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.require(take(words, "row") && take(words, "col"), "expected .row.col");
   const bool saturate = take(words, "satfinite");
   decoder.require(words.empty(), "unknown modifier of mma");
-  decoder.require(!(modifiers.flags & ~(kFlagSync | kFlagAligned)) && modifiers.types.size() == 4, "expected four types");
+  decoder.require(!(modifiers.flags & ~(kFlagSync | kFlagAligned)) && modifiers.types.size() == 4,
+                  "expected four types");
   const Type d = modifiers.types[0], a = modifiers.types[1], b = modifiers.types[2], c = modifiers.types[3];
   decoder.require(is_multiplicand(a) && element_bits(a) == element_bits(b) && (a == b || is_whole_number(a)),
                   "mma does not know these types together");
@@ -189,12 +199,11 @@ void mma_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   use_fragment(decoder, decoder.operand(2), register_of(b), b_registers, extra->src);
   use_fragment(decoder, decoder.operand(3), register_of(c), accumulator_registers(shape.m, shape.n, c), extra->src);
   define_fragment(decoder, decoder.operand(0), register_of(d), accumulator_registers(shape.m, shape.n, d), extra->dst);
-  extra->values = pack_matrix({shape, a, b, c, d, saturate, false, true, true, static_cast<int>(a_registers),
-                               static_cast<int>(b_registers)});
+  extra->values = pack_matrix(
+      {shape, a, b, c, d, saturate, false, true, true, static_cast<int>(a_registers), static_cast<int>(b_registers)});
   Instruction instruction;
   instruction.extra = extra;
-  emit_collective(decoder, instruction, {Op::kMma}, Space::kGeneric, a,
-                  int64_t{shape.m} * shape.n * shape.k / kLanes);
+  emit_collective(decoder, instruction, {Op::kMma}, Space::kGeneric, a, int64_t{shape.m} * shape.n * shape.k / kLanes);
 }
 
 // ---- wmma: the layout of its fragments is the machine's own business ----
@@ -222,11 +231,15 @@ void wmma_memory(FunctionDecoder& decoder, const Modifiers& modifiers, std::vect
   decoder.require(read_shape(words, shape), "expected a shape");
   const bool row = take(words, "row");
   decoder.require(row || take(words, "col"), "expected .row or .col");
-  const char which = load && take(words, "a") ? 'a' : load && take(words, "b") ? 'b' : take(words, load ? "c" : "d") ? 'c' : 0;
+  const char which = load && take(words, "a")        ? 'a'
+                     : load && take(words, "b")      ? 'b'
+                     : take(words, load ? "c" : "d") ? 'c'
+                                                     : 0;
   decoder.require(which != 0 && words.empty() && modifiers.types.size() == 1, "unknown modifier of wmma");
   const Type type = modifiers.types[0];
-  decoder.require(which == 'c' ? is_accumulator(type) : is_multiplicand(type) && is_wmma_shape(shape, type) && size_of(type) >= 1,
-                  "wmma does not know this shape for this type");
+  decoder.require(
+      which == 'c' ? is_accumulator(type) : is_multiplicand(type) && is_wmma_shape(shape, type) && size_of(type) >= 1,
+      "wmma does not know this shape for this type");
   decoder.require(shape.m * shape.n >= 64 && shape.m * shape.n <= 256, "unknown shape of wmma");
   decoder.expect_operands(2, 3);
   Instruction instruction;
@@ -243,7 +256,9 @@ void wmma_memory(FunctionDecoder& decoder, const Modifiers& modifiers, std::vect
   const int columns = which == 'a' ? shape.k : shape.n;
   extra->values = {rows, columns, row, static_cast<int64_t>(type)};
   instruction.extra = extra;
-  emit_collective(decoder, instruction, {load ? Op::kWmmaLoad : Op::kWmmaStore}, collective_space(decoder, modifiers));
+  const Space space = collective_space(decoder, modifiers);
+  instruction.u[2] = static_cast<uint8_t>(space);
+  emit_collective(decoder, instruction, {load ? Op::kWmmaLoad : Op::kWmmaStore}, space);
 }
 
 void wmma_multiply(FunctionDecoder& decoder, const Modifiers& modifiers, std::vector<std::string_view> words) {
@@ -256,7 +271,8 @@ void wmma_multiply(FunctionDecoder& decoder, const Modifiers& modifiers, std::ve
   if (types.size() == 2) types = {types[0], Type::kF16, Type::kF16, types[1]};
   decoder.require(types.size() == 4 && words.size() == 2, "expected two or four types");
   const Type d = types[0], a = types[1], b = types[2], c = types[3];
-  decoder.require(a == b && is_multiplicand(a) && is_wmma_shape(shape, a), "wmma does not know this shape for this type");
+  decoder.require(a == b && is_multiplicand(a) && is_wmma_shape(shape, a),
+                  "wmma does not know this shape for this type");
   check_accumulators(decoder, a, d, c);
   decoder.expect_operands(4);
   const size_t a_registers = wmma_registers(shape, 'a', a), b_registers = wmma_registers(shape, 'b', b);

@@ -22,15 +22,33 @@ struct MatrixMultiply {
 };
 
 inline std::vector<int64_t> pack_matrix(const MatrixMultiply& m) {
-  return {m.shape.m, m.shape.n, m.shape.k, static_cast<int64_t>(m.a), static_cast<int64_t>(m.b),
-          static_cast<int64_t>(m.c), static_cast<int64_t>(m.d), m.saturate, m.wmma, m.a_row, m.b_row,
-          m.a_registers, m.b_registers};
+  return {m.shape.m,
+          m.shape.n,
+          m.shape.k,
+          static_cast<int64_t>(m.a),
+          static_cast<int64_t>(m.b),
+          static_cast<int64_t>(m.c),
+          static_cast<int64_t>(m.d),
+          m.saturate,
+          m.wmma,
+          m.a_row,
+          m.b_row,
+          m.a_registers,
+          m.b_registers};
 }
 
 inline MatrixMultiply unpack_matrix(const std::vector<int64_t>& v) {
   return {{static_cast<int>(v[0]), static_cast<int>(v[1]), static_cast<int>(v[2])},
-          static_cast<Type>(v[3]), static_cast<Type>(v[4]), static_cast<Type>(v[5]), static_cast<Type>(v[6]),
-          v[7] != 0, v[8] != 0, v[9] != 0, v[10] != 0, static_cast<int>(v[11]), static_cast<int>(v[12])};
+          static_cast<Type>(v[3]),
+          static_cast<Type>(v[4]),
+          static_cast<Type>(v[5]),
+          static_cast<Type>(v[6]),
+          v[7] != 0,
+          v[8] != 0,
+          v[9] != 0,
+          v[10] != 0,
+          static_cast<int>(v[11]),
+          static_cast<int>(v[12])};
 }
 
 }  // namespace flopcuda::ptxvm

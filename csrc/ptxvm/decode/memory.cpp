@@ -21,7 +21,8 @@ int vector_count(const Modifiers& modifiers) {
   return modifiers.has(kFlagV2) ? 2 : modifiers.has(kFlagV4) ? 4 : modifiers.has(kFlagV8) ? 8 : 1;
 }
 
-Space access_space(const FunctionDecoder& decoder, const Modifiers& modifiers, const FunctionDecoder::Address& address) {
+Space access_space(const FunctionDecoder& decoder, const Modifiers& modifiers,
+                   const FunctionDecoder::Address& address) {
   decoder.require(modifiers.spaces.size() <= 1, "expected one state space");
   Space space = modifiers.spaces.empty() ? address.space : modifiers.spaces[0];
   // Constant memory and device-function parameters are ordinary memory here.
@@ -35,18 +36,22 @@ Space access_space(const FunctionDecoder& decoder, const Modifiers& modifiers, c
 // The integer type of an element in memory or of a register, which selects the handler.
 Type integer_of(int size, bool with_sign) {
   switch (size) {
-    case 1: return with_sign ? Type::kS8 : Type::kU8;
-    case 2: return with_sign ? Type::kS16 : Type::kU16;
-    case 4: return with_sign ? Type::kS32 : Type::kU32;
-    default: return with_sign ? Type::kS64 : Type::kU64;
+    case 1:
+      return with_sign ? Type::kS8 : Type::kU8;
+    case 2:
+      return with_sign ? Type::kS16 : Type::kU16;
+    case 4:
+      return with_sign ? Type::kS32 : Type::kU32;
+    default:
+      return with_sign ? Type::kS64 : Type::kU64;
   }
 }
 
 void set_address(Instruction& instruction, const FunctionDecoder::Address& address) {
   instruction.a = address.base;
   instruction.offset = address.offset;
-  instruction.u[3] = static_cast<uint8_t>((address.wide ? kWideAddress : 0) |
-                                          (address.frame_relative ? kFrameRelative : 0));
+  instruction.u[3] =
+      static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
 }
 
 void check_element(const FunctionDecoder& decoder, Type type, int count) {
@@ -162,14 +167,29 @@ void check_atomic_type(const FunctionDecoder& decoder, AtomicOp op, Type type) {
   const bool half = type == Type::kF16 || type == Type::kF16x2 || type == Type::kBF16 || type == Type::kBF16x2;
   bool known = false;
   switch (op) {
-    case AtomicOp::kExchange: known = type == Type::kB32 || type == Type::kB64; break;
-    case AtomicOp::kCompareSwap: known = type == Type::kB16 || type == Type::kB32 || type == Type::kB64; break;
-    case AtomicOp::kAnd: case AtomicOp::kOr: case AtomicOp::kXor: known = type == Type::kB32 || type == Type::kB64; break;
-    case AtomicOp::kInc: case AtomicOp::kDec: known = type == Type::kU32; break;
-    case AtomicOp::kAdd:
-      known = half || type == Type::kU32 || type == Type::kS32 || type == Type::kU64 || type == Type::kF32 || type == Type::kF64;
+    case AtomicOp::kExchange:
+      known = type == Type::kB32 || type == Type::kB64;
       break;
-    case AtomicOp::kMin: case AtomicOp::kMax: known = is_integer(type) && size_of(type) >= 4; break;
+    case AtomicOp::kCompareSwap:
+      known = type == Type::kB16 || type == Type::kB32 || type == Type::kB64;
+      break;
+    case AtomicOp::kAnd:
+    case AtomicOp::kOr:
+    case AtomicOp::kXor:
+      known = type == Type::kB32 || type == Type::kB64;
+      break;
+    case AtomicOp::kInc:
+    case AtomicOp::kDec:
+      known = type == Type::kU32;
+      break;
+    case AtomicOp::kAdd:
+      known = half || type == Type::kU32 || type == Type::kS32 || type == Type::kU64 || type == Type::kF32 ||
+              type == Type::kF64;
+      break;
+    case AtomicOp::kMin:
+    case AtomicOp::kMax:
+      known = is_integer(type) && size_of(type) >= 4;
+      break;
   }
   decoder.require(known, "this atomic operation does not take this type");
 }
@@ -196,7 +216,8 @@ void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(op);
   instruction.u[2] = static_cast<uint8_t>(type);
-  decoder.emit(instruction, {Op::kAtom, integer_of(size_of(type), false), Type::kNone, static_cast<uint8_t>(space)}, space);
+  decoder.emit(instruction, {Op::kAtom, integer_of(size_of(type), false), Type::kNone, static_cast<uint8_t>(space)},
+               space);
 }
 
 // ---- cp.async ----
@@ -209,12 +230,14 @@ bool is_only_other(const Modifiers& modifiers, std::string_view second) {
 void copy(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.require(modifiers.others.size() == 1 && modifiers.others[0] == "async", "unknown modifier of cp");
   decoder.require(!(modifiers.flags & ~uint64_t{kFlagCacheHint}), "a modifier does not apply to this instruction");
-  decoder.require(modifiers.spaces.size() == 2 && modifiers.spaces[0] == Space::kShared && modifiers.spaces[1] == Space::kGlobal,
-                  "cp.async copies from .global to .shared");
+  decoder.require(
+      modifiers.spaces.size() == 2 && modifiers.spaces[0] == Space::kShared && modifiers.spaces[1] == Space::kGlobal,
+      "cp.async copies from .global to .shared");
   decoder.expect_operands(3, 4);
   const FunctionDecoder::Address to = decoder.address(decoder.operand(0));
   const FunctionDecoder::Address from = decoder.address(decoder.operand(1));
-  decoder.require(!from.entry_parameter && !to.entry_parameter && from.wide, "cp.async needs shared and global addresses");
+  decoder.require(!from.entry_parameter && !to.entry_parameter && from.wide,
+                  "cp.async needs shared and global addresses");
   const int64_t bytes = decoder.immediate(decoder.operand(2));
   decoder.require(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
   Instruction instruction;
@@ -265,8 +288,14 @@ void prefetch_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 constexpr NamedRule kRules[] = {
-    {"ld", ld_rule},       {"ldu", ld_rule}, {"st", st_rule},             {"atom", atomic_rule},
-    {"red", atomic_rule},  {"cp", cp_rule},  {"prefetch", prefetch_rule}, {"prefetchu", prefetch_rule},
+    {"ld", ld_rule},
+    {"ldu", ld_rule},
+    {"st", st_rule},
+    {"atom", atomic_rule},
+    {"red", atomic_rule},
+    {"cp", cp_rule},
+    {"prefetch", prefetch_rule},
+    {"prefetchu", prefetch_rule},
 };
 
 }  // namespace

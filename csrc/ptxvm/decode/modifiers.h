@@ -42,7 +42,7 @@ enum Flag : uint64_t {
   kFlagRelease = 1ull << 28,
   kFlagAcqRel = 1ull << 29,
   kFlagWeak = 1ull << 30,
-  kFlagScope = 1ull << 31,      // .cta .cluster .gpu .sys .gl
+  kFlagScope = 1ull << 31,  // .cta .cluster .gpu .sys .gl
   kFlagNc = 1ull << 32,
   kFlagCacheHint = 1ull << 33,  // .ca .cg .cs .lu .cv .wb .wt, .L1::..., .L2::...: of no consequence here
   kFlagPopc = 1ull << 34,

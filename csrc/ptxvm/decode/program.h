@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -24,21 +25,124 @@ enum RefBase : int { kFrameBase = 0, kConstantBase = 1, kSpecialBase = 2 };
 enum class Op : uint16_t {
   kNone,
   // arithmetic, one result per lane
-  kMov, kAdd, kSub, kMulLo, kMulHi, kMulWide, kMadLo, kMadHi, kMadWide, kMul24Lo, kMul24Hi, kMad24Lo, kMad24Hi, kSad,
-  kDiv, kRem, kAbs, kNeg, kMin, kMax, kMin3, kMax3, kPopc, kClz, kBfind, kBfindShift, kFns, kBrev, kBfe, kBfi, kSzext,
-  kBmsk, kDp4a, kDp2a, kAnd, kOr, kXor, kNot, kCnot, kLop3, kFunnelLeft, kFunnelRight, kShl, kShr, kPrmt, kSelp, kSlct,
-  kAddCarry, kSubCarry, kMadLoCarry, kMadHiCarry,
-  kFma, kRcp, kSqrt, kRsqrt, kSin, kCos, kLg2, kEx2, kTanh, kCopysign, kTestp, kSet, kSetp, kSelpPred,
-  kConvert, kConvertPack2, kPack, kUnpack, kLogicPred, kNotPred, kMovPred, kLop3Pred,
-  kLocalAddress, kToWindow, kFromWindow, kIsSpace, kReadClock, kActiveMask,
+  kMov,
+  kAdd,
+  kSub,
+  kMulLo,
+  kMulHi,
+  kMulWide,
+  kMadLo,
+  kMadHi,
+  kMadWide,
+  kMul24Lo,
+  kMul24Hi,
+  kMad24Lo,
+  kMad24Hi,
+  kSad,
+  kDiv,
+  kRem,
+  kAbs,
+  kNeg,
+  kMin,
+  kMax,
+  kMin3,
+  kMax3,
+  kPopc,
+  kClz,
+  kBfind,
+  kBfindShift,
+  kFns,
+  kBrev,
+  kBfe,
+  kBfi,
+  kSzext,
+  kBmsk,
+  kDp4a,
+  kDp2a,
+  kAnd,
+  kOr,
+  kXor,
+  kNot,
+  kCnot,
+  kLop3,
+  kFunnelLeft,
+  kFunnelRight,
+  kShl,
+  kShr,
+  kPrmt,
+  kSelp,
+  kSlct,
+  kAddCarry,
+  kSubCarry,
+  kMadLoCarry,
+  kMadHiCarry,
+  kFma,
+  kRcp,
+  kSqrt,
+  kRsqrt,
+  kSin,
+  kCos,
+  kLg2,
+  kEx2,
+  kTanh,
+  kCopysign,
+  kTestp,
+  kSet,
+  kSetp,
+  kSelpPred,
+  kConvert,
+  kConvertPack2,
+  kPack,
+  kUnpack,
+  kLogicPred,
+  kNotPred,
+  kMovPred,
+  kLop3Pred,
+  kLocalAddress,
+  kToWindow,
+  kFromWindow,
+  kIsSpace,
+  kReadClock,
+  kActiveMask,
   // memory
-  kLoad, kStore, kLoadParam, kAtom, kRed, kCpAsync, kCpAsyncCommit, kCpAsyncWait, kFence, kPrefetch,
+  kLoad,
+  kStore,
+  kLoadParam,
+  kAtom,
+  kRed,
+  kCpAsync,
+  kCpAsyncCommit,
+  kCpAsyncWait,
+  kFence,
+  kPrefetch,
   // warp-wide
-  kShfl, kVote, kMatch, kRedux, kElect, kLdmatrix, kStmatrix, kMovmatrix, kMma, kWmmaLoad, kWmmaStore,
+  kShfl,
+  kVote,
+  kMatch,
+  kRedux,
+  kElect,
+  kLdmatrix,
+  kStmatrix,
+  kMovmatrix,
+  kMma,
+  kWmmaLoad,
+  kWmmaStore,
   // the machine's own functions
-  kPrintf, kAssertFail, kMalloc, kFree,
+  kPrintf,
+  kAssertFail,
+  kMalloc,
+  kFree,
   // control
-  kBranch, kBranchIndexed, kCall, kCallIndirect, kReturn, kExit, kBarrier, kWarpBarrier, kYield, kTrap,
+  kBranch,
+  kBranchIndexed,
+  kCall,
+  kCallIndirect,
+  kReturn,
+  kExit,
+  kBarrier,
+  kWarpBarrier,
+  kYield,
+  kTrap,
   kCount,
 };
 
@@ -86,8 +190,8 @@ struct HandlerKey {
 // What an instruction is, for messages and reports.
 struct InstructionInfo {
   HandlerKey key;
-  int line = 0;            // in the PTX text
-  int source_file = 0;     // from .loc; 0 without
+  int line = 0;         // in the PTX text
+  int source_file = 0;  // from .loc; 0 without
   int source_line = 0;
   uint32_t function = 0;
   std::string name;  // with modifiers: fma.rn.f32
@@ -98,12 +202,12 @@ struct InstructionInfo {
 
 // A straight run of instructions and the control instruction that ends it, if it is not just followed by the next.
 struct Segment {
-  uint32_t begin = 0, end = 0;             // straight instructions
-  const Instruction* control = nullptr;    // null: fall through
-  uint32_t next = 0;                       // where lanes go that do not jump; kNoSegment at the end
-  uint32_t target = 0;                     // of a branch
-  uint32_t count = 0;                      // id in the counters
-  std::vector<uint32_t> targets;           // of an indexed branch
+  uint32_t begin = 0, end = 0;           // straight instructions
+  const Instruction* control = nullptr;  // null: fall through
+  uint32_t next = 0;                     // where lanes go that do not jump; kNoSegment at the end
+  uint32_t target = 0;                   // of a branch
+  uint32_t count = 0;                    // id in the counters
+  std::vector<uint32_t> targets;         // of an indexed branch
 };
 inline constexpr uint32_t kNoSegment = 0xffffffffu;
 
@@ -132,23 +236,63 @@ struct Function {
   int64_t local_bytes = 0;  // of one thread: parameters, depot, call arguments
   int64_t parameter_bytes = 0;
   std::vector<ParameterSlot> parameters, returns;
-  int registers = 0;        // declared and used in the text
+  int registers = 0;  // declared and used in the text
   uint32_t module_index = 0;
 };
 
 // A special register that the text uses: an area of Program::special_bytes holds one row of lanes for each.
 enum class Special : uint8_t {
-  kTidX, kTidY, kTidZ, kNtidX, kNtidY, kNtidZ, kCtaidX, kCtaidY, kCtaidZ, kNctaidX, kNctaidY, kNctaidZ, kLaneid, kWarpid,
-  kNwarpid, kSmid, kNsmid, kGridid, kLanemaskEq, kLanemaskLe, kLanemaskLt, kLanemaskGe, kLanemaskGt, kWarpSize,
-  kDynamicSharedBytes, kTotalSharedBytes, kZero, kOne, kCount,
+  kTidX,
+  kTidY,
+  kTidZ,
+  kNtidX,
+  kNtidY,
+  kNtidZ,
+  kCtaidX,
+  kCtaidY,
+  kCtaidZ,
+  kNctaidX,
+  kNctaidY,
+  kNctaidZ,
+  kLaneid,
+  kWarpid,
+  kNwarpid,
+  kSmid,
+  kNsmid,
+  kGridid,
+  kLanemaskEq,
+  kLanemaskLe,
+  kLanemaskLt,
+  kLanemaskGe,
+  kLanemaskGt,
+  kWarpSize,
+  kDynamicSharedBytes,
+  kTotalSharedBytes,
+  kReservedShared,
+  kZero,
+  kOne,
+  kCount,
+};
+
+// Rows are read with aligned vector instructions.
+template <class T>
+struct RowAllocator {
+  using value_type = T;
+  RowAllocator() = default;
+  template <class U>
+  RowAllocator(const RowAllocator<U>&) {}
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{64})); }
+  void deallocate(T* memory, size_t) { ::operator delete(memory, std::align_val_t{64}); }
+  bool operator==(const RowAllocator&) const { return true; }
+  bool operator!=(const RowAllocator&) const { return false; }
 };
 
 struct Program {
   std::string name;
   std::vector<Function> functions;  // the entry first
   std::vector<InstructionInfo> info;
-  std::vector<Handler> bodies;      // by index: the masked handler, which a guarded instruction runs under its guard
-  std::vector<uint8_t> constants;   // rows of kLanes equal values
+  std::vector<Handler> bodies;  // by index: the masked handler, which a guarded instruction runs under its guard
+  std::vector<uint8_t, RowAllocator<uint8_t>> constants;  // rows of kLanes equal values
   int64_t static_shared_bytes = 0;
   int64_t dynamic_shared_offset = 0;
   int64_t parameter_bytes = 0;

@@ -28,8 +28,10 @@ void for_each_register(Instruction& instruction, Extra* extra, Visit visit) {
     if (is_register(*ref)) visit(*ref, false);
   }
   if (extra) {
-    for (Ref& ref : extra->src) if (is_register(ref)) visit(ref, false);
-    for (Ref& ref : extra->dst) if (is_register(ref)) visit(ref, true);
+    for (Ref& ref : extra->src)
+      if (is_register(ref)) visit(ref, false);
+    for (Ref& ref : extra->dst)
+      if (is_register(ref)) visit(ref, true);
   }
   if (is_register(instruction.dst)) visit(instruction.dst, true);
 }

@@ -8,8 +8,7 @@ namespace {
 
 std::unordered_map<std::string_view, Rule> collect() {
   std::unordered_map<std::string_view, Rule> all;
-  for (const RuleTable& table :
-       {arithmetic_rules(), data_rules(), memory_rules(), matrix_rules(), control_rules()}) {
+  for (const RuleTable& table : {arithmetic_rules(), data_rules(), memory_rules(), matrix_rules(), control_rules()}) {
     for (const NamedRule* entry = table.begin; entry != table.end; ++entry) all.emplace(entry->opcode, entry->rule);
   }
   return all;

@@ -20,10 +20,10 @@ struct RuleTable {
   const NamedRule* end;
 };
 RuleTable arithmetic_rules();
-RuleTable data_rules();      // mov, cvt, cvta, shfl and other movement between registers
-RuleTable memory_rules();    // ld, st, atom, red, cp.async, prefetch
-RuleTable matrix_rules();    // ldmatrix, stmatrix, movmatrix, mma, wmma
-RuleTable control_rules();   // bra, call, ret, exit, bar, vote, membar and so on
+RuleTable data_rules();     // mov, cvt, cvta, shfl and other movement between registers
+RuleTable memory_rules();   // ld, st, atom, red, cp.async, prefetch
+RuleTable matrix_rules();   // ldmatrix, stmatrix, movmatrix, mma, wmma
+RuleTable control_rules();  // bra, call, ret, exit, bar, vote, membar and so on
 
 // Null for an opcode that nobody knows.
 Rule rule_named(std::string_view opcode);

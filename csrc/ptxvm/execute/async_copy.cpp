@@ -1,4 +1,5 @@
-// cp.async. The data moves only when a wait lets the copy land, so that a kernel which forgets to wait reads old values.
+// cp.async. The data moves only when a wait lets the copy land, so that a kernel which forgets to wait reads old
+// values.
 #include "execute/async_copy.h"
 
 #include <algorithm>
@@ -23,7 +24,8 @@ void run_copy(Warp& warp, const Instruction& in) {
   uint32_t reading = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
     from[lane] = static_cast<int64_t>(source[lane]) + in.extra->values[0];
-    uint32_t bytes = length ? std::min(length[lane], static_cast<uint32_t>(copy.bytes)) : static_cast<uint32_t>(copy.bytes);
+    uint32_t bytes =
+        length ? std::min(length[lane], static_cast<uint32_t>(copy.bytes)) : static_cast<uint32_t>(copy.bytes);
     if (ignored >> lane & 1) bytes = 0;
     copy.length[lane] = bytes;
     reading |= static_cast<uint32_t>(bytes != 0) << lane;
@@ -85,8 +87,9 @@ void land_copies(Warp& warp, uint32_t lanes, bool all, int64_t still_pending) {
     }
     copy.mask &= ~landing;
   }
-  warp.copies.erase(std::remove_if(warp.copies.begin(), warp.copies.end(), [](const PendingCopy& c) { return c.mask == 0; }),
-                    warp.copies.end());
+  warp.copies.erase(
+      std::remove_if(warp.copies.begin(), warp.copies.end(), [](const PendingCopy& c) { return c.mask == 0; }),
+      warp.copies.end());
 }
 
 void register_async_copy(HandlerTable& table) {

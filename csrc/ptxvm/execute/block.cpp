@@ -8,7 +8,8 @@
 namespace flopcuda::ptxvm {
 namespace {
 
-// Instructions a warp runs before another of its block may; short when the order is shuffled, to show what depends on it.
+// Instructions a warp runs before another of its block may; short when the order is shuffled, to show what depends on
+// it.
 constexpr int64_t kQuantum = 1'000'000;
 constexpr int64_t kShuffledQuantum = 200;
 constexpr int kSharedPoison = 0xff;  // NaN as a float, -1 as an integer
@@ -35,10 +36,8 @@ Block::Block(Worker& worker_) : worker(worker_), launch(worker_.launch) {
 }
 
 void Block::fill_specials(int warp) {
-  auto* rows = reinterpret_cast<uint32_t(*)[kLanes]>(specials_of(warp));
-  const auto set = [&](Special which, uint32_t value) {
-    std::fill_n(rows[static_cast<int>(which)], kLanes, value);
-  };
+  auto* rows = reinterpret_cast<uint32_t (*)[kLanes]>(specials_of(warp));
+  const auto set = [&](Special which, uint32_t value) { std::fill_n(rows[static_cast<int>(which)], kLanes, value); };
   const LaunchOptions& options = launch.options;
   for (int axis = 0; axis < 3; ++axis) {
     set(static_cast<Special>(static_cast<int>(Special::kNtidX) + axis), options.block[axis]);
@@ -54,6 +53,8 @@ void Block::fill_specials(int warp) {
   set(Special::kZero, 0);
   set(Special::kOne, 1);
   set(Special::kDynamicSharedBytes, static_cast<uint32_t>(options.dynamic_shared_bytes));
+  // Memory that the system reserves for itself would lie behind the kernel's own; there is none.
+  set(Special::kReservedShared, static_cast<uint32_t>(shared_bytes));
   set(Special::kTotalSharedBytes, static_cast<uint32_t>(shared_bytes));
   for (int lane = 0; lane < kLanes; ++lane) {
     const uint32_t linear = static_cast<uint32_t>(warp * kLanes + lane);
@@ -81,7 +82,8 @@ void Block::start() {
   }
   for (size_t w = 0; w < warps_.size(); ++w) {
     fill_specials(static_cast<int>(w));
-    warps_[w].start(launch, *this, worker, static_cast<int>(w), first_lanes(threads - static_cast<int64_t>(w) * kLanes));
+    warps_[w].start(launch, *this, worker, static_cast<int>(w),
+                    first_lanes(threads - static_cast<int64_t>(w) * kLanes));
   }
   const int64_t entry_local = launch.program.functions[0].local_bytes;
   if (track_local && entry_local > 0) {
@@ -115,11 +117,13 @@ bool Block::round(const std::vector<int>& order) {
     unfinished = true;
     if (!warp.has_ready_path()) continue;
     progress = true;
-    const int64_t quantum = launch.options.shuffle ? 1 + static_cast<int64_t>(worker.random() % kShuffledQuantum) : kQuantum;
+    const int64_t quantum =
+        launch.options.shuffle ? 1 + static_cast<int64_t>(worker.random() % kShuffledQuantum) : kQuantum;
     if (warp.run(quantum) == Warp::Status::kStopped) return false;
     if (warp.executed() > launch.options.instruction_budget) {
-      warp.report(Check::kRunaway, warp.waiting_instruction(), 0, 0,
-                  "the warp went over its budget of " + std::to_string(launch.options.instruction_budget) + " instructions");
+      warp.report(
+          Check::kRunaway, warp.waiting_instruction(), 0, 0,
+          "the warp went over its budget of " + std::to_string(launch.options.instruction_budget) + " instructions");
       launch.stop.store(true);
       return false;
     }

@@ -39,7 +39,9 @@ class Block {
   char* specials_of(int warp) { return specials_.get() + static_cast<size_t>(warp) * kSpecialBytes; }
 
   // Local memory: thread-major within a warp.
-  char* local_of(int warp, int lane) { return local_.get() + (static_cast<int64_t>(warp) * kLanes + lane) * stack_bytes; }
+  char* local_of(int warp, int lane) {
+    return local_.get() + (static_cast<int64_t>(warp) * kLanes + lane) * stack_bytes;
+  }
   char* local_valid_of(int warp, int lane) {
     return local_valid_.get() + (static_cast<int64_t>(warp) * kLanes + lane) * stack_bytes;
   }

@@ -83,9 +83,7 @@ void bind_one(Instruction& instruction, Program& program, const syntax::Module& 
   program.bodies[instruction.index] = pair->masked;
 }
 
-bool needs_handler(Op op) {
-  return op < Op::kBranch && op != Op::kAssertFail;
-}
+bool needs_handler(Op op) { return op < Op::kBranch && op != Op::kAssertFail; }
 
 }  // namespace
 

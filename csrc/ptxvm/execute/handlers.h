@@ -30,15 +30,16 @@ class HandlerTable {
   std::unordered_map<uint64_t, HandlerPair> table_;
 };
 
-// The hot ones, compiled for several instruction sets; each returns false if this build or this processor lacks its own.
+// The hot ones, compiled for several instruction sets; each returns false if this build or this processor lacks its
+// own.
 bool register_core_avx512(HandlerTable& table);
 bool register_core_avx2(HandlerTable& table);
 void register_core_portable(HandlerTable& table);
 
-void register_float(HandlerTable& table);     // division, roots, functions, directed rounding
-void register_half(HandlerTable& table);      // f16, bf16
+void register_float(HandlerTable& table);  // division, roots, functions, directed rounding
+void register_half(HandlerTable& table);   // f16, bf16
 void register_convert(HandlerTable& table);
-void register_atomic(HandlerTable& table);    // atom, red
+void register_atomic(HandlerTable& table);  // atom, red
 void register_async_copy(HandlerTable& table);
 void register_exchange(HandlerTable& table);  // shfl, vote, match, redux
 void register_matrix(HandlerTable& table);    // ldmatrix, mma, wmma

@@ -19,17 +19,20 @@ struct LaunchOptions {
   std::array<uint32_t, 3> grid{1, 1, 1};
   std::array<uint32_t, 3> block{1, 1, 1};
   int64_t dynamic_shared_bytes = 0;
-  int threads = 0;           // 0: one for each core
-  bool shuffle = false;      // order of blocks and warps by `seed`; otherwise ascending
+  int threads = 0;       // 0: one for each core
+  bool shuffle = false;  // order of blocks and warps by `seed`; otherwise ascending
   uint64_t seed = 0;
-  uint32_t checks = ~0u;     // bits by Check
+  uint32_t checks = ~0u;                     // bits by Check
   int64_t instruction_budget = 100'000'000;  // of one warp
 };
 
 // What all workers of a launch share.
 struct Launch {
   Launch(const Program& program, const LaunchOptions& options, std::vector<uint8_t> parameters, MemoryMap& memory)
-      : program(program), options(options), parameters(std::move(parameters)), memory(memory),
+      : program(program),
+        options(options),
+        parameters(std::move(parameters)),
+        memory(memory),
         findings(options.checks) {}
 
   const Program& program;
@@ -37,13 +40,11 @@ struct Launch {
   const std::vector<uint8_t> parameters;
   MemoryMap& memory;
   Findings findings;
-  std::atomic<bool> stop{false};   // a trap ends the launch
+  std::atomic<bool> stop{false};  // a trap ends the launch
   std::mutex output_mutex;
-  std::string output;              // of vprintf
+  std::string output;  // of vprintf
 
-  int64_t threads_per_block() const {
-    return int64_t{options.block[0]} * options.block[1] * options.block[2];
-  }
+  int64_t threads_per_block() const { return int64_t{options.block[0]} * options.block[1] * options.block[2]; }
   int64_t shared_bytes() const {
     return options.dynamic_shared_bytes > 0 ? program.dynamic_shared_offset + options.dynamic_shared_bytes
                                             : program.static_shared_bytes;

@@ -59,22 +59,26 @@ class Checker {
   bool aligned(int lane, uint64_t address) {
     if ((address & static_cast<uint64_t>(bytes_ - 1)) == 0) return true;
     report(Check::kAlignment, lane, address,
-           std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address) + ", which is misaligned");
+           std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address) +
+               ", which is misaligned");
     return false;
   }
 
   bool in_bounds(Space space, int lane, uint64_t address) {
     const uint64_t bytes = static_cast<uint64_t>(bytes_);
     switch (space) {
-      case Space::kShared: return in_area(lane, address, static_cast<uint64_t>(warp_.block->shared_bytes), "shared memory");
-      case Space::kLocal: return in_area(lane, address, static_cast<uint64_t>(warp_.block->stack_bytes), "local memory");
+      case Space::kShared:
+        return in_area(lane, address, static_cast<uint64_t>(warp_.block->shared_bytes), "shared memory");
+      case Space::kLocal:
+        return in_area(lane, address, static_cast<uint64_t>(warp_.block->stack_bytes), "local memory");
       case Space::kParam:
         if (write()) {
           report(Check::kBounds, lane, address, "writes to a kernel parameter");
           return false;
         }
         return in_area(lane, address, warp_.launch->parameters.size(), "kernel parameters");
-      default: break;
+      default:
+        break;
     }
     const Allocation found = warp_.launch->memory.find(address, address + bytes);
     const std::string what = std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address);
@@ -83,7 +87,8 @@ class Checker {
       return false;
     }
     if (write() && !found.writable) {
-      report(Check::kBounds, lane, address, what + " in read-only memory" + (found.name.empty() ? "" : " of " + found.name));
+      report(Check::kBounds, lane, address,
+             what + " in read-only memory" + (found.name.empty() ? "" : " of " + found.name));
       return false;
     }
     return true;
@@ -92,8 +97,8 @@ class Checker {
   bool in_area(int lane, uint64_t address, uint64_t size, const char* name) {
     if (address <= size && address + static_cast<uint64_t>(bytes_) <= size) return true;
     report(Check::kBounds, lane, address,
-           std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address) + " of " + name + ", which has " +
-               std::to_string(size));
+           std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address) + " of " + name +
+               ", which has " + std::to_string(size));
     return false;
   }
 
@@ -107,7 +112,8 @@ class Checker {
 const Pattern* find_pattern(Warp& warp, const Instruction& in, const int64_t* addresses, int bytes) {
   Worker& worker = *warp.worker;
   const Pattern* known = worker.pattern_of[in.index];
-  if (known && known->mask == warp.mask && known->bytes == bytes && memory_primitives().match(known, addresses, warp.mask)) {
+  if (known && known->mask == warp.mask && known->bytes == bytes &&
+      memory_primitives().match(known, addresses, warp.mask)) {
     return known;
   }
   if (worker.patterns.is_full()) {
@@ -130,24 +136,34 @@ bool global_in_bounds(Warp& warp, const Instruction& in, uint64_t low, uint64_t 
 
 Space space_of_window(uint64_t address) {
   switch (address & kWindowMask) {
-    case kSharedWindow: return Space::kShared;
-    case kLocalWindow: return Space::kLocal;
-    case kParamWindow: return Space::kParam;
-    default: return Space::kGlobal;
+    case kSharedWindow:
+      return Space::kShared;
+    case kLocalWindow:
+      return Space::kLocal;
+    case kParamWindow:
+      return Space::kParam;
+    default:
+      return Space::kGlobal;
   }
 }
 
 uint64_t window_of(Space space) {
-  return space == Space::kShared ? kSharedWindow : space == Space::kLocal ? kLocalWindow
-                                                   : space == Space::kParam ? kParamWindow : 0;
+  return space == Space::kShared  ? kSharedWindow
+         : space == Space::kLocal ? kLocalWindow
+         : space == Space::kParam ? kParamWindow
+                                  : 0;
 }
 
 bool is_in_bounds(Warp& warp, const Instruction& in, Space space, int64_t low, int64_t high, bool write) {
   switch (space) {
-    case Space::kShared: return low >= 0 && high <= warp.block->shared_bytes;
-    case Space::kLocal: return low >= 0 && high <= warp.block->stack_bytes;
-    case Space::kParam: return low >= 0 && high <= static_cast<int64_t>(warp.launch->parameters.size()) && !write;
-    default: return global_in_bounds(warp, in, static_cast<uint64_t>(low), static_cast<uint64_t>(high), write);
+    case Space::kShared:
+      return low >= 0 && high <= warp.block->shared_bytes;
+    case Space::kLocal:
+      return low >= 0 && high <= warp.block->stack_bytes;
+    case Space::kParam:
+      return low >= 0 && high <= static_cast<int64_t>(warp.launch->parameters.size()) && !write;
+    default:
+      return global_in_bounds(warp, in, static_cast<uint64_t>(low), static_cast<uint64_t>(high), write);
   }
 }
 
@@ -179,7 +195,8 @@ void observe_global(Warp& warp, const Instruction& in, int64_t first, const Patt
 }
 
 // Local memory of a lane lies far from its neighbour's.
-void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern, AccessKind kind, Access& access) {
+void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern, AccessKind kind,
+                 Access& access) {
   int64_t* relative = warp.worker->local_relative;
   char* const start = warp.block->local_of(warp.index, 0);
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -196,7 +213,8 @@ void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern
       std::memset(valid + relative[lane], 1, static_cast<size_t>(pattern.bytes));
     } else if (std::memchr(valid + relative[lane], 0, static_cast<size_t>(pattern.bytes))) {
       warp.report(Check::kUninitialised, in.index, lane, static_cast<uint64_t>(first + pattern.relative[lane]),
-                  "reads local memory at " + hex(static_cast<uint64_t>(first + pattern.relative[lane])) + " that it did not write");
+                  "reads local memory at " + hex(static_cast<uint64_t>(first + pattern.relative[lane])) +
+                      " that it did not write");
     }
   }
 }
@@ -235,8 +253,8 @@ void split_by_space(Warp& warp, const Instruction& in, const int64_t* addresses,
 
 enum class Outcome : uint8_t { kGood, kMixed, kFaulty };
 
-Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses, int bytes,
-                     Access& access, uint32_t* faulty) {
+Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses,
+                     int bytes, Access& access, uint32_t* faulty) {
   const Pattern& pattern = *find_pattern(warp, in, addresses, bytes);
   int64_t first = addresses[__builtin_ctz(warp.mask)];
   uint64_t window = 0;
@@ -246,7 +264,8 @@ Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind 
     const uint64_t high = static_cast<uint64_t>(first) + static_cast<uint64_t>(pattern.highest);
     if (space_of_window(low) != space || space_of_window(high) != space) {
       for (int lane = 0; lane < kLanes; ++lane) {
-        if ((warp.mask >> lane & 1) && space_of_window(static_cast<uint64_t>(addresses[lane])) != space) return Outcome::kMixed;
+        if ((warp.mask >> lane & 1) && space_of_window(static_cast<uint64_t>(addresses[lane])) != space)
+          return Outcome::kMixed;
       }
     }
     window = window_of(space);
@@ -274,7 +293,9 @@ Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind 
       observe_shared(warp, in, first, pattern, kind);
       access.host = warp.block->shared + first;
       break;
-    case Space::kLocal: place_local(warp, in, first, pattern, kind, access); break;
+    case Space::kLocal:
+      place_local(warp, in, first, pattern, kind, access);
+      break;
     case Space::kParam:
       access.host = const_cast<char*>(reinterpret_cast<const char*>(warp.launch->parameters.data())) + first;
       break;
@@ -312,17 +333,21 @@ bool begin_access(Warp& warp, const Instruction& in, Space space, AccessKind kin
   const int bytes = in.op == Op::kAtom ? in.u[0] : in.u[0] * in.u[1];
   uint32_t faulty = 0;
   switch (check_access(warp, in, space, kind, addresses, bytes, access, &faulty)) {
-    case Outcome::kGood: return true;
-    case Outcome::kMixed: split_by_space(warp, in, addresses, handler); return false;
-    case Outcome::kFaulty: break;
+    case Outcome::kGood:
+      return true;
+    case Outcome::kMixed:
+      split_by_space(warp, in, addresses, handler);
+      return false;
+    case Outcome::kFaulty:
+      break;
   }
   clear_results(warp, in, faulty);
   run_for(warp, in, warp.mask & ~faulty, handler);
   return false;
 }
 
-bool begin_access_at(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses, int bytes,
-                     Access& access, uint32_t* faulty) {
+bool begin_access_at(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses,
+                     int bytes, Access& access, uint32_t* faulty) {
   *faulty = 0;
   const Outcome outcome = check_access(warp, in, space, kind, addresses, bytes, access, faulty);
   if (outcome == Outcome::kMixed) *faulty = warp.mask;
@@ -330,11 +355,12 @@ bool begin_access_at(Warp& warp, const Instruction& in, Space space, AccessKind 
 }
 
 void report_race(Warp& warp, const Instruction& in, const SharedShadow::Conflict& conflict, AccessKind kind) {
-  const std::string other = conflict.other_thread < 0 ? "several other threads"
-                            : "thread " + std::to_string(conflict.other_thread) + " of the block";
+  const std::string other = conflict.other_thread < 0
+                                ? "several other threads"
+                                : "thread " + std::to_string(conflict.other_thread) + " of the block";
   warp.report(Check::kRace, in.index, conflict.lane, static_cast<uint64_t>(conflict.address),
-              std::string(verb(kind)) + " shared memory at " + hex(static_cast<uint64_t>(conflict.address)) + ", which " + other +
-                  (conflict.other_wrote ? " wrote" : " read") + " with no barrier between");
+              std::string(verb(kind)) + " shared memory at " + hex(static_cast<uint64_t>(conflict.address)) +
+                  ", which " + other + (conflict.other_wrote ? " wrote" : " read") + " with no barrier between");
 }
 
 bool read_parameter(Warp& warp, const Instruction& in, int64_t offset, void* value, size_t bytes) {

@@ -23,7 +23,8 @@ struct Access {
 
 // Finds, checks and counts. False when nothing is left to do: some lanes had no good address, or lie in different state
 // spaces, and `handler` has been run for the rest.
-bool begin_access(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, Access& access, Handler handler);
+bool begin_access(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, Access& access,
+                  Handler handler);
 
 // The same for addresses that are no register's: the caller gives one for every lane, `bytes` for each.
 bool begin_access_at(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, const int64_t* addresses,

@@ -26,7 +26,8 @@ class LaneMemory {
   void set_local(int64_t frame_offset, T value) const {
     const int64_t offset = warp_.frame->local_base + frame_offset;
     std::memcpy(warp_.block->local_of(warp_.index, lane_) + offset, &value, sizeof value);
-    if (warp_.block->track_local) std::memset(warp_.block->local_valid_of(warp_.index, lane_) + offset, 1, sizeof value);
+    if (warp_.block->track_local)
+      std::memset(warp_.block->local_valid_of(warp_.index, lane_) + offset, 1, sizeof value);
   }
   template <class T>
   bool read(uint64_t address, T& value) const {
@@ -47,15 +48,18 @@ class LaneMemory {
     switch (address & kWindowMask) {
       case kLocalWindow:
         return offset + bytes <= static_cast<uint64_t>(warp_.block->stack_bytes) && offset < (1u << 30)
-                   ? warp_.block->local_of(warp_.index, lane_) + offset : nullptr;
+                   ? warp_.block->local_of(warp_.index, lane_) + offset
+                   : nullptr;
       case kSharedWindow:
         return offset < (1u << 30) && offset + bytes <= static_cast<uint64_t>(warp_.block->shared_bytes)
-                   ? warp_.block->shared + offset : nullptr;
+                   ? warp_.block->shared + offset
+                   : nullptr;
       case 0: {
         const Allocation found = warp_.launch->memory.find(address, address + bytes);
         return found.end ? reinterpret_cast<const char*>(address) : nullptr;
       }
-      default: return nullptr;
+      default:
+        return nullptr;
     }
   }
 
@@ -96,9 +100,12 @@ template <class T>
 std::string print_one(const Conversion& conversion, const std::string& suffix, const int* stars, T value) {
   char buffer[512];
   const std::string format = conversion.text + suffix;
-  if (conversion.stars == 0) std::snprintf(buffer, sizeof buffer, format.c_str(), value);
-  else if (conversion.stars == 1) std::snprintf(buffer, sizeof buffer, format.c_str(), stars[0], value);
-  else std::snprintf(buffer, sizeof buffer, format.c_str(), stars[0], stars[1], value);
+  if (conversion.stars == 0)
+    std::snprintf(buffer, sizeof buffer, format.c_str(), value);
+  else if (conversion.stars == 1)
+    std::snprintf(buffer, sizeof buffer, format.c_str(), stars[0], value);
+  else
+    std::snprintf(buffer, sizeof buffer, format.c_str(), stars[0], stars[1], value);
   return buffer;
 }
 

@@ -12,7 +12,8 @@ constexpr int kBankBytes = 4;
 
 uint64_t hash_of(const Pattern& pattern) {
   uint64_t hash = pattern.mask * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(pattern.bytes);
-  for (int64_t value : pattern.relative) hash = (hash ^ static_cast<uint64_t>(value)) * 0xff51afd7ed558ccdull + (hash >> 29);
+  for (int64_t value : pattern.relative)
+    hash = (hash ^ static_cast<uint64_t>(value)) * 0xff51afd7ed558ccdull + (hash >> 29);
   return hash;
 }
 

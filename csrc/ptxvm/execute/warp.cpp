@@ -18,9 +18,7 @@ constexpr int64_t kPatience = 20'000;
 
 int popcount(uint32_t mask) { return __builtin_popcount(mask); }
 
-bool is_exchange(Op op) {
-  return (op >= Op::kShfl && op <= Op::kWmmaStore) || op == Op::kWarpBarrier;
-}
+bool is_exchange(Op op) { return (op >= Op::kShfl && op <= Op::kWmmaStore) || op == Op::kWarpBarrier; }
 
 }  // namespace
 
@@ -41,7 +39,8 @@ void Warp::start(Launch& launch_, Block& block_, Worker& worker_, int index_, ui
   mask = 0;
   frame = nullptr;
   Frame* entry = new_frame(launch->program.functions[0]);
-  paths_.push_back({lanes, launch->program.functions[0].segments.empty() ? kNoSegment : 0, entry, Path::State::kReady, 0});
+  paths_.push_back(
+      {lanes, launch->program.functions[0].segments.empty() ? kNoSegment : 0, entry, Path::State::kReady, 0});
 }
 
 Frame* Warp::new_frame(const Function& function) {
@@ -227,20 +226,28 @@ Warp::Outcome Warp::control(const Segment& segment) {
     paths_.push_back({mask & ~active, segment.next, frame, Path::State::kReady, 0});
     mask = active;
   }
-  if (is_exchange(instruction.op)) return instruction.op == Op::kWarpBarrier ? warp_barrier(segment) : exchange(segment);
+  if (is_exchange(instruction.op))
+    return instruction.op == Op::kWarpBarrier ? warp_barrier(segment) : exchange(segment);
   count(instruction);
   switch (instruction.op) {
-    case Op::kBranchIndexed: return branch_indexed(segment);
-    case Op::kExit: return exit_path();
-    case Op::kReturn: return leave_function();
+    case Op::kBranchIndexed:
+      return branch_indexed(segment);
+    case Op::kExit:
+      return exit_path();
+    case Op::kReturn:
+      return leave_function();
     case Op::kCall: {
       const CallSite& site = frame->function->calls[static_cast<size_t>(instruction.offset)];
       return call(segment, site, launch->program.functions[site.callee]);
     }
-    case Op::kCallIndirect: return call_indirect(segment);
-    case Op::kBarrier: return barrier(segment);
-    case Op::kTrap: return trap(segment, false);
-    case Op::kAssertFail: return trap(segment, true);
+    case Op::kCallIndirect:
+      return call_indirect(segment);
+    case Op::kBarrier:
+      return barrier(segment);
+    case Op::kTrap:
+      return trap(segment, false);
+    case Op::kAssertFail:
+      return trap(segment, true);
     default:  // kYield: let the others run
       segment_ = segment.next;
       overtaken_ -= kPatience;
@@ -345,12 +352,14 @@ Warp::Outcome Warp::call_indirect(const Segment& segment) {
                      known[module_index] > 0;
   const Function* callee = valid ? &launch->program.functions[static_cast<size_t>(known[module_index])] : nullptr;
   const auto same_layout = [](const std::vector<ParameterSlot>& x, const std::vector<ParameterSlot>& y) {
-    return std::equal(x.begin(), x.end(), y.begin(), y.end(),
-                      [](const ParameterSlot& p, const ParameterSlot& q) { return p.offset == q.offset && p.size == q.size; });
+    return std::equal(x.begin(), x.end(), y.begin(), y.end(), [](const ParameterSlot& p, const ParameterSlot& q) {
+      return p.offset == q.offset && p.size == q.size;
+    });
   };
   if (!callee || !same_layout(callee->parameters, site.arguments) || !same_layout(callee->returns, site.returns)) {
     report(Check::kCall, instruction.index, __builtin_ctz(mask), pointer,
-           callee ? "the function called has other parameters than its prototype" : "call through a pointer to no function");
+           callee ? "the function called has other parameters than its prototype"
+                  : "call through a pointer to no function");
     return trap(segment, false);
   }
   return call(segment, site, *callee);
@@ -397,7 +406,8 @@ Warp::Outcome Warp::exit_path() {
 Warp::Outcome Warp::trap(const Segment& segment, bool failed_assertion) {
   const int lane = __builtin_ctz(mask);
   const std::string message = failed_assertion ? assertion_message(*this, *segment.control, lane) : "trap";
-  if (failed_assertion || segment.control->op == Op::kTrap) report(Check::kTrap, segment.control->index, lane, 0, message);
+  if (failed_assertion || segment.control->op == Op::kTrap)
+    report(Check::kTrap, segment.control->index, lane, 0, message);
   launch->stop.store(true);
   return Outcome::kContinue;
 }
@@ -419,8 +429,9 @@ Warp::Outcome Warp::exchange(const Segment& segment) {
   forced_ = false;
   if (const uint32_t missing = missing_members(instruction)) {
     if (!forced) return park(Path::State::kAtExchange, 0), Outcome::kLeft;
-    report(Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
-           "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
+    report(
+        Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
+        "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
   }
   complete_exchange(segment);
   return Outcome::kContinue;
@@ -454,8 +465,9 @@ Warp::Outcome Warp::warp_barrier(const Segment& segment) {
   for (const Path& path : paths_) missing &= waits_here(path) ? ~path.mask : kAllLanes;
   if (missing && !forced) return park(Path::State::kAtExchange, 0), Outcome::kLeft;
   if (missing) {
-    report(Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
-           "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
+    report(
+        Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
+        "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
   }
   const uint32_t* members = row<uint32_t>(instruction.c);
   uint32_t named = 0;

@@ -127,11 +127,11 @@ class Warp {
   void release_frame(Frame* frame);
 
   uint32_t segment_ = 0;
-  std::vector<Path> paths_;       // besides the current one
+  std::vector<Path> paths_;  // besides the current one
   int64_t executed_ = 0;
-  int64_t overtaken_ = 0;         // instructions run while another ready path waited
+  int64_t overtaken_ = 0;          // instructions run while another ready path waited
   int64_t undisturbed_until_ = 0;  // no switching to an earlier path before this many instructions
-  bool forced_ = false;           // the exchange at hand runs although lanes are missing
+  bool forced_ = false;            // the exchange at hand runs although lanes are missing
 };
 
 }  // namespace flopcuda::ptxvm

@@ -32,9 +32,13 @@ AlignedMemory aligned_memory(size_t bytes) {
 }
 
 Worker::Worker(Launch& launch_, uint64_t seed)
-    : launch(launch_), counters(launch_.program.segment_count, launch_.program.info.size()),
-      pattern_of(launch_.program.info.size()), allocation_of(launch_.program.info.size()), random(seed),
-      scratch_(aligned_memory(512)), stack_bytes_(stack_bytes_of(launch_.program)) {
+    : launch(launch_),
+      counters(launch_.program.segment_count, launch_.program.info.size()),
+      pattern_of(launch_.program.info.size()),
+      allocation_of(launch_.program.info.size()),
+      random(seed),
+      scratch_(aligned_memory(512)),
+      stack_bytes_(stack_bytes_of(launch_.program)) {
   std::memset(scratch_.get(), 0, 512);
 }
 
@@ -42,7 +46,8 @@ Worker::~Worker() = default;
 
 Frame* Worker::new_frame(const Function& function) {
   const size_t bytes = static_cast<size_t>(function.frame_bytes) + 64;
-  auto fit = std::find_if(free_frames_.rbegin(), free_frames_.rend(), [&](const Frame* f) { return f->capacity >= bytes; });
+  auto fit =
+      std::find_if(free_frames_.rbegin(), free_frames_.rend(), [&](const Frame* f) { return f->capacity >= bytes; });
   Frame* frame;
   if (fit != free_frames_.rend()) {
     frame = *fit;

@@ -33,7 +33,7 @@ class Worker {
     uint64_t begin = 0, end = 0;
     bool writable = false;
   };
-  std::vector<Range> allocation_of;  // the last one hit, by instruction
+  std::vector<Range> allocation_of;     // the last one hit, by instruction
   int64_t local_relative[kLanes] = {};  // scratch of local accesses
   std::mt19937_64 random;
   char* scratch() { return scratch_.get(); }

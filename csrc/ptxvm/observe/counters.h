@@ -7,10 +7,10 @@
 namespace flopcuda::ptxvm {
 
 struct InstructionCounters {
-  uint64_t lanes = 0;     // lanes that executed it, where the segment's count does not say so
-  uint64_t requests = 0;  // memory: warps that issued it
-  uint64_t units = 0;     // global: sectors of 32 bytes touched; shared: wavefronts needed
-  uint64_t conflicts = 0; // shared: wavefronts beyond those that the width of the access needs anyway
+  uint64_t lanes = 0;      // lanes that executed it, where the segment's count does not say so
+  uint64_t requests = 0;   // memory: warps that issued it
+  uint64_t units = 0;      // global: sectors of 32 bytes touched; shared: wavefronts needed
+  uint64_t conflicts = 0;  // shared: wavefronts beyond those that the width of the access needs anyway
 };
 
 struct Counters {

@@ -6,12 +6,42 @@
 
 namespace flopcuda::ptxvm {
 
+void Extents::erase(int i) {
+  --count_;
+  low_[i] = low_[count_];
+  high_[i] = high_[count_];
+}
+
+void Extents::extend(int64_t low, int64_t high) {
+  for (int i = 0; i < count_;) {
+    if (low > high_[i] || low_[i] > high) {
+      ++i;
+      continue;
+    }
+    low = std::min(low, low_[i]);
+    high = std::max(high, high_[i]);
+    erase(i);
+    i = 0;
+  }
+  if (count_ == kCapacity) {
+    int nearest = 0;
+    const auto gap = [&](int i) { return low_[i] > high ? low_[i] - high : low - high_[i]; };
+    for (int i = 1; i < count_; ++i) nearest = gap(i) < gap(nearest) ? i : nearest;
+    low = std::min(low, low_[nearest]);
+    high = std::max(high, high_[nearest]);
+    erase(nearest);
+    return extend(low, high);
+  }
+  low_[count_] = low;
+  high_[count_] = high;
+  ++count_;
+}
+
 void SharedShadow::reset(int64_t bytes, int warps, bool races, bool uninitialised) {
   races_ = races;
   uninitialised_ = uninitialised;
-  part_shift_ = 2;
-  while ((bytes >> part_shift_) >= 64) ++part_shift_;
-  read_ = written_ = 0;
+  read_.clear();
+  written_.clear();
   now_ = 1;
   block_time_ = 0;
   log_.clear();
@@ -67,8 +97,8 @@ void SharedShadow::enter_lane(int thread, int64_t address, int bytes, uint32_t t
     const bool both_atomic = kind == Kind::kAtomic && word.atomic;
     const bool write_clash = word.writer != kNobody && (word.write_bytes & touched) && !both_atomic &&
                              (word.in_flight || !ordered(thread, word.writer, word.write_time));
-    const bool read_clash = kind != Kind::kRead && word.reader != kNobody && (word.read_bytes & touched) &&
-                            !readers_ordered(thread, word);
+    const bool read_clash =
+        kind != Kind::kRead && word.reader != kNobody && (word.read_bytes & touched) && !readers_ordered(thread, word);
     if (conflict && conflict->lane < 0 && (write_clash || read_clash)) {
       const int other = write_clash ? word.writer : word.reader == kSeveral ? -1 : word.reader;
       *conflict = {lane, at, other, write_clash};
@@ -93,7 +123,6 @@ void SharedShadow::enter_lane(int thread, int64_t address, int bytes, uint32_t t
 }
 
 SharedShadow::Conflict SharedShadow::enter(int warp, int64_t base, const Pattern& pattern, Kind kind) {
-  if (kind != Kind::kRead) enter_log();
   Conflict conflict;
   for (int lane = 0; lane < kLanes; ++lane) {
     if (!(pattern.mask >> lane & 1)) continue;
@@ -102,20 +131,26 @@ SharedShadow::Conflict SharedShadow::enter(int warp, int64_t base, const Pattern
   return conflict;
 }
 
-void SharedShadow::enter_log() {
+void SharedShadow::enter_log(int64_t low, int64_t high) {
+  size_t kept = 0;
   for (const LogEntry& entry : log_) {
+    const Pattern& pattern = *entry.pattern;
+    if (entry.base + pattern.lowest >= high || low >= entry.base + pattern.highest + pattern.bytes) {
+      log_[kept++] = entry;
+      continue;
+    }
     for (int lane = 0; lane < kLanes; ++lane) {
-      if (!(entry.pattern->mask >> lane & 1)) continue;
-      enter_lane(entry.warp * kLanes + lane, entry.base + entry.pattern->relative[lane], entry.pattern->bytes, entry.time,
+      if (!(pattern.mask >> lane & 1)) continue;
+      enter_lane(entry.warp * kLanes + lane, entry.base + pattern.relative[lane], pattern.bytes, entry.time,
                  Kind::kRead, lane, nullptr);
     }
   }
-  log_.clear();
+  log_.resize(kept);
 }
 
 void SharedShadow::begin_copy(int thread, int64_t address, int bytes) {
   if (!races_) return;
-  written_ |= parts_of(address, address + bytes);
+  written_.add(address, address + bytes);
   for (int64_t word = address / 4; word < (address + bytes + 3) / 4; ++word) {
     Word& record = words_[static_cast<size_t>(word)];
     record.writer = static_cast<uint16_t>(thread);
@@ -128,12 +163,12 @@ void SharedShadow::begin_copy(int thread, int64_t address, int bytes) {
 
 SharedShadow::Conflict SharedShadow::end_copy(int thread, int64_t address, int bytes) {
   if (!races_) return {};
-  enter_log();
+  enter_log(address, address + bytes);
   Conflict conflict;
   for (int64_t word = address / 4; word < (address + bytes + 3) / 4; ++word) {
     if (words_[static_cast<size_t>(word)].writer == thread) words_[static_cast<size_t>(word)].in_flight = false;
   }
-  written_ |= parts_of(address, address + bytes);
+  written_.add(address, address + bytes);
   enter_lane(thread, address, bytes, now_, Kind::kWrite, thread % kLanes, &conflict);
   return conflict;
 }
@@ -179,13 +214,13 @@ void SharedShadow::initialise(int64_t base, const Pattern& pattern) {
 
 void SharedShadow::block_barrier() {
   block_time_ = ++now_;
-  read_ = written_ = 0;
+  read_.clear();
+  written_.clear();
   log_.clear();
 }
 
 // Released threads know all that the arrived ones, whole warps, did before.
 void SharedShadow::partial_barrier(const std::vector<uint32_t>& arrived, const std::vector<uint32_t>& released) {
-  enter_log();
   ++now_;
   std::array<uint32_t, kLanes> joined{};
   for (size_t warp = 0; warp < warps_.size(); ++warp) {
@@ -217,7 +252,8 @@ void SharedShadow::warp_barrier(int warp, uint32_t mask) {
   std::array<uint32_t, kLanes> joined{};
   for (int lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1)) continue;
-    for (int about = 0; about < kLanes; ++about) joined[about] = std::max(joined[about], clocks.lanes[lane * kLanes + about]);
+    for (int about = 0; about < kLanes; ++about)
+      joined[about] = std::max(joined[about], clocks.lanes[lane * kLanes + about]);
     joined[lane] = now_;
   }
   for (int lane = 0; lane < kLanes; ++lane) {

@@ -1,9 +1,9 @@
 // Watches a block's shared memory for races and for reads of what was never written.
 //
 // Two accesses to one place race when they are of different threads, at least one writes, they are not both atomic, and
-// no barrier orders them. Order is kept as vector clocks, but most accesses never need them: a block-wide barrier orders
-// everything, so an access is looked at only if the other kind touched the same part of the memory since the last one.
-// Reads are put in a log and entered into the word-by-word record when a later write makes that necessary.
+// no barrier orders them. Order is kept as vector clocks, but most accesses never need them: a block-wide barrier
+// orders everything, so an access is looked at only if it overlaps what the other kind touched since the last one.
+// Reads are put in a log and entered into the word-by-word record when a write overlaps them.
 #pragma once
 
 #include <array>
@@ -13,6 +13,31 @@
 #include "execute/pattern.h"
 
 namespace flopcuda::ptxvm {
+
+// A few intervals that cover what was touched; when there would be more, near ones become one.
+class Extents {
+ public:
+  void clear() { count_ = 0; }
+  bool overlap(int64_t low, int64_t high) const {
+    for (int i = 0; i < count_; ++i) {
+      if (low < high_[i] && low_[i] < high) return true;
+    }
+    return false;
+  }
+  void add(int64_t low, int64_t high) {
+    for (int i = 0; i < count_; ++i) {
+      if (low >= low_[i] && high <= high_[i]) return;
+    }
+    extend(low, high);
+  }
+
+ private:
+  static constexpr int kCapacity = 8;
+  void extend(int64_t low, int64_t high);
+  void erase(int i);
+  int count_ = 0;
+  int64_t low_[kCapacity], high_[kCapacity];
+};
 
 class SharedShadow {
  public:
@@ -29,17 +54,17 @@ class SharedShadow {
   enum class Kind : uint8_t { kRead, kWrite, kAtomic };
   Conflict access(int warp, int64_t base, const Pattern& pattern, Kind kind) {
     if (!races_) return {};
-    const uint64_t parts = parts_of(base + pattern.lowest, base + pattern.highest + pattern.bytes);
-    const bool clash = kind == Kind::kRead ? parts & written_ : parts & (written_ | read_);
+    const int64_t low = base + pattern.lowest, high = base + pattern.highest + pattern.bytes;
     if (kind == Kind::kRead) {
-      read_ |= parts;
-      if (!clash) {
+      read_.add(low, high);
+      if (!written_.overlap(low, high)) {
         log_.push_back({&pattern, base, now_, static_cast<int16_t>(warp)});
-        if (log_.size() >= kLogCapacity) enter_log();
+        if (log_.size() >= kLogCapacity) enter_log(0, INT64_MAX);
         return {};
       }
     } else {
-      written_ |= parts;
+      written_.add(low, high);
+      if (read_.overlap(low, high)) enter_log(low, high);
     }
     return enter(warp, base, pattern, kind);
   }
@@ -67,12 +92,12 @@ class SharedShadow {
 
   // Pointers to patterns are about to become invalid.
   void forget_patterns() {
-    enter_log();
+    enter_log(0, INT64_MAX);
     memo_.fill(Memo{});
   }
 
  private:
-  void enter_log();
+  void enter_log(int64_t low, int64_t high);  // the reads that overlap [low, high)
   static constexpr size_t kLogCapacity = 1 << 16;
   static constexpr uint16_t kNobody = 0xffff;
   static constexpr uint16_t kSeveral = 0xfffe;
@@ -95,23 +120,19 @@ class SharedShadow {
     bool in_flight = false;
   };
   struct WarpClocks {
-    uint32_t whole = 0;                      // last barrier of all lanes
-    bool partial = false;                    // whether `lanes` holds anything
+    uint32_t whole = 0;                           // last barrier of all lanes
+    bool partial = false;                         // whether `lanes` holds anything
     std::array<uint32_t, kLanes * kLanes> lanes;  // [of][about]
-    std::array<uint32_t, kLanes> warps{};    // about other warps
+    std::array<uint32_t, kLanes> warps{};         // about other warps
   };
   struct Memo {
     const Pattern* pattern = nullptr;
     int64_t base = 0;
   };
 
-  uint64_t parts_of(int64_t low, int64_t high) const {
-    const int first = static_cast<int>(low >> part_shift_), last = static_cast<int>((high - 1) >> part_shift_);
-    const uint64_t upto = last >= 63 ? ~uint64_t{0} : (uint64_t{2} << last) - 1;
-    return upto & ~((uint64_t{1} << (first & 63)) - 1);
-  }
   static size_t memo_index(int64_t base, const Pattern* pattern) {
-    const uint64_t key = static_cast<uint64_t>(base) * 0x9e3779b97f4a7c15ull ^ reinterpret_cast<uint64_t>(pattern) * 0xff51afd7ed558ccdull;
+    const uint64_t key = static_cast<uint64_t>(base) * 0x9e3779b97f4a7c15ull ^
+                         reinterpret_cast<uint64_t>(pattern) * 0xff51afd7ed558ccdull;
     return key >> 54;
   }
   bool ordered(int thread, int other, uint32_t time) const;
@@ -121,8 +142,7 @@ class SharedShadow {
   bool check_initialised(int64_t base, const Pattern& pattern, int* lane, int64_t* address);
 
   bool races_ = false, uninitialised_ = false;
-  int part_shift_ = 0;
-  uint64_t read_ = 0, written_ = 0;  // parts touched since the last block-wide barrier
+  Extents read_, written_;  // since the last block-wide barrier
   uint32_t now_ = 1;
   uint32_t block_time_ = 0;
   std::vector<LogEntry> log_;

@@ -281,7 +281,8 @@ class Parser {
   }
 
   void initializer(syntax::Variable& variable, int64_t element) {
-    if (variable.space != Space::kGlobal && variable.space != Space::kConst) fail("only .global and .const have initial values");
+    if (variable.space != Space::kGlobal && variable.space != Space::kConst)
+      fail("only .global and .const have initial values");
     initial_values(variable, static_cast<int>(element), 0);
   }
 
@@ -346,8 +347,10 @@ class Parser {
     }
     entry.symbol = word();
     const auto addend = [&] {
-      if (accept('+')) entry.addend += integer();
-      else if (peek().is('-')) entry.addend += integer();
+      if (accept('+'))
+        entry.addend += integer();
+      else if (peek().is('-'))
+        entry.addend += integer();
     };
     addend();
     if (entry.generic) expect(')');
@@ -507,7 +510,8 @@ class Parser {
       fail("expected the type of a register, found '" + std::string(peek().text) + "'");
     }
     const Type type = type_named(take().text);
-    if (type == Type::kB128 || size_of(type) == 1) fail("registers of type ." + std::string(name_of(type)) + " are not supported");
+    if (type == Type::kB128 || size_of(type) == 1)
+      fail("registers of type ." + std::string(name_of(type)) + " are not supported");
     do {
       syntax::Registers entry{peek().line, type, word(), -1};
       if (accept('<')) {

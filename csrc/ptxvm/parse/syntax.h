@@ -56,7 +56,7 @@ struct Variable {
   Space space = Space::kGlobal;
   Type type = Type::kNone;
   int64_t align = 0;
-  int64_t size = 0;         // bytes; 0 for an extern array without bounds
+  int64_t size = 0;  // bytes; 0 for an extern array without bounds
   bool is_extern = false;
   bool is_declaration = false;  // .extern of something defined elsewhere
   bool unbounded = false;

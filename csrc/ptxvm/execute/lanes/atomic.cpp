@@ -5,8 +5,8 @@
 #include <type_traits>
 
 #include "decode/address_flags.h"
-#include "execute/handlers.h"
 #include "execute/half.h"
+#include "execute/handlers.h"
 #include "execute/memory.h"
 #include "execute/warp.h"
 
@@ -17,7 +17,8 @@ template <class T, class F>
 T exchange_loop(T* place, F next) {
   T old = __atomic_load_n(place, __ATOMIC_RELAXED);
   T wanted = next(old);
-  while (!__atomic_compare_exchange_n(place, &old, wanted, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) wanted = next(old);
+  while (!__atomic_compare_exchange_n(place, &old, wanted, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+    wanted = next(old);
   return old;
 }
 
@@ -35,7 +36,8 @@ uint16_t add_half(uint16_t a, uint16_t b, const HalfFormat& format) {
   return from_double(to_double(a, format) + to_double(b, format), format);
 }
 
-// Floating-point addition on the bits of a value. 32-bit addition in global memory flushes subnormals, as hardware does.
+// Floating-point addition on the bits of a value. 32-bit addition in global memory flushes subnormals, as hardware
+// does.
 template <class T>
 T float_add(T old, T operand, Type type, bool flush_subnormals) {
   if constexpr (sizeof(T) == 8) {
@@ -60,17 +62,23 @@ T apply(T* place, AtomicOp op, Type type, T b, T c, bool flush_subnormals) {
   using S = std::make_signed_t<T>;
   const bool with_sign = is_signed(type);
   switch (op) {
-    case AtomicOp::kExchange: return __atomic_exchange_n(place, b, __ATOMIC_ACQ_REL);
+    case AtomicOp::kExchange:
+      return __atomic_exchange_n(place, b, __ATOMIC_ACQ_REL);
     case AtomicOp::kCompareSwap: {
       T expected = b;
       __atomic_compare_exchange_n(place, &expected, c, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
       return expected;
     }
-    case AtomicOp::kAnd: return __atomic_fetch_and(place, b, __ATOMIC_ACQ_REL);
-    case AtomicOp::kOr: return __atomic_fetch_or(place, b, __ATOMIC_ACQ_REL);
-    case AtomicOp::kXor: return __atomic_fetch_xor(place, b, __ATOMIC_ACQ_REL);
-    case AtomicOp::kInc: return exchange_loop(place, [=](T old) { return old >= b ? T{0} : static_cast<T>(old + 1); });
-    case AtomicOp::kDec: return exchange_loop(place, [=](T old) { return old == 0 || old > b ? b : static_cast<T>(old - 1); });
+    case AtomicOp::kAnd:
+      return __atomic_fetch_and(place, b, __ATOMIC_ACQ_REL);
+    case AtomicOp::kOr:
+      return __atomic_fetch_or(place, b, __ATOMIC_ACQ_REL);
+    case AtomicOp::kXor:
+      return __atomic_fetch_xor(place, b, __ATOMIC_ACQ_REL);
+    case AtomicOp::kInc:
+      return exchange_loop(place, [=](T old) { return old >= b ? T{0} : static_cast<T>(old + 1); });
+    case AtomicOp::kDec:
+      return exchange_loop(place, [=](T old) { return old == 0 || old > b ? b : static_cast<T>(old - 1); });
     case AtomicOp::kMin:
       return exchange_loop(place, [=](T old) {
         return with_sign ? static_cast<T>(std::min(static_cast<S>(old), static_cast<S>(b))) : std::min(old, b);
@@ -79,7 +87,8 @@ T apply(T* place, AtomicOp op, Type type, T b, T c, bool flush_subnormals) {
       return exchange_loop(place, [=](T old) {
         return with_sign ? static_cast<T>(std::max(static_cast<S>(old), static_cast<S>(b))) : std::max(old, b);
       });
-    case AtomicOp::kAdd: break;
+    case AtomicOp::kAdd:
+      break;
   }
   if (is_integer(type)) return __atomic_fetch_add(place, b, __ATOMIC_ACQ_REL);
   return exchange_loop(place, [=](T old) { return float_add(old, b, type, flush_subnormals); });
@@ -97,7 +106,8 @@ void run_atomic(Warp& warp, const Instruction& in) {
   const bool in_shared = access.host >= shared_begin(warp) && access.host < shared_end(warp);
   for (uint32_t rest = access.mask; rest; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
-    const T old = apply(reinterpret_cast<T*>(access.host + access.relative[lane]), op, type, b[lane], c[lane], !in_shared);
+    const T old =
+        apply(reinterpret_cast<T*>(access.host + access.relative[lane]), op, type, b[lane], c[lane], !in_shared);
     if (in.dst != kNoRef) d[lane] = old;
   }
 }

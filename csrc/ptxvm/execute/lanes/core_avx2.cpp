@@ -16,8 +16,8 @@
 
 namespace flopcuda::ptxvm {
 namespace {
-#include "execute/lanes/lanes.inc"
 #include "execute/lanes/core.inc"
+#include "execute/lanes/lanes.inc"
 }  // namespace
 }  // namespace flopcuda::ptxvm
 #pragma GCC pop_options

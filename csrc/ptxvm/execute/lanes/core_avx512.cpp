@@ -1,5 +1,5 @@
-// The hot handlers, compiled for avx512. Everything with code of its own is included before the target is set, so that no
-// function shared with other files is compiled for it.
+// The hot handlers, compiled for avx512. Everything with code of its own is included before the target is set, so that
+// no function shared with other files is compiled for it.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -16,8 +16,8 @@
 
 namespace flopcuda::ptxvm {
 namespace {
-#include "execute/lanes/lanes.inc"
 #include "execute/lanes/core.inc"
+#include "execute/lanes/lanes.inc"
 }  // namespace
 }  // namespace flopcuda::ptxvm
 #pragma GCC pop_options
@@ -25,7 +25,9 @@ namespace {
 namespace flopcuda::ptxvm {
 
 bool register_core_avx512(HandlerTable& table) {
-  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd"))) return false;
+  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")))
+    return false;
   register_all(table);
   return true;
 }

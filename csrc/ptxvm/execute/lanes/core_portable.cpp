@@ -11,8 +11,8 @@
 
 namespace flopcuda::ptxvm {
 namespace {
-#include "execute/lanes/lanes.inc"
 #include "execute/lanes/core.inc"
+#include "execute/lanes/lanes.inc"
 }  // namespace
 
 void register_core_portable(HandlerTable& table) { register_all(table); }

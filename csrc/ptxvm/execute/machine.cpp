@@ -1,0 +1,121 @@
+// A launch from beginning to end: checks its shape and spreads its blocks over the host's cores.
+#include <algorithm>
+#include <chrono>
+#include <exception>
+#include <numeric>
+#include <thread>
+
+#include "error.h"
+#include "execute/block.h"
+#include "execute/launch.h"
+#include "execute/worker.h"
+
+namespace flopcuda::ptxvm {
+namespace {
+
+constexpr int64_t kMaxBlockThreads = 1024;
+constexpr int64_t kMaxSharedBytes = 228 * 1024;
+constexpr uint64_t kMaxBlocks = uint64_t{1} << 40;
+constexpr uint64_t kMaxShuffledBlocks = uint64_t{1} << 26;
+
+// The blocks that workers take, one by one.
+class BlockQueue {
+ public:
+  explicit BlockQueue(const LaunchOptions& options)
+      : extent_(options.grid), count_(uint64_t{options.grid[0]} * options.grid[1] * options.grid[2]) {
+    if (!options.shuffle || count_ > kMaxShuffledBlocks) return;
+    order_.resize(count_);
+    std::iota(order_.begin(), order_.end(), 0u);
+    std::mt19937_64 random(options.seed);
+    std::shuffle(order_.begin(), order_.end(), random);
+  }
+
+  bool take(std::array<uint32_t, 3>& coordinates) {
+    const uint64_t ticket = next_.fetch_add(1, std::memory_order_relaxed);
+    if (ticket >= count_) return false;
+    const uint64_t block = order_.empty() ? ticket : order_[ticket];
+    coordinates = {static_cast<uint32_t>(block % extent_[0]), static_cast<uint32_t>(block / extent_[0] % extent_[1]),
+                   static_cast<uint32_t>(block / extent_[0] / extent_[1])};
+    return true;
+  }
+
+  uint64_t count() const { return count_; }
+
+ private:
+  std::array<uint32_t, 3> extent_;
+  uint64_t count_;
+  std::atomic<uint64_t> next_{0};
+  std::vector<uint32_t> order_;
+};
+
+void check(const Program& program, const LaunchOptions& options, const Launch& launch) {
+  const auto fail = [&](const std::string& message) { throw PtxError(message, program.name); };
+  uint64_t blocks = 1;
+  for (uint32_t extent : options.grid) {
+    if (extent == 0) fail("a grid extent is 0");
+    if (extent > kMaxBlocks / blocks) fail("the grid has more than 2^40 blocks");
+    blocks *= extent;
+  }
+  for (uint32_t extent : options.block) {
+    if (extent == 0) fail("a block extent is 0");
+    if (extent > kMaxBlockThreads) fail("a block has more than 1024 threads");
+  }
+  if (launch.threads_per_block() > kMaxBlockThreads) fail("a block has more than 1024 threads");
+  if (program.max_threads > 0 && launch.threads_per_block() > program.max_threads) {
+    fail("a block has " + std::to_string(launch.threads_per_block()) + " threads, the kernel allows " +
+         std::to_string(program.max_threads));
+  }
+  if (options.dynamic_shared_bytes < 0) fail("the size of dynamic shared memory is negative");
+  if (options.dynamic_shared_bytes > kMaxSharedBytes || launch.shared_bytes() > kMaxSharedBytes) {
+    fail("more than 228 KiB of shared memory");
+  }
+  if (static_cast<int64_t>(launch.parameters.size()) != program.parameter_bytes)
+    fail("the parameters have another size");
+}
+
+int worker_count(const LaunchOptions& options, uint64_t blocks) {
+  const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int wanted = options.threads > 0 ? options.threads : cores;
+  return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(wanted), blocks));
+}
+
+}  // namespace
+
+LaunchResult run_launch(const Program& program, const LaunchOptions& options, std::vector<uint8_t> parameters,
+                        MemoryMap& memory) {
+  Launch launch(program, options, std::move(parameters), memory);
+  check(program, options, launch);
+  const auto begin = std::chrono::steady_clock::now();
+  BlockQueue queue(options);
+  LaunchResult result;
+  result.counters = Counters(program.segment_count, program.info.size());
+  std::mutex mutex;
+  std::exception_ptr error;
+  const auto work = [&](int index) {
+    try {
+      Worker worker(launch, options.seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(index));
+      Block block(worker);
+      std::array<uint32_t, 3> coordinates;
+      while (!launch.stop.load(std::memory_order_relaxed) && queue.take(coordinates)) block.run(coordinates);
+      const std::lock_guard<std::mutex> lock(mutex);
+      result.counters += worker.counters;
+    } catch (...) {
+      launch.stop.store(true);
+      const std::lock_guard<std::mutex> lock(mutex);
+      error = std::current_exception();
+    }
+  };
+  const int workers = worker_count(options, queue.count());
+  std::vector<std::thread> threads;
+  for (int i = 1; i < workers; ++i) threads.emplace_back(work, i);
+  work(0);
+  for (std::thread& thread : threads) thread.join();
+  if (error) std::rethrow_exception(error);
+  result.findings = launch.findings.take();
+  result.output = std::move(launch.output);
+  result.trapped = launch.stop.load();
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return result;
+}
+
+}  // namespace flopcuda::ptxvm
