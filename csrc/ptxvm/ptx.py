@@ -22,7 +22,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ PtxError = _ptxvm.PtxError
 #: Names of the checks, as `Machine(checks=...)` takes them and `Finding.kind` gives them.
 CHECKS: tuple[str, ...] = tuple(_ptxvm.check_names)
 
-Extent = Union[int, Sequence[int]]
+Extent = int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -230,13 +230,13 @@ class Module:
             grid: blocks in x, y, z.
             block: threads of a block in x, y, z; at most 1024.
             args: one for each parameter. A numpy array or CPU tensor passes its address; an int, float or bool is
-                converted to the parameter's type; bytes, a ctypes structure or a numpy scalar is passed as it is; None is
-                a null pointer.
+                converted to the parameter's type; bytes, a ctypes structure or a numpy scalar is passed as it is; None
+                is a null pointer.
             shared_bytes: dynamic shared memory of a block.
 
         Raises:
-            PtxError: unknown kernel, extents out of range, or arguments that do not fit the parameters. What a kernel does
-                wrong is no exception but a finding.
+            PtxError: unknown kernel, extents out of range, or arguments that do not fit the parameters. What a kernel
+                does wrong is no exception but a finding.
         """
         kernel = self._find(name)
         allocations = list(self._machine._registered)
