@@ -152,7 +152,8 @@ void check_conversion_rounding(const FunctionDecoder& decoder, const Modifiers& 
   if (is_integer(to) && is_integer(from)) return decoder.require(!given, "integers do not round");
   if (is_integer(to)) return decoder.require(given && modifiers.round_to_integer, "expected an integer rounding mode");
   if (is_integer(from)) return decoder.require(given && !modifiers.round_to_integer, "expected a rounding mode");
-  const bool narrows = size_of(to) < size_of(from) || (size_of(to) == 2 && size_of(from) == 2 && to != from);
+  const bool narrows =
+      to == Type::kTF32 || size_of(to) < size_of(from) || (size_of(to) == 2 && size_of(from) == 2 && to != from);
   if (narrows) return decoder.require(given && !modifiers.round_to_integer, "expected a rounding mode");
   // Between equal types a rounding mode rounds to an integral value.
   decoder.require(!given || (to == from ? modifiers.round_to_integer : *modifiers.rounding == Rounding::kNearest),

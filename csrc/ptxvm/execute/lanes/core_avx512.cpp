@@ -17,7 +17,6 @@
 namespace flopcuda::ptxvm {
 namespace {
 #include "execute/lanes/core.inc"
-#include "execute/lanes/lanes.inc"
 }  // namespace
 }  // namespace flopcuda::ptxvm
 #pragma GCC pop_options

@@ -12,7 +12,6 @@
 namespace flopcuda::ptxvm {
 namespace {
 #include "execute/lanes/core.inc"
-#include "execute/lanes/lanes.inc"
 }  // namespace
 
 void register_core_portable(HandlerTable& table) { register_all(table); }
