@@ -1,7 +1,8 @@
 """Build flopcuda: a ninja file of our own for the kernels, torch's BuildExtension for the operators around them.
 
-The kernels (csrc/common, csrc/cpu, csrc/cuda) include no torch header. Compiling them apart from the operators keeps an
-edit to a kernel a matter of seconds, lets each file have its own instruction set, and leaves a log of what ptxas said.
+The kernels (csrc/common, csrc/cpu, csrc/cuda) and the PTX virtual machine (csrc/ptxvm) include no torch header.
+Compiling them apart from the operators keeps an edit to a kernel a matter of seconds, lets each file have its own
+instruction set, and leaves a log of what ptxas said.
 
 Environment:
     FLOPCUDA_CUDA=0|1|auto   without CUDA, with CUDA or an error, with CUDA if nvcc is found (the default)
@@ -23,6 +24,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+import pybind11
 import torch
 from setuptools import Extension, setup
 
@@ -31,7 +33,10 @@ CSRC = Path("csrc")
 DEFAULT_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
 # The virtual machine executes this one: the lowest default target, so that it has what every built GPU has.
 PTX_ARCHITECTURE = "compute_80"
-CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-ffp-contract=off", "-Wall", "-Icsrc"]
+CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall"]
+KERNEL_FLAGS = [*CXX_FLAGS, "-fopenmp", "-Icsrc"]
+# A register is read as whatever type an instruction gives it, and vectors pass between inlined functions only.
+PTXVM_FLAGS = [*CXX_FLAGS, "-Icsrc/ptxvm", "-fno-strict-aliasing", "-Wno-psabi", "-pthread"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler=-fPIC", "-Icsrc"]
 
 
@@ -153,9 +158,15 @@ def cuda_sources() -> list[Path]:
     return sorted((ROOT / CSRC / "cuda").glob("*.cu"))
 
 
-def headers() -> list[Path]:
+def ptxvm_sources() -> list[Path]:
+    """All but the Python binding."""
+    return [path for path in sorted((ROOT / CSRC / "ptxvm").rglob("*.cpp")) if path.name != "bind.cpp"]
+
+
+def headers(folder: str = ".") -> list[Path]:
     """Relative, as setuptools wants what goes into a source distribution."""
-    return [path.relative_to(ROOT) for suffix in ("*.h", "*.cuh") for path in sorted((ROOT / CSRC).rglob(suffix))]
+    suffixes = ("*.h", "*.cuh", "*.inc")
+    return [path.relative_to(ROOT) for suffix in suffixes for path in sorted((ROOT / CSRC / folder).rglob(suffix))]
 
 
 class KernelBuild:
@@ -183,13 +194,16 @@ rule ptx
         self.folder = folder
         self.toolkit = toolkit
         self.objects: list[Path] = []
+        self.ptxvm_objects: list[Path] = []
         self.ptx: list[Path] = []
         self.statements: list[str] = []
 
     def run(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for source in cpu_sources() + cuda_host_sources():
-            self.add_cxx(source)
+            self.objects.append(self.compile_cxx(source, KERNEL_FLAGS))
+        for source in ptxvm_sources():
+            self.ptxvm_objects.append(self.compile_cxx(source, PTXVM_FLAGS))
         if self.toolkit:
             for source in cuda_sources():
                 self.add_cuda(source)
@@ -201,10 +215,10 @@ rule ptx
         if self.toolkit:
             self.write_ptxas_log()
 
-    def add_cxx(self, source: Path) -> None:
+    def compile_cxx(self, source: Path, flags: list[str]) -> Path:
+        """The object file."""
         isa = json.loads((ROOT / CSRC / "cpu" / "isa_flags.json").read_text()).get(source.name, [])
-        compiler = os.environ.get("CXX", "c++")
-        self.objects.append(self.edge("cxx", source, ".o", cxx=compiler, flags=CXX_FLAGS, isa=isa))
+        return self.edge("cxx", source, ".o", cxx=os.environ.get("CXX", "c++"), flags=flags, isa=isa)
 
     def add_cuda(self, source: Path) -> None:
         gencode = gencode_flags(os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_ARCHITECTURES)
@@ -249,9 +263,10 @@ def main() -> None:
             say(toolkit)
             kernels = KernelBuild(ROOT / "build" / "kernels", toolkit)
             kernels.run()
-            operators = next(extension for extension in self.extensions if extension.name == "flopcuda._C")
-            operators.extra_objects = [str(path) for path in kernels.objects]
-            operators.depends += [str(path) for path in kernels.objects]
+            operators, ptxvm = self.extensions
+            for extension, objects in ((operators, kernels.objects), (ptxvm, kernels.ptxvm_objects)):
+                extension.extra_objects = [str(path) for path in objects]
+                extension.depends += extension.extra_objects
             if toolkit:
                 self.link_cuda(operators, toolkit)
             self.ptx = kernels.ptx
@@ -290,7 +305,16 @@ def main() -> None:
         extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-attributes"],
         extra_link_args=["-fopenmp"],
     )
-    setup(ext_modules=[operators], cmdclass={"build_ext": Build.with_options(use_ninja=True)})
+    ptxvm = Extension(
+        "flopcuda._ptxvm",
+        ["csrc/ptxvm/bind.cpp"],
+        include_dirs=[str(ROOT / CSRC / "ptxvm"), pybind11.get_include()],
+        depends=[str(path) for path in headers("ptxvm")],
+        extra_compile_args=["-std=c++17", "-O2", "-fvisibility=hidden"],
+        extra_link_args=["-pthread"],
+        language="c++",
+    )
+    setup(ext_modules=[operators, ptxvm], cmdclass={"build_ext": Build.with_options(use_ninja=True)})
 
 
 def say(toolkit: CudaToolkit | None) -> None:

@@ -90,7 +90,7 @@ class Lexer {
 
   void suffix(bool glued) {
     size_t end = end_of_word(at_ + 1);
-    if (end + 2 < text_.size() && text_[end] == ':' && text_[end + 1] == ':' && is_word_start(text_[end + 2])) {
+    while (end + 2 < text_.size() && text_[end] == ':' && text_[end + 1] == ':' && is_word(text_[end + 2])) {
       end = end_of_word(end + 2);
     }
     push(Token::Kind::kSuffix, glued, at_ + 1, end);

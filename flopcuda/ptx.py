@@ -211,7 +211,7 @@ class Module:
         for known, _, address, size in self._module.variables:
             if known == name:
                 buffer = (ctypes.c_uint8 * size).from_address(address)
-                buffer._module = self._module  # type: ignore[attr-defined]
+                vars(buffer)["module"] = self._module  # whose memory it is
                 return np.ctypeslib.as_array(buffer)
         raise KeyError(name)
 
@@ -366,15 +366,25 @@ def _is_array(value: Any) -> bool:
 def _allocation(value: Any, name: str, writable: bool) -> _Allocation:
     """Where an array or tensor lies; a strided one from its first to its last byte."""
     if isinstance(value, np.ndarray):
-        low, high = np.lib.array_utils.byte_bounds(value) if hasattr(np.lib, "array_utils") else np.byte_bounds(value)
-        return _Allocation(low, high - low, writable and value.flags.writeable, name, value)
+        low, size = _bounds(value.ctypes.data, value.shape, value.strides, value.itemsize)
+        return _Allocation(low, size, writable and value.flags.writeable, name, value)
     if not _is_array(value):
         raise TypeError(f"expected a numpy array or a CPU tensor, not {type(value).__name__}")
     if value.device.type != "cpu":
         raise ValueError(f"the machine runs on the CPU; the tensor is on {value.device}")
-    reach = sum((extent - 1) * stride for extent, stride in zip(value.shape, value.stride(), strict=True))
-    size = (reach + 1) * value.element_size() if value.numel() else 0
-    return _Allocation(value.data_ptr(), size, writable, name, value)
+    itemsize = value.element_size()
+    low, size = _bounds(value.data_ptr(), value.shape, [stride * itemsize for stride in value.stride()], itemsize)
+    return _Allocation(low, size, writable, name, value)
+
+
+def _bounds(address: int, shape: Sequence[int], strides: Sequence[int], itemsize: int) -> tuple[int, int]:
+    """The lowest address of an array's elements and the bytes from there to its end; strides in bytes."""
+    if 0 in shape:
+        return address, 0
+    reaches = [(extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)]
+    low = sum(reach for reach in reaches if reach < 0)
+    high = sum(reach for reach in reaches if reach > 0)
+    return address + low, high - low + itemsize
 
 
 def _pack(kernel: Kernel, args: Sequence[Any], allocations: list[_Allocation]) -> bytes:
@@ -409,7 +419,7 @@ def _encode(parameter: Parameter, value: Any) -> bytes:
         return bytes(parameter.size)
     if parameter.is_struct:
         raise TypeError(f"a structure of {parameter.size} bytes is needed, not {type(value).__name__}")
-    if parameter.type in ("f32", "f64") or (isinstance(value, float) and parameter.size >= 4):
+    if parameter.type in ("f32", "f64") or (isinstance(value, float) and parameter.type in ("b32", "b64")):
         return struct.pack("<f" if parameter.size == 4 else "<d", value)
     if not isinstance(value, numbers.Integral):
         raise TypeError(f"a number is needed, not {type(value).__name__}")
