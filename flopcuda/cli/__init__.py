@@ -1,0 +1,25 @@
+"""The command line: ``flopcuda validate MODEL``, ``flopcuda info``."""
+
+from __future__ import annotations
+
+import click
+
+from flopcuda import tables
+from flopcuda.cli.terminal import console
+from flopcuda.cli.validate import validate_command
+from flopcuda.info import info
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="flopcuda")
+def main() -> None:
+    """Count the multiply-accumulates that a PyTorch model really executes."""
+
+
+@main.command("info")
+def info_command() -> None:
+    """Versions, build, devices and the CPU's instruction set."""
+    console().print(tables.info_table(info()))
+
+
+main.add_command(validate_command)
