@@ -250,6 +250,11 @@ void emit_collective(FunctionDecoder& decoder, const Instruction& instruction, H
   decoder.pending().back().is_control = true;
 }
 
+void only_flags_of_sync(FunctionDecoder& decoder, const Modifiers& modifiers, uint64_t allowed = 0) {
+  decoder.only_flags(modifiers, kFlagSync | allowed);
+  decoder.require(modifiers.has(kFlagSync), "only the form with .sync is supported");
+}
+
 // shfl.sync.mode.b32 d|p, a, b, c, mask: u[0] mode; extra holds c and p.
 void shfl_rule(FunctionDecoder& decoder, const Modifiers& given) {
   constexpr std::string_view kModes[] = {"up", "down", "bfly", "idx"};
@@ -258,8 +263,7 @@ void shfl_rule(FunctionDecoder& decoder, const Modifiers& given) {
   size_t mode = 0;
   while (mode < std::size(kModes) && !take_other(modifiers, kModes[mode])) ++mode;
   decoder.require(mode < std::size(kModes), "expected .up, .down, .bfly or .idx");
-  decoder.only_flags(modifiers, kFlagSync);
-  decoder.require(modifiers.has(kFlagSync), "shfl without .sync is not supported");
+  only_flags_of_sync(decoder, modifiers);
   decoder.require(modifiers.types.size() == 1 && size_of(modifiers.types[0]) == 4, "shfl needs .b32");
   decoder.expect_operands(5);
   Extra* extra = decoder.new_extra();
@@ -290,8 +294,7 @@ void vote_rule(FunctionDecoder& decoder, const Modifiers& given) {
     modifiers.flags &= ~kFlagUni;
   }
   decoder.require(mode < 4, "expected .all, .any, .uni or .ballot");
-  decoder.only_flags(modifiers, kFlagSync);
-  decoder.require(modifiers.has(kFlagSync), "vote without .sync is not supported");
+  only_flags_of_sync(decoder, modifiers);
   decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == (mode == 3 ? Type::kB32 : Type::kPred),
                   "vote gives .pred, vote.ballot .b32");
   decoder.expect_operands(3);
@@ -311,7 +314,7 @@ void match_rule(FunctionDecoder& decoder, const Modifiers& given) {
   const bool any = take_other(modifiers, "any");
   const bool all = take_other(modifiers, "all");
   decoder.require(any != all, "expected .any or .all");
-  decoder.only_flags(modifiers, kFlagSync);
+  only_flags_of_sync(decoder, modifiers);
   decoder.require(modifiers.types.size() == 1 && size_of(modifiers.types[0]) >= 4, "match needs .b32 or .b64");
   decoder.expect_operands(3);
   Instruction instruction;
@@ -331,34 +334,35 @@ void match_rule(FunctionDecoder& decoder, const Modifiers& given) {
   emit_collective(decoder, instruction, {Op::kMatch, unsigned_of_size(size_of(modifiers.types[0]))});
 }
 
-// redux.sync: u[0] 0 add, 1 min, 2 max, 3 and, 4 or, 5 xor.
+// redux.sync: u[0] 0 add, 1 min, 2 max, 3 and, 4 or, 5 xor; of floats u[1] is .abs and u[2] .NaN.
 void redux_rule(FunctionDecoder& decoder, const Modifiers& given) {
   constexpr std::string_view kArithmetic[] = {"add", "min", "max"};
+  constexpr uint64_t kLogic[] = {kFlagAnd, kFlagOr, kFlagXor};
   Modifiers modifiers = given;
   size_t which = 0;
   while (which < 3 && !take_other(modifiers, kArithmetic[which])) ++which;
-  if (which == 3 && modifiers.has(kFlagOr))
-    which = 4;
-  else if (which == 3 && modifiers.has(kFlagXor))
-    which = 5;
-  else
-    decoder.require(which < 3 || modifiers.has(kFlagAnd), "unknown reduction");
-  decoder.only_flags(modifiers, kFlagSync | kFlagAnd | kFlagOr | kFlagXor);
+  if (which == 3) {
+    while (which < 6 && !modifiers.has(kLogic[which - 3])) ++which;
+  }
+  decoder.require(which < 6, "unknown reduction");
   decoder.require(modifiers.types.size() == 1, "expected one type");
   const Type type = modifiers.types[0];
-  decoder.require(which < 3 ? type == Type::kU32 || type == Type::kS32 : type == Type::kB32,
-                  "redux does not take this type");
+  const bool whole = type == Type::kU32 || type == Type::kS32, real = type == Type::kF32;
+  decoder.require(which >= 3 ? type == Type::kB32 : whole || (real && which != 0), "redux does not take this type");
+  only_flags_of_sync(decoder, modifiers, which >= 3 ? kLogic[which - 3] : real ? kFlagAbs | kFlagNan : 0);
   decoder.expect_operands(3);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(1), type);
   instruction.c = decoder.use(decoder.operand(2), Type::kB32);
   instruction.dst = decoder.define(decoder.operand(0), type);
   instruction.u[0] = static_cast<uint8_t>(which);
-  emit_collective(decoder, instruction, {Op::kRedux, type == Type::kS32 ? Type::kS32 : Type::kU32});
+  instruction.u[1] = modifiers.has(kFlagAbs);
+  instruction.u[2] = modifiers.has(kFlagNan);
+  emit_collective(decoder, instruction, {Op::kRedux, type == Type::kB32 ? Type::kU32 : type});
 }
 
 void elect_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.only_flags(modifiers, kFlagSync);
+  only_flags_of_sync(decoder, modifiers);
   decoder.expect_operands(2);
   const Operand& result = decoder.operand(0);
   decoder.require(result.kind == Operand::Kind::kPair, "expected d|p");

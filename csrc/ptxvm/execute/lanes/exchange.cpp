@@ -142,6 +142,31 @@ void run_redux(Warp& warp, const Instruction& in) {
   });
 }
 
+// Its own inverse: the bits of floats become integers of the same order, -0 below +0.
+int32_t ordered(uint32_t bits) { return static_cast<int32_t>(bits ^ (bits >> 31 ? 0x7fffffffu : 0)); }
+
+// The least or greatest number; NaN if there is none or, with .NaN, one is no number.
+void run_redux_float(Warp& warp, const Instruction& in) {
+  const bool absolute = in.u[1], spread_nan = in.u[2];
+  uint32_t values[kLanes];
+  std::memcpy(values, warp.row<uint32_t>(in.a), sizeof values);
+  uint32_t* d = warp.row<uint32_t>(in.dst);
+  for_each_group(warp, in, [&](uint32_t group) {
+    uint32_t numbers = 0;
+    int32_t total = 0;
+    for (uint32_t rest = group; rest; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      if ((values[lane] & 0x7fffffffu) > 0x7f800000u) continue;
+      const int32_t value = ordered(absolute ? values[lane] & 0x7fffffffu : values[lane]);
+      total = numbers ? reduce(in.u[0], total, value) : value;
+      numbers |= 1u << lane;
+    }
+    const bool nan = spread_nan ? numbers != group : numbers == 0;
+    const uint32_t result = nan ? 0x7fffffffu : static_cast<uint32_t>(ordered(static_cast<uint32_t>(total)));
+    for (uint32_t rest = group; rest; rest &= rest - 1) d[__builtin_ctz(rest)] = result;
+  });
+}
+
 void run_elect(Warp& warp, const Instruction& in) {
   uint32_t* d = warp.row<uint32_t>(in.dst);
   for_each_group(warp, in, [&](uint32_t group) {
@@ -160,6 +185,7 @@ void register_exchange(HandlerTable& table) {
   table.add({Op::kMatch, Type::kU64}, {run_match<uint64_t>, run_match<uint64_t>});
   table.add({Op::kRedux, Type::kU32}, {run_redux<uint32_t>, run_redux<uint32_t>});
   table.add({Op::kRedux, Type::kS32}, {run_redux<int32_t>, run_redux<int32_t>});
+  table.add({Op::kRedux, Type::kF32}, {run_redux_float, run_redux_float});
   table.add({Op::kElect}, {run_elect, run_elect});
 }
 
