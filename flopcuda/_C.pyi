@@ -1,6 +1,9 @@
 # Types of the extension module that csrc/torch/module.cpp defines.
+from typing import Any
+
 cuda_version: str
 cuda_architectures: str
 
 def cpu_isa() -> str: ...
 def select_cpu_isa(name: str) -> None: ...
+def cuda_kernels() -> list[dict[str, Any]]: ...

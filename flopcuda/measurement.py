@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from flopcuda.arguments import as_arguments
 from flopcuda.report import Counters
@@ -55,6 +54,8 @@ def measure(model: nn.Module, inputs: Tensor | Sequence[Any], *, min_seconds: fl
     Raises:
         RuntimeError, TypeError, ValueError: as :func:`flopcuda.instrument`, or as a counted layer or the model itself.
     """
+    from torch.utils.benchmark import Timer  # here: its import looks for a compiler, and complains without a GPU
+
     arguments = as_arguments(inputs)
     threads = torch.get_num_threads()
     with preserved(model), torch.no_grad():

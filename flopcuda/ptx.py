@@ -222,6 +222,7 @@ class Module:
         block: Extent,
         args: Sequence[Any] = (),
         shared_bytes: int = 0,
+        memory: Sequence[Any] = (),
     ) -> LaunchResult:
         """Run a kernel to its end.
 
@@ -233,6 +234,8 @@ class Module:
                 converted to the parameter's type; bytes, a ctypes structure or a numpy scalar is passed as it is; None
                 is a null pointer.
             shared_bytes: dynamic shared memory of a block.
+            memory: arrays and CPU tensors that the kernel may touch besides, through a pointer inside a structure. A
+                numpy array that is not writeable is the kernel's to read only.
 
         Raises:
             PtxError: unknown kernel, extents out of range, or arguments that do not fit the parameters. What a kernel
@@ -240,6 +243,7 @@ class Module:
         """
         kernel = self._find(name)
         allocations = list(self._machine._registered)
+        allocations += [_allocation(array, f"memory {index}", True) for index, array in enumerate(memory)]
         parameters = _pack(kernel, args, allocations)
         raw = self._module.launch(
             name=kernel.name,
@@ -317,7 +321,7 @@ class Machine:
         """Let kernels of later launches touch an array or CPU tensor that is not an argument itself.
 
         Returns:
-            Its address, for a pointer inside a structure.
+            Its address.
         """
         allocation = _allocation(array, name or f"array {len(self._registered)}", writable)
         self._registered.append(allocation)

@@ -72,9 +72,13 @@ class Launch:
         options: the operator's other arguments: bias, and for a convolution stride, padding (left, right, top, bottom),
             dilation and groups.
         dtype, device: of the input, as torch prints them.
+        backend: "native", or "ptxvm" for the CUDA kernels on the PTX machine.
         kernel: name of the kernel that ran.
         counters: what the device counted.
-        seconds: its duration; None where it could not be timed (inside a CUDA graph capture).
+        seconds: its duration; None where it could not be timed (inside a CUDA graph capture), or would say nothing (on
+            the PTX machine).
+        executed_macs: lanes of multiply-accumulate instructions that the PTX machine executed, by its own count: what
+            ``counters.lane`` must come to. None where nothing but the kernel counts.
     """
 
     module: str
@@ -86,9 +90,11 @@ class Launch:
     options: Mapping[str, Any]
     dtype: str
     device: str
+    backend: str
     kernel: str
     counters: Counters
     seconds: float | None
+    executed_macs: int | None
 
     @property
     def flops_per_second(self) -> float | None:
@@ -148,6 +154,12 @@ class Summary:
         """Sum of the launches' durations; None when one was not timed."""
         durations = [launch.seconds for launch in self.launches if launch.seconds is not None]
         return sum(durations) if len(durations) == len(self.launches) else None
+
+    @property
+    def executed_macs(self) -> int | None:
+        """Multiply-accumulate lanes that the PTX machine saw; None when a launch ran elsewhere."""
+        seen = [launch.executed_macs for launch in self.launches if launch.executed_macs is not None]
+        return sum(seen) if len(seen) == len(self.launches) else None
 
     @property
     def flops_per_second(self) -> float | None:

@@ -10,15 +10,16 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from flopcuda import swapping
-from flopcuda.ops import COUNTER_FIELDS, OPERATORS, kernel_name
+from flopcuda import ptx, swapping
+from flopcuda.backends import Backend, NativeBackend, Operands, holds_data
+from flopcuda.ops import COUNTER_FIELDS
+from flopcuda.ptx_backend import MachineBackend
 from flopcuda.report import Counters, Launch, Report
-from flopcuda.timing import Stopwatch
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def instrument(model: nn.Module, *, count_zero: bool = False) -> Session:
+def instrument(model: nn.Module, *, count_zero: bool = False, backend: str | ptx.Machine = "native") -> Session:
     """Swap every Conv2d and Linear of a model, in place, for one that counts.
 
     Parameters, buffers, hooks, ``state_dict`` keys, training mode, shared modules and ``isinstance`` stay as they are.
@@ -27,16 +28,30 @@ def instrument(model: nn.Module, *, count_zero: bool = False) -> Session:
     Args:
         model: any module; its own class may itself be a layer that is counted.
         count_zero: also count the products that have an operand equal to 0.
+        backend: "native" computes where the tensors are. "ptxvm" runs the CUDA kernels for a model on the CPU, without
+            a GPU, on a virtual machine that checks and counts what they execute; a :class:`flopcuda.ptx.Machine` is
+            that machine with settings of your own.
 
     Returns:
         The session that collects the records.
 
     Raises:
-        RuntimeError: the model, or a part of it, is instrumented already.
+        RuntimeError: the model, or a part of it, is instrumented already; or flopcuda was built without the CUDA
+            kernels that the backend needs.
         TypeError: ``model`` is no module, or holds a scripted module, whose code can't be swapped.
-        ValueError: a lazy module has not seen an input yet.
+        ValueError: a lazy module has not seen an input yet, or there is no such backend.
     """
-    return Session(model, count_zero=count_zero)
+    return Session(model, count_zero=count_zero, backend=_backend(backend))
+
+
+def _backend(choice: str | ptx.Machine) -> Backend:
+    if isinstance(choice, ptx.Machine):
+        return MachineBackend(choice)
+    if choice == "ptxvm":
+        return MachineBackend(ptx.Machine())
+    if choice == "native":
+        return NativeBackend()
+    raise ValueError(f"backend must be 'native', 'ptxvm' or a flopcuda.ptx.Machine, not {choice!r}")
 
 
 def _eagerly(method: Method) -> Method:
@@ -56,9 +71,10 @@ class _PendingLaunch:
 class Session:
     """Counts a model from :func:`instrument` on until it is restored; the report stays available afterwards."""
 
-    def __init__(self, model: nn.Module, *, count_zero: bool) -> None:
+    def __init__(self, model: nn.Module, *, count_zero: bool, backend: Backend) -> None:
         self.model = model
         self.count_zero = count_zero
+        self._backend = backend
         self._pending: list[_PendingLaunch] = []
         self._swapped = swapping.swap(model, self)
 
@@ -100,7 +116,7 @@ class Session:
         module: str,
         module_type: str,
         op: str,
-        operands: tuple[Tensor, Tensor, Tensor | None],
+        operands: Operands,
         options: Mapping[str, Any],
     ) -> Tensor:
         """Run one counted operator for a module, time it and keep its record; returns the output.
@@ -109,37 +125,32 @@ class Session:
             RuntimeError, TypeError: what the operator raised, with the module's name before it.
         """
         input, weight, bias = operands
-        stopwatch = Stopwatch(input.device)
         try:
-            output, counters = OPERATORS[op](input, weight, bias, **options, count_zero=self.count_zero)
+            outcome = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{module or 'the model'} ({module_type}): {error}") from error
-        seconds = stopwatch.stop()
-        if _holds_data(counters):
+        if holds_data(outcome.counters):
             fields = {
                 "module": module,
                 "module_type": module_type,
                 "op": op,
                 "input_shape": tuple(input.shape),
                 "weight_shape": tuple(weight.shape),
-                "output_shape": tuple(output.shape),
+                "output_shape": tuple(outcome.output.shape),
                 "options": {"bias": bias is not None, **options},
                 "dtype": str(input.dtype).removeprefix("torch."),
                 "device": str(input.device),
-                "kernel": kernel_name(op, input, weight, bias, count_zero=self.count_zero, **options),
+                "backend": self._backend.name,
+                "kernel": outcome.kernel,
+                "executed_macs": outcome.executed_macs,
             }
-            self._pending.append(_PendingLaunch(fields, counters, seconds))
-        return output
+            self._pending.append(_PendingLaunch(fields, outcome.counters, outcome.seconds))
+        return outcome.output
 
     def _counters(self, values: list[int]) -> Counters:
         fields = dict(zip(COUNTER_FIELDS, values, strict=True))
         zero = fields.pop("zero")
         return Counters(**fields, zero=zero if self.count_zero else None)
-
-
-def _holds_data(counters: Tensor) -> bool:
-    """Whether a kernel ran: meta and fake tensors give shapes and count nothing."""
-    return not counters.is_meta and not isinstance(counters, torch._subclasses.FakeTensor)
 
 
 def _read_counters(records: list[Tensor]) -> list[list[int]]:

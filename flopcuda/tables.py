@@ -18,6 +18,7 @@ def validation_table(validation: Validation) -> RenderableType:
         _parameters(validation),
         _layers(validation),
         _over_count(validation),
+        *_executed(validation),
         *(_tool(report) for report in validation.tools),
         _verdict(validation),
     )
@@ -35,8 +36,9 @@ def info_table(facts: Mapping[str, str]) -> RenderableType:
 
 def _parameters(validation: Validation) -> RenderableType:
     params = validation.params
+    where = "CUDA kernels on the PTX machine" if validation.backend == "ptxvm" else validation.device
     return Text(
-        f"{validation.model}, batch {validation.batch}, {validation.device}\n"
+        f"{validation.model}, batch {validation.batch}, {where}\n"
         f"Params: {params.total:,} total, {params.trainable:,} trainable, {params.non_trainable:,} non-trainable"
     )
 
@@ -66,6 +68,17 @@ def _over_count(validation: Validation) -> Text:
     difference = nvidia - validation.counted.flops
     share = difference / validation.counted.flops if validation.counted.flops else 0.0
     return Text(f"The NVIDIA formula gives {difference:+,} FLOPs ({share:+.4%}) against what was executed.")
+
+
+def _executed(validation: Validation) -> list[RenderableType]:
+    """What the PTX machine saw beside what the kernels counted, if they ran there."""
+    seen = [layer.executed_macs for layer in validation.layers if layer.executed_macs is not None]
+    if not seen:
+        return []
+    lanes = validation.counted.lane
+    return [
+        Text(f"Multiply-accumulate lanes: {lanes:,} counted by the kernels, {sum(seen):,} executed by the machine.")
+    ]
 
 
 def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[RenderableType]:

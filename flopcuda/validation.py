@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flopcuda import ptx
 from flopcuda.arguments import as_arguments
 from flopcuda.geometry import exact_counts, formula_values
 from flopcuda.params import Params, count_params
@@ -29,7 +30,9 @@ class LayerValidation:
         input_shape, weight_shape, output_shape: of its first launch.
         counted: sum of its launches' counters.
         formulas: name of a formula -> its value for this layer, in the formula's own unit.
-        match: whether counted ``mul``, ``add`` and ``pad`` are what the exact formulas say, each of them.
+        executed_macs: multiply-accumulate lanes that the PTX machine saw; None where nothing but the kernel counts.
+        match: whether counted ``mul``, ``add`` and ``pad`` are what the exact formulas say, each of them, and ``lane``
+            what the PTX machine saw if it ran there.
     """
 
     name: str
@@ -39,6 +42,7 @@ class LayerValidation:
     output_shape: tuple[int, ...]
     counted: Counters
     formulas: dict[str, int]
+    executed_macs: int | None
     match: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -51,6 +55,7 @@ class LayerValidation:
             "output_shape": list(self.output_shape),
             "counted": self.counted.to_dict(),
             "formulas": self.formulas,
+            "executed_macs": self.executed_macs,
             "match": self.match,
         }
 
@@ -62,7 +67,8 @@ class Validation:
     Attributes:
         model: the model's name.
         batch: size of the first dimension of the first input tensor.
-        device: where it was counted.
+        device: where the model was.
+        backend: "native", or "ptxvm" for the CUDA kernels on the PTX machine.
         params: the model's parameters.
         counted: sum over all layers.
         layers: one entry a counted layer, in the order of first use.
@@ -74,6 +80,7 @@ class Validation:
     model: str
     batch: int
     device: str
+    backend: str
     params: Params
     counted: Counters
     layers: tuple[LayerValidation, ...]
@@ -92,6 +99,7 @@ class Validation:
             "model": self.model,
             "batch": self.batch,
             "device": self.device,
+            "backend": self.backend,
             "params": {
                 "total": self.params.total,
                 "trainable": self.params.trainable,
@@ -111,6 +119,7 @@ def validate(
     inputs: Tensor | Sequence[Any],
     *,
     name: str | None = None,
+    backend: str | ptx.Machine = "native",
     tools: Sequence[str] = ALL,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Validation:
@@ -123,6 +132,7 @@ def validate(
         model: the model; must not be instrumented.
         inputs: its positional arguments; a single tensor stands for itself.
         name: what to call the model; its class name by default.
+        backend: where to count, as for :func:`flopcuda.instrument`.
         tools: names of the tools to compare with; one that is not installed is reported as missing.
         on_step: is told what is done next, for a progress bar.
 
@@ -139,7 +149,7 @@ def validate(
         raise TypeError("validate needs at least one tensor among the model's inputs")
     params = count_params(model)
     on_step("counting")
-    report = _count(model, arguments)
+    report = _count(model, arguments, backend)
     layers = tuple(_validate_layer(summary) for summary in report.by_module().values())
     if not layers:
         raise ValueError(f"{type(model).__name__} ran no Conv2d or Linear layer, so there is nothing to validate")
@@ -147,6 +157,7 @@ def validate(
         model=name or type(model).__name__,
         batch=first.shape[0] if first.dim() else 1,
         device=str(first.device),
+        backend=report.launches[0].backend,
         params=params,
         counted=report.total.counters,
         layers=layers,
@@ -156,8 +167,8 @@ def validate(
     )
 
 
-def _count(model: nn.Module, arguments: tuple[Any, ...]) -> Report:
-    with preserved(model), torch.no_grad(), instrument(model) as session:
+def _count(model: nn.Module, arguments: tuple[Any, ...], backend: str | ptx.Machine) -> Report:
+    with preserved(model), torch.no_grad(), instrument(model, backend=backend) as session:
         model(*arguments)
         return session.report()
 
@@ -175,7 +186,8 @@ def _validate_layer(summary: Summary) -> LayerValidation:
         output_shape=first.output_shape,
         counted=summary.counters,
         formulas={name: sum(value[name] for value in values) for name in values[0]},
-        match=expected == (summary.mul, summary.add, summary.pad),
+        executed_macs=summary.executed_macs,
+        match=expected == (summary.mul, summary.add, summary.pad) and summary.executed_macs in (None, summary.lane),
     )
 
 

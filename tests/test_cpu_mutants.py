@@ -11,8 +11,9 @@ import dataclasses
 
 import pytest
 
-from tests.cpu_kernels import Kernels, Patch, build_kernels
+from tests.cpu_kernels import Kernels, build_kernels
 from tests.cpu_kernels.oracle import Conv2dCase, LinearCase, counts_of
+from tests.patches import Patch
 
 MUTANTS = {
     # Work that is left out.

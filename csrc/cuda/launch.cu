@@ -1,11 +1,10 @@
-// See launch.h and kernels.h. The only host code here that includes CUDA.
+// See launch.h. The only host code here that includes CUDA.
 #include <cuda_runtime_api.h>
 
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
-#include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/params.h"
 #include "cuda/tiles.h"
@@ -66,16 +65,6 @@ void launch(const LaunchPlan& plan, void* stream) {
   const cudaError_t status = cudaLaunchKernel(function, to_cuda(plan.grid), to_cuda(plan.block), arguments,
                                               plan.shared_bytes, static_cast<cudaStream_t>(stream));
   check_launch(status, plan.kernel);
-}
-
-void conv2d(const Conv2dProblem& problem, const float* input, const float* weight, const float* bias, float* output,
-            bool count_zero, Counters* device_counters, void* stream) {
-  launch(plan_conv2d(problem, {input, weight, bias, output, device_counters}, count_zero), stream);
-}
-
-void linear(const LinearProblem& problem, const float* input, const float* weight, const float* bias, float* output,
-            bool count_zero, Counters* device_counters, void* stream) {
-  launch(plan_linear(problem, {input, weight, bias, output, device_counters}, count_zero), stream);
 }
 
 }  // namespace flopcuda::cuda

@@ -78,7 +78,7 @@ double estimate_time(const KernelInfo& kernel, const GemmShape& shape) {
   return static_cast<double>(waves) * static_cast<double>(lanes) / kernel.multiply_share;
 }
 
-const KernelInfo& choose_kernel(Operation operation, bool count_zero, const GemmShape& shape) {
+const KernelInfo& fastest_kernel(Operation operation, bool count_zero, const GemmShape& shape) {
   const KernelInfo* best = nullptr;
   for (const KernelInfo& kernel : kernels()) {
     if (kernel.operation != operation || kernel.counts_zero != count_zero) continue;
@@ -241,22 +241,20 @@ const std::vector<KernelInfo>& kernels() {
   return list;
 }
 
-LaunchPlan plan_conv2d(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
-  const GemmShape shape = check_conv2d(problem);
-  return make_plan(problem, tensors, shape, kernel, Operation::conv2d);
+const KernelInfo& choose_kernel(const Conv2dProblem& problem, bool count_zero) {
+  return fastest_kernel(Operation::conv2d, count_zero, check_conv2d(problem));
 }
 
-LaunchPlan plan_conv2d(const Conv2dProblem& problem, const Tensors& tensors, bool count_zero) {
-  return plan_conv2d(problem, tensors, choose_kernel(Operation::conv2d, count_zero, check_conv2d(problem)));
+const KernelInfo& choose_kernel(const LinearProblem& problem, bool count_zero) {
+  return fastest_kernel(Operation::linear, count_zero, check_linear(problem));
 }
 
-LaunchPlan plan_linear(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
-  const GemmShape shape = check_linear(problem);
-  return make_plan(problem, tensors, shape, kernel, Operation::linear);
+LaunchPlan plan(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
+  return make_plan(problem, tensors, check_conv2d(problem), kernel, Operation::conv2d);
 }
 
-LaunchPlan plan_linear(const LinearProblem& problem, const Tensors& tensors, bool count_zero) {
-  return plan_linear(problem, tensors, choose_kernel(Operation::linear, count_zero, check_linear(problem)));
+LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
+  return make_plan(problem, tensors, check_linear(problem), kernel, Operation::linear);
 }
 
 }  // namespace flopcuda::cuda

@@ -54,12 +54,12 @@ struct LaunchPlan {
   std::vector<std::byte> parameters;  // the kernel's only parameter, a struct passed by value (params.h)
 };
 
-// Plans with the kernel that suits the problem. std::invalid_argument, in one sentence, if no kernel can compute it.
-LaunchPlan plan_conv2d(const Conv2dProblem& problem, const Tensors& tensors, bool count_zero);
-LaunchPlan plan_linear(const LinearProblem& problem, const Tensors& tensors, bool count_zero);
+// The kernel that suits the problem. std::invalid_argument, in one sentence, if no kernel can compute it.
+const KernelInfo& choose_kernel(const Conv2dProblem& problem, bool count_zero);
+const KernelInfo& choose_kernel(const LinearProblem& problem, bool count_zero);
 
-// The same with a given kernel of that operation.
-LaunchPlan plan_conv2d(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
-LaunchPlan plan_linear(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
+// A launch of a kernel of the problem's operation. std::invalid_argument as above, or for a null pointer.
+LaunchPlan plan(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
+LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 
 }  // namespace flopcuda::cuda

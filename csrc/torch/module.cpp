@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cpu/kernels.h"
+#include "cuda/plan.h"
 
 namespace py = pybind11;
 
@@ -24,6 +25,20 @@ cpu::Isa isa_from_name(const std::string& name) {
   throw std::invalid_argument("unknown instruction set '" + name + "': it is portable, avx2 or avx512");
 }
 
+py::list cuda_kernels() {
+  py::list list;
+  for (const cuda::KernelInfo& kernel : cuda::kernels()) {
+    py::dict entry;
+    entry["name"] = kernel.name;
+    entry["operation"] = kernel.operation == cuda::Operation::conv2d ? "conv2d" : "linear";
+    entry["counts_zero"] = kernel.counts_zero;
+    entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
+    entry["threads"] = kernel.threads;
+    list.append(entry);
+  }
+  return list;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -36,6 +51,10 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "select_cpu_isa", [](const std::string& name) { cpu::select_isa(isa_from_name(name)); },
       "Run the CPU kernels with portable, avx2 or avx512; ValueError if this CPU lacks it.", py::arg("name"));
+  module.def(
+      "cuda_kernels", &cuda_kernels,
+      "The CUDA kernels that the planner knows, built or not: name, operation, counts_zero, tile (rows, columns, "
+      "products between barriers), threads.");
 }
 
 }  // namespace flopcuda

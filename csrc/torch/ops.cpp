@@ -12,13 +12,13 @@
 #include "common/counters.h"
 #include "common/problem.h"
 #include "cpu/kernels.h"
+#include "cuda/plan.h"
 
 #ifdef FLOPCUDA_WITH_CUDA
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "cuda/kernels.h"
-#include "cuda/plan.h"
+#include "cuda/launch.h"
 #endif
 
 namespace flopcuda {
@@ -121,84 +121,134 @@ at::Tensor empty_counters(const at::Tensor& input) {
   return at::zeros({kCounterFields}, input.options().dtype(at::kLong).memory_format(std::nullopt));
 }
 
-// The devices: each runs the raw kernel of either problem, all arguments being memory of that device.
-struct Cpu {
-  static void run(const Conv2dProblem& problem, const float* input, const float* weight, const float* bias,
-                  float* output, bool count_zero, Counters* record, at::Device) {
-    cpu::conv2d(problem, input, weight, bias, output, count_zero, *record);
+// The tensors of one launch: dense, on one device, and alive as long as this is.
+struct Operands {
+  at::Tensor input, weight;
+  OptionalTensor bias;
+  at::Tensor output, counters;
+
+  Operands(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef output_shape)
+      : input(input.contiguous()),
+        weight(weight.contiguous()),
+        bias(bias ? OptionalTensor(bias->contiguous()) : std::nullopt),
+        output(at::empty(output_shape, input.options().memory_format(std::nullopt))),
+        counters(empty_counters(input)) {}
+
+  cuda::Tensors pointers() const {
+    return {input.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+            bias ? bias->const_data_ptr<float>() : nullptr, output.mutable_data_ptr<float>(),
+            reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>())};
   }
-  static void run(const LinearProblem& problem, const float* input, const float* weight, const float* bias,
-                  float* output, bool count_zero, Counters* record, at::Device) {
-    cpu::linear(problem, input, weight, bias, output, count_zero, *record);
+};
+
+// The devices: each computes either problem over operands of its own.
+struct Cpu {
+  static void run(const Conv2dProblem& problem, const Operands& operands, bool count_zero) {
+    const cuda::Tensors t = operands.pointers();
+    cpu::conv2d(problem, t.input, t.weight, t.bias, t.output, count_zero, *t.counters);
+  }
+  static void run(const LinearProblem& problem, const Operands& operands, bool count_zero) {
+    const cuda::Tensors t = operands.pointers();
+    cpu::linear(problem, t.input, t.weight, t.bias, t.output, count_zero, *t.counters);
   }
 };
 
 #ifdef FLOPCUDA_WITH_CUDA
 struct Cuda {
-  static void run(const Conv2dProblem& problem, const float* input, const float* weight, const float* bias,
-                  float* output, bool count_zero, Counters* record, at::Device device) {
+  template <class Problem>
+  static void run(const Problem& problem, const Operands& operands, bool count_zero) {
+    const at::Device device = operands.input.device();
     const c10::cuda::CUDAGuard guard(device);
-    cuda::conv2d(problem, input, weight, bias, output, count_zero, record, current_stream(device));
-  }
-  static void run(const LinearProblem& problem, const float* input, const float* weight, const float* bias,
-                  float* output, bool count_zero, Counters* record, at::Device device) {
-    const c10::cuda::CUDAGuard guard(device);
-    cuda::linear(problem, input, weight, bias, output, count_zero, record, current_stream(device));
-  }
-
- private:
-  static cudaStream_t current_stream(at::Device device) {
-    return c10::cuda::getCurrentCUDAStream(device.index()).stream();
+    cuda::launch(cuda::plan(problem, operands.pointers(), cuda::choose_kernel(problem, count_zero)),
+                 c10::cuda::getCurrentCUDAStream(device.index()).stream());
   }
 };
-
-cuda::LaunchPlan plan(const Conv2dProblem& problem, bool count_zero) {
-  return cuda::plan_conv2d(problem, cuda::Tensors{}, count_zero);
-}
-cuda::LaunchPlan plan(const LinearProblem& problem, bool count_zero) {
-  return cuda::plan_linear(problem, cuda::Tensors{}, count_zero);
-}
 #endif
 
+std::vector<int64_t> output_shape(const Conv2dProblem& problem, const at::Tensor&) {
+  return {problem.batch, problem.out_channels, problem.out_height, problem.out_width};
+}
+
+std::vector<int64_t> output_shape(const LinearProblem& problem, const at::Tensor& input) {
+  std::vector<int64_t> shape = input.sizes().vec();
+  shape.back() = problem.out_features;
+  return shape;
+}
+
 template <class Device, class Problem>
-Result run(const Problem& problem, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-           const at::Tensor& output, bool count_zero) {
-  const at::Tensor counters = empty_counters(input);
-  if (output.numel() == 0) return {output, counters};
-  const at::Tensor dense_input = input.contiguous();
-  const at::Tensor dense_weight = weight.contiguous();
-  const OptionalTensor dense_bias = bias ? OptionalTensor(bias->contiguous()) : std::nullopt;
-  Device::run(problem, dense_input.const_data_ptr<float>(), dense_weight.const_data_ptr<float>(),
-              dense_bias ? dense_bias->const_data_ptr<float>() : nullptr, output.mutable_data_ptr<float>(), count_zero,
-              reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>()), input.device());
-  return {output, counters};
+Operands run(const Problem& problem, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+             bool count_zero) {
+  Operands operands(input, weight, bias, output_shape(problem, input));
+  if (operands.output.numel() > 0) Device::run(problem, operands, count_zero);
+  return operands;
 }
 
 template <class Device>
 Result conv2d(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
               at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero) {
   const auto problem = conv2d_problem(input, weight, bias, stride, padding, dilation, groups);
-  const auto shape = {problem.batch, problem.out_channels, problem.out_height, problem.out_width};
-  const auto dense = at::empty(shape, input.options());
-  auto [output, counters] = run<Device>(problem, input, weight, bias, dense, count_zero);
-  return {with_layout_of(output, input, weight), counters};
+  const Operands operands = run<Device>(problem, input, weight, bias, count_zero);
+  return {with_layout_of(operands.output, input, weight), operands.counters};
 }
 
 template <class Device>
 Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero) {
-  const auto problem = linear_problem(input, weight, bias);
-  auto shape = input.sizes().vec();
-  shape.back() = problem.out_features;
-  return run<Device>(problem, input, weight, bias, at::empty(shape, input.options()), count_zero);
+  const Operands operands = run<Device>(linear_problem(input, weight, bias), input, weight, bias, count_zero);
+  return {operands.output, operands.counters};
+}
+
+// What a CUDA device would be told to do, over tensors on the CPU: for the PTX virtual machine. Output and counters,
+// which the launch is to fill; what else its parameters point to; kernel, grid, block, bytes of dynamic shared memory;
+// and the parameters, uint8.
+using PlannedResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>, std::string, std::vector<int64_t>,
+                                 std::vector<int64_t>, int64_t, at::Tensor>;
+
+const cuda::KernelInfo& kernel_named(const std::string& name) {
+  for (const cuda::KernelInfo& kernel : cuda::kernels()) {
+    if (name == kernel.name) return kernel;
+  }
+  TORCH_CHECK(false, "flopcuda has no CUDA kernel named ", name);
+}
+
+std::vector<int64_t> extents(const cuda::Dim3& dim) { return {dim.x, dim.y, dim.z}; }
+
+at::Tensor bytes_of(const std::vector<std::byte>& bytes) {
+  const at::Tensor tensor = at::empty({static_cast<int64_t>(bytes.size())}, at::kByte);
+  std::copy_n(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size(), tensor.mutable_data_ptr<uint8_t>());
+  return tensor;
+}
+
+template <class Problem>
+PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+                        const OptionalTensor& bias, bool count_zero, const std::optional<std::string>& kernel) {
+  TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
+  const Operands operands(input, weight, bias, output_shape(problem, input));
+  const cuda::KernelInfo& chosen = kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, count_zero);
+  const cuda::LaunchPlan launch = cuda::plan(problem, operands.pointers(), chosen);
+  std::vector<at::Tensor> others = {operands.input, operands.weight};
+  if (operands.bias) others.push_back(*operands.bias);
+  return {operands.output,     operands.counters,          others,
+          launch.kernel,       extents(launch.grid),       extents(launch.block),
+          launch.shared_bytes, bytes_of(launch.parameters)};
+}
+
+PlannedResult conv2d_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                          bool count_zero, const std::optional<std::string>& kernel) {
+  const auto problem = conv2d_problem(input, weight, bias, stride, padding, dilation, groups);
+  return plan_over(problem, input, weight, bias, count_zero, kernel);
+}
+
+PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                          bool count_zero, const std::optional<std::string>& kernel) {
+  return plan_over(linear_problem(input, weight, bias), input, weight, bias, count_zero, kernel);
 }
 
 // The kernel that an operator launches for these arguments, by the code that launches it: for a launch's record.
 template <class Problem>
 std::string kernel_name(const char* op, const Problem& problem, const at::Tensor& input, bool count_zero) {
   if (input.is_cpu()) return std::string(op) + "_f32_" + cpu::isa_name(cpu::selected_isa());
-#ifdef FLOPCUDA_WITH_CUDA
-  if (input.is_cuda()) return plan(problem, count_zero).kernel;
-#endif
+  if (input.is_cuda()) return cuda::choose_kernel(problem, count_zero).name;
   return "none";
 }
 
@@ -226,6 +276,16 @@ TORCH_LIBRARY(flopcuda, library) {
       "conv2d_kernel(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
       "int groups, bool count_zero=False) -> str",
       conv2d_kernel);
+  library.def(
+      "conv2d_plan(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
+      "int groups, bool count_zero=False, str? kernel=None) -> (Tensor output, Tensor counters, Tensor[] operands, "
+      "str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)",
+      conv2d_plan);
+  library.def(
+      "linear_plan(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False, str? kernel=None) -> "
+      "(Tensor output, Tensor counters, Tensor[] operands, str kernel, int[] grid, int[] block, int shared_bytes, "
+      "Tensor parameters)",
+      linear_plan);
   library.def("linear_kernel(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False) -> str", linear_kernel);
 }
 

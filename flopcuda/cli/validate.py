@@ -31,10 +31,23 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     "--input-size", callback=_sizes, metavar="CxHxW", default="3x224x224", show_default=True, help="One sample's shape."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where to count: cpu, cuda or cuda:N.")
+@click.option(
+    "--backend",
+    type=click.Choice(["native", "ptxvm"]),
+    default="native",
+    show_default=True,
+    help="The device's own kernels, or the CUDA kernels on the PTX machine, which needs no GPU.",
+)
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For the random weights and input.")
 def validate_command(
-    model: str, batch: int, input_size: tuple[int, ...], device: str, json_file: Path | None, seed: int
+    model: str,
+    batch: int,
+    input_size: tuple[int, ...],
+    device: str,
+    backend: str,
+    json_file: Path | None,
+    seed: int,
 ) -> None:
     """Hold MODEL's counted operations against the formulas and the other tools.
 
@@ -47,7 +60,7 @@ def validate_command(
         network = load_model(model).to(target)
         inputs = torch.randn(batch, *input_size, device=target)
         with progress(len(ALL) + 1) as on_step:
-            result = validate(network, inputs, name=model, on_step=on_step)
+            result = validate(network, inputs, name=model, backend=backend, on_step=on_step)
         if json_file:
             json_file.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     console().print(tables.validation_table(result))

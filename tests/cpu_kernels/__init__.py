@@ -16,10 +16,11 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from tests.patches import Patch, apply_patches
 
 CPU_SOURCES = Path(__file__).resolve().parents[2] / "csrc" / "cpu"
 COMMON_HEADERS = CPU_SOURCES.parent / "common"
@@ -27,15 +28,6 @@ C_API = Path(__file__).with_name("c_api.cpp")
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fopenmp", "-Wall", "-Wextra")
 DEFAULT_FLAGS = ("-O3",)  # of files without flags of their own in isa_flags.json
 BUILD_JOBS = 2
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A change of one source file: ``original``, which must stand in it exactly once, becomes ``replacement``."""
-
-    file: str
-    original: str
-    replacement: str
 
 
 class Conv2dProblem(ctypes.Structure):
@@ -82,12 +74,7 @@ def _is_x86() -> bool:
 def _patched_sources(patches: Sequence[Patch]) -> dict[str, str]:
     """Every source and header of csrc/cpu by file name, with the patches applied."""
     sources = {path.name: path.read_text() for path in sorted(CPU_SOURCES.iterdir()) if path.suffix in (".h", ".cpp")}
-    for patch in patches:
-        found = sources[patch.file].count(patch.original)
-        if found != 1:
-            raise ValueError(f"{patch.file} holds the text to replace {found} times, not once: {patch.original!r}")
-        sources[patch.file] = sources[patch.file].replace(patch.original, patch.replacement)
-    return sources
+    return apply_patches(sources, patches)
 
 
 def _included_headers(name: str, sources: dict[str, str]) -> set[str]:

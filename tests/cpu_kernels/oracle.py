@@ -13,6 +13,9 @@ import torch.nn.functional as functional
 
 from . import Conv2dProblem, Counters, LinearProblem
 
+NORM_TOLERANCE = 1e-5  # of relative_error, in float32
+ELEMENT_TOLERANCE = 1e-6  # of backward_error, in float32
+
 Counts = dict[str, int]
 Tensors = tuple[torch.Tensor, torch.Tensor, "torch.Tensor | None"]  # input, weight, bias
 
@@ -135,6 +138,12 @@ class LinearCase:
 def counts_of(counters: Counters) -> Counts:
     """Every counter but ``lane``, which depends on the tiles."""
     return {name: getattr(counters, name) for name in ("mul", "add", "pad", "zero")}
+
+
+def magnitudes(tensors: Tensors) -> Tensors:
+    """The tensors of absolute values, whose layer gives the sums of its products' magnitudes."""
+    input, weight, bias = tensors
+    return input.abs(), weight.abs(), None if bias is None else bias.abs()
 
 
 def relative_error(output: torch.Tensor, reference: torch.Tensor) -> float:

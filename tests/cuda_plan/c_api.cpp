@@ -12,6 +12,7 @@ namespace {
 
 using flopcuda::Conv2dProblem;
 using flopcuda::LinearProblem;
+using flopcuda::cuda::choose_kernel;
 using flopcuda::cuda::Conv2dParams;
 using flopcuda::cuda::FastDivisor;
 using flopcuda::cuda::KernelInfo;
@@ -56,6 +57,11 @@ Tensors make_tensors(const uint64_t* addresses) {
           reinterpret_cast<flopcuda::Counters*>(addresses[4])};
 }
 
+template <class Problem>
+LaunchPlan make_plan(const Problem& problem, const uint64_t* addresses, int kernel, bool count_zero) {
+  return plan(problem, make_tensors(addresses), kernel < 0 ? choose_kernel(problem, count_zero) : kernels()[kernel]);
+}
+
 }  // namespace
 
 extern "C" {
@@ -80,19 +86,11 @@ const char* flopcuda_last_error() { return last_error.c_str(); }
 
 // kernel: an index, or -1 to let the planner choose.
 int flopcuda_plan_conv2d(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
-  return keep_plan([&] {
-    const auto conv2d = read_problem<Conv2dProblem>(problem);
-    const Tensors tensors = make_tensors(addresses);
-    return kernel < 0 ? plan_conv2d(conv2d, tensors, count_zero != 0) : plan_conv2d(conv2d, tensors, kernels()[kernel]);
-  });
+  return keep_plan([&] { return make_plan(read_problem<Conv2dProblem>(problem), addresses, kernel, count_zero != 0); });
 }
 
 int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
-  return keep_plan([&] {
-    const auto linear = read_problem<LinearProblem>(problem);
-    const Tensors tensors = make_tensors(addresses);
-    return kernel < 0 ? plan_linear(linear, tensors, count_zero != 0) : plan_linear(linear, tensors, kernels()[kernel]);
-  });
+  return keep_plan([&] { return make_plan(read_problem<LinearProblem>(problem), addresses, kernel, count_zero != 0); });
 }
 
 // The last plan.

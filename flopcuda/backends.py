@@ -1,0 +1,66 @@
+"""Where a session's operators run: on the device that holds their tensors, or on the PTX machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from flopcuda.ops import OPERATORS, kernel_name
+from flopcuda.timing import Stopwatch
+
+Operands = tuple[Tensor, Tensor, Tensor | None]  # input, weight, bias
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one counted operator gave.
+
+    Attributes:
+        output: of the operator.
+        counters: int64 of :data:`flopcuda.ops.COUNTER_FIELDS`, still where the kernel wrote them.
+        kernel: the kernel that ran.
+        seconds: its duration, when asked for; None where none was measured.
+        executed_macs: multiply-accumulate lanes that the PTX machine saw; None elsewhere.
+    """
+
+    output: Tensor
+    counters: Tensor
+    kernel: str
+    seconds: Callable[[], float | None]
+    executed_macs: int | None = None
+
+
+class Backend(Protocol):
+    """Runs counted operators."""
+
+    name: str
+
+    def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
+        """Run one operator.
+
+        Raises:
+            RuntimeError, TypeError: as :data:`flopcuda.ops.OPERATORS`.
+        """
+
+
+class NativeBackend:
+    """The kernels of the device that holds the tensors."""
+
+    name = "native"
+
+    def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
+        """Run one operator and time it."""
+        stopwatch = Stopwatch(operands[0].device)
+        output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
+        seconds = stopwatch.stop()
+        kernel = kernel_name(op, *operands, count_zero=count_zero, **options) if holds_data(counters) else "none"
+        return Outcome(output, counters, kernel, seconds)
+
+
+def holds_data(counters: Tensor) -> bool:
+    """Whether a kernel ran: meta and fake tensors give shapes and count nothing."""
+    return not counters.is_meta and not isinstance(counters, torch._subclasses.FakeTensor)

@@ -1,0 +1,72 @@
+"""Runs one CUDA kernel on the PTX machine over a test's geometry, and checks all that can be known of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flopcuda import _C, info, ops, ptx
+from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
+from tests.cpu_kernels.oracle import ELEMENT_TOLERANCE, Conv2dCase, LinearCase, Tensors, backward_error, magnitudes
+
+needs_kernels = pytest.mark.skipif(not info.ptx_files(), reason="needs the CUDA kernels' PTX, which nvcc makes")
+
+CONV2D_KERNELS, LINEAR_KERNELS = (
+    [str(kernel["name"]) for kernel in _C.cuda_kernels() if kernel["operation"] == operation]
+    for operation in ("conv2d", "linear")
+)
+
+Case = Conv2dCase | LinearCase
+
+
+def operator_arguments(case: Case, tensors: Tensors) -> tuple[str, tuple[Any, ...]]:
+    """The operator and its arguments, up to count_zero."""
+    if isinstance(case, LinearCase):
+        return "linear", tensors
+    top, left, bottom, right = case.padding
+    return "conv2d", (*tensors, case.stride, (left, right, top, bottom), case.dilation, case.groups)
+
+
+def reference(case: Case, tensors: Tensors) -> Tensor:
+    """What torch computes in float64."""
+    return case.multiply(*tensors) if isinstance(case, LinearCase) else case.convolve(*tensors)
+
+
+def plan_case(case: Case, tensors: Tensors, kernel: str) -> PlannedLaunch:
+    op, arguments = operator_arguments(case, tensors)
+    planned = plan(op, *arguments, kernel.endswith("_count_zero"), kernel=kernel)
+    planned.output.fill_(torch.nan)  # what the kernel leaves out is seen
+    return planned
+
+
+def counts(counters: Tensor) -> dict[str, int]:
+    return dict(zip(ops.COUNTER_FIELDS, counters.tolist(), strict=True))
+
+
+def check_case(
+    backend: MachineBackend, case: Case, kernel: str, seed: int = 0, tensors: Tensors | None = None
+) -> Tensor:
+    """Asserts outputs, all counters and what the machine saw; returns the output."""
+    tensors = tensors or case.tensors(seed)
+    planned = plan_case(case, tensors, kernel)
+    result = backend.launch(planned) if planned.grid[0] else None
+    counted = counts(planned.counters)
+    op, arguments = operator_arguments(case, tensors)
+    _, native = ops.OPERATORS[op](*arguments, count_zero=kernel.endswith("_count_zero"))
+    assert counted == {**counts(native), "lane": counted["lane"]}
+    assert {**case.expected_counts(*tensors[:2], kernel.endswith("_count_zero")), "lane": counted["lane"]} == counted
+    assert counted["lane"] == executed_macs(result)
+    expected = reference(case, tensors)
+    assert planned.output.shape == expected.shape
+    assert backward_error(planned.output, expected, reference(case, magnitudes(tensors))) < ELEMENT_TOLERANCE
+    return planned.output
+
+
+def executed_macs(result: ptx.LaunchResult | None) -> int:
+    """The multiply-accumulates that the machine executed, which must all be of float32."""
+    lanes = result.fma_lanes if result else {}
+    assert set(lanes) <= {"f32"}
+    return lanes.get("f32", 0)

@@ -1,0 +1,30 @@
+"""Seeded defects: changes of a source text, for builds that tests must find fault with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A change of one source file: ``original``, which must stand in it exactly once, becomes ``replacement``."""
+
+    file: str
+    original: str
+    replacement: str
+
+
+def apply_patches(sources: Mapping[str, str], patches: Sequence[Patch]) -> dict[str, str]:
+    """The sources, texts by file name, with the patches applied.
+
+    Raises:
+        ValueError: a patch does not fit.
+    """
+    patched = dict(sources)
+    for patch in patches:
+        found = patched[patch.file].count(patch.original)
+        if found != 1:
+            raise ValueError(f"{patch.file} holds the text to replace {found} times, not once: {patch.original!r}")
+        patched[patch.file] = patched[patch.file].replace(patch.original, patch.replacement)
+    return patched

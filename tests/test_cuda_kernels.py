@@ -1,0 +1,121 @@
+"""Every CUDA kernel on the PTX machine: outputs against float64, counters against the CPU kernels, the formulas, brute
+force and the instructions that were executed. All checks of the machine are on and find nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flopcuda import ptx
+from flopcuda.ptx_backend import MachineBackend
+from tests.cpu_kernels.oracle import NORM_TOLERANCE, Conv2dCase, LinearCase, Tensors, relative_error
+from tests.cuda_kernels import CONV2D_KERNELS, LINEAR_KERNELS, check_case, counts, needs_kernels, plan_case, reference
+from tests.geometries import CONV2D_CASES, LINEAR_CASES, conv2d_cases, linear_cases
+
+pytestmark = needs_kernels
+ALL_KERNELS = CONV2D_KERNELS + LINEAR_KERNELS
+
+property_settings = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@pytest.fixture(scope="module")
+def backend() -> MachineBackend:
+    return MachineBackend(ptx.Machine())
+
+
+def some_case(kernel: str) -> Conv2dCase | LinearCase:
+    """Several tiles of every kernel, edges among them; an addition onto each kind of accumulator."""
+    if kernel in LINEAR_KERNELS:
+        return LinearCase(133, 37, 141, bias=True)
+    return Conv2dCase(2, 6, (13, 11), 142, padding=(1, 1, 0, 1), groups=1, bias=True)
+
+
+@pytest.mark.parametrize("kernel", CONV2D_KERNELS)
+@pytest.mark.parametrize("case", CONV2D_CASES.values(), ids=CONV2D_CASES.keys())
+def test_named_convolution(backend: MachineBackend, case: Conv2dCase, kernel: str) -> None:
+    output = check_case(backend, case, kernel)
+    assert relative_error(output, reference(case, case.tensors())) < NORM_TOLERANCE
+
+
+@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@pytest.mark.parametrize("case", LINEAR_CASES, ids=str)
+def test_named_linear_layer(backend: MachineBackend, case: LinearCase, kernel: str) -> None:
+    output = check_case(backend, case, kernel)
+    assert relative_error(output, reference(case, case.tensors())) < NORM_TOLERANCE
+
+
+@pytest.mark.parametrize("kernel", CONV2D_KERNELS)
+@property_settings
+@given(case=conv2d_cases(), seed=st.integers(0, 99))
+def test_any_convolution(backend: MachineBackend, kernel: str, case: Conv2dCase, seed: int) -> None:
+    check_case(backend, case, kernel, seed)
+
+
+@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@property_settings
+@given(case=linear_cases, seed=st.integers(0, 99))
+def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase, seed: int) -> None:
+    check_case(backend, case, kernel, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", CONV2D_KERNELS)
+@settings(property_settings, max_examples=400)
+@given(case=conv2d_cases(), seed=st.integers(0, 99))
+def test_very_many_convolutions(backend: MachineBackend, kernel: str, case: Conv2dCase, seed: int) -> None:
+    check_case(backend, case, kernel, seed)
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
+def test_the_order_of_blocks_and_warps_does_not_matter(backend: MachineBackend, kernel: str) -> None:
+    case = some_case(kernel)
+    in_order = check_case(backend, case, kernel)
+    for seed in range(3):
+        shuffled = MachineBackend(ptx.Machine(seed=seed))
+        assert torch.equal(check_case(shuffled, case, kernel), in_order)
+
+
+def shifted(tensors: Tensors) -> Tensors:
+    """The same values four bytes after an address that vectors could be read from."""
+
+    def shift(tensor: torch.Tensor) -> torch.Tensor:
+        storage = torch.empty(tensor.numel() + 1)
+        return storage[1:].view(tensor.shape).copy_(tensor)
+
+    input, weight, bias = tensors
+    return shift(input), shift(weight), None if bias is None else shift(bias)
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
+def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> None:
+    case = LinearCase(40, 64, 64) if kernel in LINEAR_KERNELS else Conv2dCase(1, 4, (8, 8), 64, (2, 2))
+    check_case(backend, case, kernel, tensors=shifted(case.tensors()))
+
+
+@pytest.mark.parametrize("kernel", ALL_KERNELS)
+def test_counters_are_added_to(backend: MachineBackend, kernel: str) -> None:
+    case = some_case(kernel)
+    planned = plan_case(case, case.tensors(), kernel)
+    backend.launch(planned)
+    once = counts(planned.counters)
+    backend.launch(planned)
+    assert counts(planned.counters) == {name: 2 * count for name, count in once.items()}
+    assert once["mul"] > 0
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in ALL_KERNELS if kernel.endswith("_count_zero")])
+def test_negative_zero_is_zero_and_nan_is_not(backend: MachineBackend, kernel: str) -> None:
+    values = torch.tensor([-0.0, 0.0, torch.nan, torch.inf, 1e-45, 2.0])
+    if kernel in LINEAR_KERNELS:
+        case: Conv2dCase | LinearCase = LinearCase(1, 6, 1)
+        tensors: Tensors = (values.reshape(1, 6), torch.ones(1, 6), None)
+    else:
+        case = Conv2dCase(1, 6, (1, 1), 1, (1, 1))
+        tensors = (values.reshape(1, 6, 1, 1), torch.ones(1, 6, 1, 1), None)
+    planned = plan_case(case, tensors, kernel)
+    backend.launch(planned)
+    assert counts(planned.counters)["zero"] == 2
