@@ -21,7 +21,7 @@ import numbers
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ class Row:
     space: str  #: state space of a memory instruction: "global", "shared", "local", "param" or "" (generic)
     requests: int  #: warps that issued it, of a memory instruction
     units: int  #: global: sectors of 32 bytes touched; shared: wavefronts
-    conflicts: int  #: shared: wavefronts that bank conflicts added
+    ideal: int  #: global: sectors that the bytes would fill side by side; shared: wavefronts without bank conflicts
     fma_type: str  #: operand type if it multiplies and adds, else ""
     macs_per_lane: int
     line: int  #: in the PTX text
@@ -115,7 +115,12 @@ class MemoryUse:
 
     requests: int  #: instructions issued by warps
     units: int  #: global: sectors of 32 bytes; shared: wavefronts
-    conflicts: int = 0  #: shared: wavefronts that bank conflicts added
+    ideal: int  #: units that the bytes would need at the best of places
+
+    @property
+    def conflicts(self) -> int:
+        """Units beyond the ideal: wavefronts that bank conflicts added, sectors that scattered lanes touched."""
+        return self.units - self.ideal
 
     @property
     def per_request(self) -> float:
@@ -168,8 +173,20 @@ class LaunchResult:
     def _memory(self, kind: _MemoryKind) -> MemoryUse:
         rows = [row for row in self.rows if row.space == kind.value]
         return MemoryUse(
-            sum(row.requests for row in rows), sum(row.units for row in rows), sum(row.conflicts for row in rows)
+            sum(row.requests for row in rows), sum(row.units for row in rows), sum(row.ideal for row in rows)
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, sums included, for JSON."""
+        return {
+            **vars(self),
+            "findings": [asdict(finding) for finding in self.findings],
+            "rows": [asdict(row) for row in self.rows],
+            "lane_instructions": self.lane_instructions,
+            "fma_lanes": self.fma_lanes,
+            "global_memory": asdict(self.global_memory),
+            "shared_memory": asdict(self.shared_memory),
+        }
 
     def by_source_line(self) -> dict[tuple[str, int], Counter[str]]:
         """Lane-instructions by opcode for each (file, line) of the CUDA source, if it was compiled with -lineinfo."""
@@ -241,7 +258,7 @@ class Module:
             PtxError: unknown kernel, extents out of range, or arguments that do not fit the parameters. What a kernel
                 does wrong is no exception but a finding.
         """
-        kernel = self._find(name)
+        kernel = self.find(name)
         allocations = list(self._machine._registered)
         allocations += [_allocation(array, f"memory {index}", True) for index, array in enumerate(memory)]
         parameters = _pack(kernel, args, allocations)
@@ -269,14 +286,20 @@ class Module:
             seconds=raw["seconds"],
         )
 
-    def _find(self, name: str) -> Kernel:
+    def find(self, name: str) -> Kernel:
+        """The kernel of this name, or the only one whose name contains it.
+
+        Raises:
+            PtxError: there is none, or there are several.
+        """
         if name in self.kernels:
             return self.kernels[name]
         close = [kernel for known, kernel in self.kernels.items() if name in known]
         if len(close) == 1:
             return close[0]
         known = ", ".join(self.kernels) or "none"
-        raise PtxError(f"no kernel {name!r}: the module has {known}")
+        what = f"{len(close)} kernels are called" if close else "no kernel is called"
+        raise PtxError(f"{what} {name!r}: the module has {known}")
 
 
 class Machine:

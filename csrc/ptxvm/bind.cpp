@@ -122,7 +122,7 @@ py::list describe_rows(const Module& module, const Program& program, const Launc
   py::list rows;
   for (const InstructionRow& row : instruction_rows(program, result.counters)) {
     const InstructionInfo& info = *row.info;
-    rows.append(py::make_tuple(info.name, row.lanes, space_name(info.space), row.requests, row.units, row.conflicts,
+    rows.append(py::make_tuple(info.name, row.lanes, space_name(info.space), row.requests, row.units, row.ideal,
                                std::string(name_of(info.fma_type)), info.macs_per_lane, info.line,
                                file_name(module, info.source_file), info.source_line,
                                program.functions[info.function].name));

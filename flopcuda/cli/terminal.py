@@ -25,7 +25,7 @@ def one_sentence_errors() -> Iterator[None]:
     """What the user can mend comes as one sentence and exit status 2; anything else is a bug, with its traceback."""
     try:
         yield
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
+    except (MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise CouldNotRun(" ".join(str(error).split())) from error
 
 

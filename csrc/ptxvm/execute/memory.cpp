@@ -171,7 +171,7 @@ void observe_shared(Warp& warp, const Instruction& in, int64_t base, const Patte
   InstructionCounters& counters = warp.worker->counters.instructions[in.index];
   ++counters.requests;
   counters.units += pattern.wavefronts;
-  counters.conflicts += static_cast<uint64_t>(pattern.wavefronts - pattern.ideal_wavefronts);
+  counters.ideal += pattern.ideal_wavefronts;
   if (kind == AccessKind::kCheck) return;
   SharedShadow& shadow = warp.block->shadow;
   const SharedShadow::Kind shadow_kind = kind == AccessKind::kRead    ? SharedShadow::Kind::kRead
@@ -192,6 +192,7 @@ void observe_global(Warp& warp, const Instruction& in, int64_t first, const Patt
   InstructionCounters& counters = warp.worker->counters.instructions[in.index];
   ++counters.requests;
   counters.units += static_cast<uint64_t>(pattern.sectors_at(static_cast<uint64_t>(first)));
+  counters.ideal += pattern.ideal_sectors;
 }
 
 // Local memory of a lane lies far from its neighbour's.

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kBanks = 32;
 constexpr int kBankBytes = 4;
+constexpr int kSectorBytes = 32;
 
 uint64_t hash_of(const Pattern& pattern) {
   uint64_t hash = pattern.mask * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(pattern.bytes);
@@ -45,6 +46,18 @@ void count_wavefronts(Pattern& pattern) {
   }
 }
 
+// Bytes that several lanes access count once.
+void count_ideal_sectors(Pattern& pattern) {
+  std::vector<int64_t> starts;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    if (pattern.mask >> lane & 1) starts.push_back(pattern.relative[lane]);
+  }
+  std::sort(starts.begin(), starts.end());
+  int64_t bytes = pattern.bytes;
+  for (size_t i = 1; i < starts.size(); ++i) bytes += std::min<int64_t>(pattern.bytes, starts[i] - starts[i - 1]);
+  pattern.ideal_sectors = static_cast<uint16_t>((bytes + kSectorBytes - 1) / kSectorBytes);
+}
+
 void describe(Pattern& pattern) {
   bool contiguous = pattern.mask == kAllLanes, uniform = contiguous;
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -58,6 +71,7 @@ void describe(Pattern& pattern) {
   if (contiguous) pattern.shape = Pattern::Shape::kContiguous;
   if (uniform) pattern.shape = Pattern::Shape::kUniform;
   count_wavefronts(pattern);
+  count_ideal_sectors(pattern);
 }
 
 }  // namespace

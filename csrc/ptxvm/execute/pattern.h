@@ -21,10 +21,11 @@ struct Pattern {
   uint32_t mask = 0;
   int bytes = 0;  // of one lane, all elements of a vector
   int64_t lowest = 0, highest = 0;
-  uint64_t low_bits = 0;                        // or of all differences
-  Shape shape = Shape::kScattered;              // kContiguous and kUniform only with all lanes active
-  uint16_t wavefronts = 0;                      // of a shared access
-  uint16_t ideal_wavefronts = 0;                // without bank conflicts
+  uint64_t low_bits = 0;            // or of all differences
+  Shape shape = Shape::kScattered;  // kContiguous and kUniform only with all lanes active
+  uint16_t wavefronts = 0;          // of a shared access
+  uint16_t ideal_wavefronts = 0;    // without bank conflicts
+  uint16_t ideal_sectors = 0;       // of a global access, if its bytes lay side by side from a sector's start
   mutable std::array<int16_t, kLanes> sectors;  // by the base's position in its sector; -1: not yet counted
 
   int sectors_at(uint64_t first_address) const {

@@ -7,10 +7,10 @@
 namespace flopcuda::ptxvm {
 
 struct InstructionCounters {
-  uint64_t lanes = 0;      // lanes that executed it, where the segment's count does not say so
-  uint64_t requests = 0;   // memory: warps that issued it
-  uint64_t units = 0;      // global: sectors of 32 bytes touched; shared: wavefronts needed
-  uint64_t conflicts = 0;  // shared: wavefronts beyond those that the width of the access needs anyway
+  uint64_t lanes = 0;     // lanes that executed it, where the segment's count does not say so
+  uint64_t requests = 0;  // memory: warps that issued it
+  uint64_t units = 0;     // global: sectors of 32 bytes touched; shared: wavefronts needed
+  uint64_t ideal = 0;     // global: sectors that the bytes would fill side by side; shared: without bank conflicts
 };
 
 struct Counters {
@@ -29,7 +29,7 @@ struct Counters {
       instructions[i].lanes += other.instructions[i].lanes;
       instructions[i].requests += other.instructions[i].requests;
       instructions[i].units += other.instructions[i].units;
-      instructions[i].conflicts += other.instructions[i].conflicts;
+      instructions[i].ideal += other.instructions[i].ideal;
     }
     branches += other.branches;
     diverged_branches += other.diverged_branches;

@@ -7,7 +7,7 @@ std::vector<InstructionRow> instruction_rows(const Program& program, const Count
   std::vector<InstructionRow> all(program.info.size());
   for (size_t i = 0; i < all.size(); ++i) {
     const InstructionCounters& own = counters.instructions[i];
-    all[i] = {&program.info[i], own.lanes, own.requests, own.units, own.conflicts};
+    all[i] = {&program.info[i], own.lanes, own.requests, own.units, own.ideal};
   }
   for (const Function& function : program.functions) {
     for (const Segment& segment : function.segments) {

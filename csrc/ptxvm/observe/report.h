@@ -15,7 +15,7 @@ struct InstructionRow {
   uint64_t lanes = 0;
   uint64_t requests = 0;
   uint64_t units = 0;
-  uint64_t conflicts = 0;
+  uint64_t ideal = 0;
 };
 
 std::vector<InstructionRow> instruction_rows(const Program& program, const Counters& counters);
