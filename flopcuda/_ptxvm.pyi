@@ -2,6 +2,7 @@
 from typing import Any
 
 check_names: list[str]
+opcodes: list[str]
 
 class PtxError(RuntimeError):
     kernel: str

@@ -1,9 +1,9 @@
 // flopcuda._ptxvm: the PTX virtual machine as a Python extension. flopcuda/ptx.py is its public face.
 //
-//   parse/    text -> syntax tree                        knows nothing of what instructions mean
-//   decode/   syntax tree -> programs                    one rule for each opcode; registers, control flow, memory
-//   layout execute/  programs over a grid of blocks             one handler for each (operation, type, variant), 32
-//   lanes at a time observe/  counters, findings, the shadow of shared memory
+// parse/: text -> syntax tree. Knows nothing of what instructions mean.
+// decode/: syntax tree -> programs. One rule for each opcode; registers, control flow, memory layout.
+// execute/: programs over a grid of blocks. One handler for each (operation, type, variant), 32 lanes at a time.
+// observe/: counters, findings, the shadow of shared memory.
 //
 // Data flows downwards. Nothing here depends on the rest of csrc/, on CUDA or on torch.
 #include <pybind11/pybind11.h>
@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "decode/decoder.h"
+#include "decode/rules.h"
 #include "error.h"
 #include "execute/handlers.h"
 #include "execute/launch.h"
@@ -160,7 +161,6 @@ py::dict launch(const Module& module, const std::string& name, const py::bytes& 
     result = run_launch(program, options, std::vector<uint8_t>(bytes.begin(), bytes.end()), memory);
   }
   py::dict out;
-
   out["findings"] = describe_findings(module, program, result);
   out["rows"] = describe_rows(module, program, result);
   out["branches"] = result.counters.branches;
@@ -202,5 +202,6 @@ PYBIND11_MODULE(_ptxvm, m) {
            py::arg("budget"));
   m.def("lane_instruction_set", &lane_instruction_set);
   m.def("set_lane_instruction_set", &set_lane_instruction_set, py::arg("name"));
+  m.attr("opcodes") = py::cast(opcode_names());
   m.attr("check_names") = py::cast(std::vector<std::string>(std::begin(kCheckNames), std::end(kCheckNames)));
 }

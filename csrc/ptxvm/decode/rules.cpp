@@ -1,25 +1,35 @@
 // All rules by opcode.
 #include "decode/rules.h"
 
-#include <unordered_map>
+#include <map>
 
 namespace flopcuda::ptxvm {
 namespace {
 
-std::unordered_map<std::string_view, Rule> collect() {
-  std::unordered_map<std::string_view, Rule> all;
+std::map<std::string_view, Rule> collect() {
+  std::map<std::string_view, Rule> all;
   for (const RuleTable& table : {arithmetic_rules(), data_rules(), memory_rules(), matrix_rules(), control_rules()}) {
     for (const NamedRule* entry = table.begin; entry != table.end; ++entry) all.emplace(entry->opcode, entry->rule);
   }
   return all;
 }
 
+const std::map<std::string_view, Rule>& all_rules() {
+  static const std::map<std::string_view, Rule> all = collect();
+  return all;
+}
+
 }  // namespace
 
 Rule rule_named(std::string_view opcode) {
-  static const std::unordered_map<std::string_view, Rule> all = collect();
-  const auto found = all.find(opcode);
-  return found == all.end() ? nullptr : found->second;
+  const auto found = all_rules().find(opcode);
+  return found == all_rules().end() ? nullptr : found->second;
+}
+
+std::vector<std::string_view> opcode_names() {
+  std::vector<std::string_view> names;
+  for (const auto& [name, rule] : all_rules()) names.push_back(name);
+  return names;
 }
 
 }  // namespace flopcuda::ptxvm

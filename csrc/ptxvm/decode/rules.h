@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string_view>
+#include <vector>
 
 #include "decode/function_decoder.h"
 
@@ -27,5 +28,8 @@ RuleTable control_rules();  // bra, call, ret, exit, bar, vote, membar and so on
 
 // Null for an opcode that nobody knows.
 Rule rule_named(std::string_view opcode);
+
+// Of all rules, sorted.
+std::vector<std::string_view> opcode_names();
 
 }  // namespace flopcuda::ptxvm
