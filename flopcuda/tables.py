@@ -76,9 +76,7 @@ def _executed(validation: Validation) -> list[RenderableType]:
     if not seen:
         return []
     lanes = validation.counted.lane
-    return [
-        Text(f"Multiply-accumulate lanes: {lanes:,} counted by the kernels, {sum(seen):,} executed by the machine.")
-    ]
+    return [Text(f"Multiply lanes: {lanes:,} counted by the kernels, {sum(seen):,} executed by the PTX machine.")]
 
 
 def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[RenderableType]:

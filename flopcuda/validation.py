@@ -55,8 +55,8 @@ class LayerValidation:
             "output_shape": list(self.output_shape),
             "counted": self.counted.to_dict(),
             "formulas": self.formulas,
-            "executed_macs": self.executed_macs,
             "match": self.match,
+            "executed_macs": self.executed_macs,
         }
 
 
@@ -99,7 +99,6 @@ class Validation:
             "model": self.model,
             "batch": self.batch,
             "device": self.device,
-            "backend": self.backend,
             "params": {
                 "total": self.params.total,
                 "trainable": self.params.trainable,
@@ -111,6 +110,7 @@ class Validation:
             "seconds": self.seconds,
             "flops_per_second": self.flops_per_second,
             "ok": self.ok,
+            "backend": self.backend,
         }
 
 

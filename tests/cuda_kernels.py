@@ -1,7 +1,11 @@
-"""Runs one CUDA kernel on the PTX machine over a test's geometry, and checks all that can be known of it."""
+"""CUDA kernels on the PTX machine: as built, with everything about a launch checked, and with seeded defects."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +15,18 @@ from torch import Tensor
 from flopcuda import _C, info, ops, ptx
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
 from tests.cpu_kernels.oracle import ELEMENT_TOLERANCE, Conv2dCase, LinearCase, Tensors, backward_error, magnitudes
+from tests.patches import Patch, apply_patches
+from tests.ptxvm.harness import compile_cuda
+
+CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
+KERNEL_UNITS = ("conv2d.cu", "conv2d_direct.cu", "linear.cu")
+NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
+# A defect in a template is one in every tile, and a build with one of them takes half the time.
+ONE_TILE = Patch(
+    "tiles.h",
+    "#define FLOPCUDA_GEMM_TILES(X)",
+    "#define FLOPCUDA_GEMM_TILES(X) X(64x64x8, 0.5, 0.5, 64, 64, 8, 32, 32, 4, 8)\n#define FLOPCUDA_OTHER_TILES(X)",
+)
 
 needs_kernels = pytest.mark.skipif(not info.ptx_files(), reason="needs the CUDA kernels' PTX, which nvcc makes")
 
@@ -70,3 +86,31 @@ def executed_macs(result: ptx.LaunchResult | None) -> int:
     lanes = result.fma_lanes if result else {}
     assert set(lanes) <= {"f32"}
     return lanes.get("f32", 0)
+
+
+def kernel_texts(patches: Sequence[Patch] = ()) -> dict[str, str]:
+    """PTX by kernel name of csrc/cuda with patches applied: every kernel that they may reach, of one tile.
+
+    Raises:
+        ValueError: a patch does not fit the sources.
+    """
+    sources = {path.name: path.read_text() for path in CUDA_SOURCES.iterdir() if path.suffix in (".cu", ".cuh", ".h")}
+    patched = apply_patches(sources, [ONE_TILE, *patches])
+    units = [unit for unit in KERNEL_UNITS if inlined(unit, sources) != inlined(unit, patched) or not patches]
+    with ThreadPoolExecutor(len(KERNEL_UNITS)) as pool:
+        texts = list(pool.map(lambda unit: compile_cuda(inlined(unit, patched), *NVCC_FLAGS), units))
+    return {kernel: text for text in texts for kernel in re.findall(r"\.entry (\w+)\(", text)}
+
+
+def inlined(unit: str, sources: Mapping[str, str]) -> str:
+    """A source file with the headers of its folder in place of their includes, each once."""
+    seen: set[str] = set()
+
+    def text_of(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = sources[name].replace("#pragma once\n", "")
+        return re.sub(r'#include "cuda/(.+)"', lambda include: text_of(include[1]), text)
+
+    return text_of(unit)

@@ -98,7 +98,7 @@ def test_the_command_line_prints_and_writes_the_result(tmp_path: Path) -> None:
     result = json.loads(file.read_text())
     assert list(result)[:4] == ["model", "batch", "device", "params"]
     assert set(result) == {
-        "model", "batch", "device", "params", "counted", "layers", "tools", "seconds", "flops_per_second", "ok"
+        "model", "batch", "device", "params", "counted", "layers", "tools", "seconds", "flops_per_second", "ok", "backend"
     }  # fmt: skip
     assert set(result["params"]) == {"total", "trainable", "non_trainable"}
     assert set(result["counted"]) == {"mul", "add", "pad", "lane", "macs", "flops"}

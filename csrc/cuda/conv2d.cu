@@ -49,9 +49,9 @@ __device__ void conv2d_tile(const Conv2dParams& params) {
                                              params.weight_is_aligned, shared.a, weight_shared);
   Im2colLoader<Tile> input(params, block.group, block.first_pixel, block.columns, shared.b, im2col_shared);
   const ThreadPosition<Tile> position;
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
-                                    params.bias != nullptr, tally_shared);
   const float* const bias = params.bias ? params.bias + block.first_channel + position.first_row() : nullptr;
+  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
+                                    bias != nullptr, tally_shared);
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int i = 0; i < Tile::THREAD_M; ++i) {

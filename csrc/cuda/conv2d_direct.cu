@@ -32,10 +32,11 @@ __device__ BlockOutputs locate_block(const Conv2dParams& params) {
 template <bool COUNT_ZERO>
 class OutputStrip {
  public:
-  __device__ OutputStrip(const Conv2dParams& params, const BlockOutputs& block)
-      : params_(params), accumulators_are_empty_(params.bias == nullptr) {
+  __device__ OutputStrip(const Conv2dParams& params, const BlockOutputs& block) : params_(params) {
     const int group = static_cast<int>(block.channel / params.group_out_channels);
-    const float initial = params.bias ? params.bias[block.channel] : 0.0f;
+    const float* const bias = params.bias ? params.bias + block.channel : nullptr;
+    const float initial = bias ? *bias : 0.0f;
+    accumulators_are_empty_ = bias == nullptr;
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
       const bool exists = block_column(i) < block.columns;

@@ -32,6 +32,24 @@ __device__ inline uint32_t count_nonzero(const float (&values)[SIZE]) {
   return nonzero;
 }
 
+// How often each step of a slice was issued, up to three times: bit k of `once` and `twice` are the binary digits of
+// step k's count. Where a slice is unrolled the compiler knows both, and nothing of this is left to execute.
+struct IssuedSteps {
+  uint32_t once = 0;
+  uint32_t twice = 0;
+
+  __device__ void issue(int step) {
+    const uint32_t bit = 1u << step;
+    twice ^= once & bit;
+    once ^= bit;
+  }
+  // The sum over these steps of count_of(bits), a count that is additive over steps.
+  template <class CountOf>
+  __device__ uint32_t sum(uint32_t steps, const CountOf& count_of) const {
+    return count_of(once & steps) + 2 * count_of(twice & steps);
+  }
+};
+
 // Repeats the bits of one byte in all four.
 __device__ inline uint32_t in_every_byte(uint32_t byte) { return byte * 0x01010101u; }
 
@@ -62,7 +80,7 @@ class GemmTally {
 
   // The thread issues THREAD_M * THREAD_N multiply-adds: the outer product of the fragments of this step.
   __device__ void issue(int step, const float (&a)[Tile::THREAD_M], const float (&b)[Tile::THREAD_N]) {
-    issued_steps_ |= 1u << step;
+    issued_steps_.issue(step);
     counts_.lane += Tile::THREAD_M * Tile::THREAD_N;
     // The non-zero products of an outer product: a non-zero row value meets a non-zero column value.
     if constexpr (COUNT_ZERO) nonzero_products_ += count_nonzero(a) * count_nonzero(b);
@@ -73,17 +91,17 @@ class GemmTally {
   template <class CountPadding>
   __device__ void settle_slice(uint32_t real_steps, const CountPadding& count_padding) {
     const ValidOutputs valid = shared_.valid[threadIdx.x];
-    const uint32_t steps = issued_steps_ & real_steps;
-    const uint32_t products = __popc(steps);  // of each valid output
+    // Of each valid output.
+    const uint32_t products = issued_steps_.sum(real_steps, [](uint32_t steps) { return __popc(steps); });
     // An empty accumulator is given its first product; all later ones are added to it.
-    const uint32_t first_products = accumulators_are_empty_ && steps != 0 ? 1 : 0;
-    accumulators_are_empty_ = accumulators_are_empty_ && steps == 0;
-    const uint32_t padding = count_padding(steps) * valid.rows;
+    const uint32_t first_products = accumulators_are_empty_ && products != 0 ? 1 : 0;
+    accumulators_are_empty_ = accumulators_are_empty_ && products == 0;
+    const uint32_t padding = issued_steps_.sum(real_steps, count_padding) * valid.rows;
     counts_.mul += products * valid.outputs;
     counts_.add += (products - first_products) * valid.outputs;
     counts_.pad += padding;
     if constexpr (COUNT_ZERO) counts_.zero += products * valid.outputs - padding - nonzero_products_;
-    issued_steps_ = 0;
+    issued_steps_ = {};
     nonzero_products_ = 0;
   }
 
@@ -93,7 +111,7 @@ class GemmTally {
   const GemmTallyShared<Tile>& shared_;
   ThreadCounts counts_;
   bool accumulators_are_empty_;
-  uint32_t issued_steps_ = 0;
+  IssuedSteps issued_steps_;
   uint32_t nonzero_products_ = 0;
 };
 

@@ -40,9 +40,9 @@ __device__ void linear_tile(const LinearParams& params) {
   RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_column, block.columns, params.in_features,
                                              params.weight_is_aligned, shared.b, weight_shared);
   const ThreadPosition<Tile> position;
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
-                                    params.bias != nullptr, tally_shared);
   const float* const bias = params.bias ? params.bias + block.first_column + position.first_column() : nullptr;
+  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
+                                    bias != nullptr, tally_shared);
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int j = 0; j < Tile::THREAD_N; ++j) {

@@ -1,0 +1,226 @@
+"""Are the CUDA kernels' counts counted? Each defect below changes what they do or count, and the counters must show it.
+
+As test_cpu_mutants.py does for the CPU: the kernels are compiled with the defect and run on the PTX machine, and their
+counters must disagree with the exact formula or with brute force. Neither outputs nor the machine's own counts are
+looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from flopcuda import ptx
+from flopcuda.ptx_backend import MachineBackend, PlannedLaunch
+from tests.cpu_kernels.oracle import Conv2dCase, LinearCase
+from tests.cuda_kernels import counts, kernel_texts, plan_case
+from tests.patches import Patch
+from tests.ptxvm.harness import needs_nvcc
+
+pytestmark = needs_nvcc
+
+MUTANTS = {
+    # Work that is left out.
+    "skips the last step of every slice": Patch(
+        "gemm_main_loop.cuh",
+        "for (int step = 0; step < Tile::BLOCK_K; ++step)",
+        "for (int step = 0; step < Tile::BLOCK_K - 1; ++step)",
+    ),
+    "skips every 8th product": Patch(
+        "gemm_main_loop.cuh",
+        "      float a[Tile::THREAD_M];",
+        "      if (step == 4) continue;\n      float a[Tile::THREAD_M];",
+    ),
+    "forgets the last, partial slice": Patch(
+        "gemm_main_loop.cuh",
+        "for (int first = 0; first < reduction;",
+        "for (int first = 0; first + Tile::BLOCK_K <= reduction;",
+    ),
+    "skips every other slice": Patch(
+        "gemm_main_loop.cuh",
+        "tile.multiply_slice(shared, stage, position, tally);",
+        "if (stage == 0) tile.multiply_slice(shared, stage, position, tally);",
+    ),
+    "the threads of a warp's last rows leave early": Patch(
+        "gemm_main_loop.cuh",
+        "tile.multiply_slice(shared, stage, position, tally);",
+        "if (threadIdx.x % WARP_SIZE < 24) tile.multiply_slice(shared, stage, position, tally);",
+    ),
+    "a convolution skips the last image": Patch(
+        "conv2d.cu",
+        "min(params.columns - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
+        "min(params.columns - params.output_plane - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
+    ),
+    "a convolution skips a group": Patch(
+        "conv2d.cu",
+        "  multiply_slices(params.reduction,",
+        "  if (block.group == 1) return;\n  multiply_slices(params.reduction,",
+    ),
+    "a convolution skips the channels of a partial tile": Patch(
+        "conv2d.cu",
+        "min(params.group_out_channels - first_row, Tile::BLOCK_M)",
+        "(params.group_out_channels - first_row) / Tile::BLOCK_M * Tile::BLOCK_M",
+    ),
+    "a convolution skips a kernel row": Patch(
+        "conv2d.cu",
+        "  multiply_slices(params.reduction,",
+        "  multiply_slices(params.reduction - params.kernel_width.divisor,",
+    ),
+    "linear skips the features of a partial tile": Patch(
+        "linear.cu",
+        "min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
+        "(params.out_features - first_column) / Tile::BLOCK_N * Tile::BLOCK_N",
+    ),
+    "linear skips a row": Patch("linear.cu", "min(params.rows - first_row,", "min(params.rows - 1 - first_row,"),
+    "the direct kernel skips the last image": Patch(
+        "conv2d_direct.cu",
+        "min(params.columns - first_column,",
+        "min(params.columns - params.output_plane - first_column,",
+    ),
+    "the direct kernel skips a tap": Patch(
+        "conv2d_direct.cu",
+        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
+        "          if (kernel_row * 3 + kernel_column == 4) { ++weight; continue; }\n"
+        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
+    ),
+    "the direct kernel skips a channel": Patch(
+        "conv2d_direct.cu",
+        "for (int channel = 0; channel < params_.group_in_channels; ++channel)",
+        "for (int channel = 1; channel < params_.group_in_channels; ++channel)",
+    ),
+    "the direct kernel computes three of four outputs": Patch(
+        "conv2d_direct.cu", "const bool exists = block_column(i) < block.columns;", "const bool exists = i < 3;"
+    ),
+    "a convolution drops the bias": Patch(
+        "conv2d.cu", "params.bias ? params.bias + block.first_channel + position.first_row() : nullptr", "nullptr"
+    ),
+    "linear drops the bias": Patch(
+        "linear.cu", "params.bias ? params.bias + block.first_column + position.first_column() : nullptr", "nullptr"
+    ),
+    "the direct kernel drops the bias": Patch(
+        "conv2d_direct.cu", "params.bias ? params.bias + block.channel : nullptr", "nullptr"
+    ),
+    # Work that is done twice.
+    "multiplies every slice twice": Patch(
+        "gemm_main_loop.cuh",
+        "tile.multiply_slice(shared, stage, position, tally);",
+        "tile.multiply_slice(shared, stage, position, tally); tile.multiply_slice(shared, stage, position, tally);",
+    ),
+    "multiplies the first step twice": Patch(
+        "gemm_main_loop.cuh",
+        "for (int step = 0; step < Tile::BLOCK_K; ++step)",
+        "for (int step = 0, again = 1; step < Tile::BLOCK_K; again ? again = 0 : ++step)",
+    ),
+    "the direct kernel multiplies a tap twice": Patch(
+        "conv2d_direct.cu",
+        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
+        "          if (kernel_column == 1) multiply_tap(__ldg(weight), row, column, row_offset + column);\n"
+        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
+    ),
+    # Work that is done but counted wrongly.
+    "counts products twice": Patch("counting.cuh", "counts_.mul += products *", "counts_.mul += 2 * products *"),
+    "counts waste lanes as products": Patch(
+        "counting.cuh",
+        "counts_.mul += products * valid.outputs;",
+        "counts_.mul += products * (Tile::THREAD_M * Tile::THREAD_N);",
+    ),
+    "counts the steps beyond the reduction": Patch(
+        "gemm_main_loop.cuh", "(remaining < Tile::BLOCK_K ? remaining : Tile::BLOCK_K)) - 1", "Tile::BLOCK_K) - 1"
+    ),
+    "counts an addition for the first product": Patch(
+        "counting.cuh", "accumulators_are_empty_ && products != 0 ? 1 : 0", "0"
+    ),
+    "counts no addition onto a bias": Patch(
+        "counting.cuh", "accumulators_are_empty_(!accumulators_hold_bias)", "accumulators_are_empty_(true)"
+    ),
+    "counts no addition onto an earlier slice": Patch(
+        "counting.cuh", "accumulators_are_empty_ = accumulators_are_empty_ && products == 0;", ""
+    ),
+    "drops the padding count": Patch("counting.cuh", "    counts_.pad += padding;\n", ""),
+    "counts padding as products of zero": Patch(
+        "counting.cuh", "valid.outputs - padding - nonzero", "valid.outputs - nonzero"
+    ),
+    "sees no zeros among the rows": Patch(
+        "counting.cuh", "count_nonzero(a) * count_nonzero(b)", "shared_.valid[threadIdx.x].rows * count_nonzero(b)"
+    ),
+    "counts padding of one row of the kernel only": Patch(
+        "im2col_loader.cuh", "padding |= is_inside ? 0 : 1u << i;", "padding |= is_inside || tap.row ? 0 : 1u << i;"
+    ),
+    "loses the counts of half of each warp": Patch(
+        "counting.cuh", "int distance = WARP_SIZE / 2; distance > 0", "int distance = WARP_SIZE / 4; distance > 0"
+    ),
+    "loses the counts of all warps but one": Patch(
+        "counting.cuh", "for (int warp = 0; warp < WARPS; ++warp)", "for (int warp = 0; warp < 1; ++warp)"
+    ),
+    "the direct kernel counts outputs that do not exist": Patch(
+        "conv2d_direct.cu", "counts_.mul += valid_outputs_;", "counts_.mul += OUTPUTS;"
+    ),
+    "the direct kernel counts an addition for the first product": Patch(
+        "conv2d_direct.cu", "accumulators_are_empty_ ? 0 : valid_outputs_", "valid_outputs_"
+    ),
+    "the direct kernel drops the padding count": Patch(
+        "conv2d_direct.cu", "    counts_.pad += valid_outputs_ - inputs;\n", ""
+    ),
+    "the direct kernel sees no zeros among the weights": Patch(
+        "conv2d_direct.cu", "(input != 0.0f) & (weight != 0.0f)", "input != 0.0f"
+    ),
+}
+
+# Several tiles, slices and images, partial ones among them; operands with zeros.
+CASES: dict[str, list[Conv2dCase | LinearCase]] = {
+    "flopcuda_conv2d_f32_64x64x8": [
+        Conv2dCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
+        Conv2dCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+    ],
+    "flopcuda_conv2d_f32_direct": [
+        Conv2dCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
+        Conv2dCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
+    ],
+    "flopcuda_linear_f32_64x64x8": [LinearCase(67, 21, 35), LinearCase(5, 20, 70, bias=True)],
+}
+
+
+def wrongly_counted_cases(texts: dict[str, str]) -> list[str]:
+    """The cases whose counters disagree with the formula or with brute force."""
+    backend = MachineBackend(ptx.Machine(checks=False), texts)
+    wrong = []
+    for tile_kernel, cases in CASES.items():
+        for kernel in (tile_kernel, f"{tile_kernel}_count_zero"):
+            wrong += [
+                f"{kernel}: {case}" for case in cases if kernel in texts and not counts_right(backend, case, kernel)
+            ]
+    return wrong
+
+
+def counts_right(backend: MachineBackend, case: Conv2dCase | LinearCase, kernel: str) -> bool:
+    tensors = case.tensors()
+    planned = plan_case(case, tensors, kernel)
+    backend.launch(planned)
+    return is_right(planned, case.expected_counts(*tensors[:2], count_zero=kernel.endswith("_count_zero")))
+
+
+def is_right(planned: PlannedLaunch, expected: dict[str, int]) -> bool:
+    counted = counts(planned.counters)
+    return {name: counted[name] for name in expected} == expected
+
+
+def test_the_kernels_as_they_are_count_right() -> None:
+    texts = kernel_texts()
+    assert set(texts) == {kernel + suffix for kernel in CASES for suffix in ("", "_count_zero")}
+    assert wrongly_counted_cases(texts) == []
+
+
+@pytest.mark.parametrize("patch", MUTANTS.values(), ids=MUTANTS.keys())
+def test_counters_show_the_defect(patch: Patch) -> None:
+    assert wrongly_counted_cases(kernel_texts([patch])) != []
+
+
+@pytest.mark.parametrize("kernel", CASES)
+def test_counters_show_a_block_that_was_not_launched(kernel: str) -> None:
+    case = CASES[kernel][0]
+    tensors = case.tensors()
+    planned = plan_case(case, tensors, kernel)
+    assert planned.grid[0] > 1
+    MachineBackend(ptx.Machine()).launch(dataclasses.replace(planned, grid=[planned.grid[0] - 1, 1, 1]))
+    assert not is_right(planned, case.expected_counts(*tensors[:2], count_zero=False))
