@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend, plan
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An operator's arguments, and in words."""
+
+    text: str
+    arguments: tuple[Any, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,10 @@ def observe(backend: MachineBackend, kernel: str, operation: str, tile: tuple[in
     Raises:
         RuntimeError: a check of the machine found a defect in it.
     """
-    problem, arguments = {"conv2d": _conv2d_problem, "linear": _linear_problem}[operation](tile)
-    result = backend.launch(plan(operation, *arguments, kernel=kernel))
+    problem = problem_for(operation, tile)
+    result = backend.launch(plan(operation, *problem.arguments, kernel=kernel))
     return Observation(
-        problem,
+        problem.text,
         result.lane_instructions,
         sum(result.fma_lanes.values()),
         result.global_memory,
@@ -43,21 +51,26 @@ def observe(backend: MachineBackend, kernel: str, operation: str, tile: tuple[in
     )
 
 
-def _conv2d_problem(tile: tuple[int, int, int]) -> tuple[str, tuple[Any, ...]]:
+def problem_for(operation: str, tile: tuple[int, int, int]) -> Problem:
+    """A problem that a kernel of this tile is made for."""
+    return {"conv2d": _conv2d_problem, "linear": _linear_problem}[operation](tile)
+
+
+def _conv2d_problem(tile: tuple[int, int, int]) -> Problem:
     """A 3x3 convolution with as many output channels in a group as the tile has rows; depthwise if that is one."""
     rows = tile[0]
     groups = 32 if rows == 1 else 1
     channels = 32
     images, weights = _random(1, channels, 56, 56), _random(groups * rows, channels // groups, 3, 3)
     text = f"{channels}x56x56, 3x3 to {groups * rows} channels" + (", depthwise" if groups > 1 else "")
-    return text, (images, weights, None, (1, 1), (1, 1, 1, 1), (1, 1), groups, False)
+    return Problem(text, (images, weights, None, (1, 1), (1, 1, 1, 1), (1, 1), groups, False))
 
 
-def _linear_problem(tile: tuple[int, int, int]) -> tuple[str, tuple[Any, ...]]:
+def _linear_problem(tile: tuple[int, int, int]) -> Problem:
     """Two by four whole tiles."""
     samples, inputs, outputs = 2 * tile[0], 256, 4 * tile[1]
-    weights, bias = _random(outputs, inputs), _random(outputs)
-    return f"{samples}x{inputs} to {outputs} features", (_random(samples, inputs), weights, bias, False)
+    arguments = _random(samples, inputs), _random(outputs, inputs), _random(outputs), False
+    return Problem(f"{samples}x{inputs} to {outputs} features", arguments)
 
 
 def _random(*sizes: int) -> torch.Tensor:
