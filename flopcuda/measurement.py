@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flopcuda import virtual_cuda
 from flopcuda.arguments import as_arguments
 from flopcuda.report import Counters
 from flopcuda.session import instrument
@@ -21,20 +22,22 @@ class Measurement:
 
     Attributes:
         counted: what one forward pass executes in counted layers.
-        seconds: median duration of one forward pass of the original model.
+        device: where the model and its inputs are, named as in a launch's record.
+        seconds: median duration of one forward pass of the original model; None on a virtual device.
         runs: timed forward passes.
         threads: CPU threads that torch was allowed.
     """
 
     counted: Counters
-    seconds: float
+    device: str
+    seconds: float | None
     runs: int
     threads: int
 
     @property
-    def flops_per_second(self) -> float:
-        """Achieved FLOPS: counted FLOPs (``mul + add``) over ``seconds``."""
-        return self.counted.flops / self.seconds
+    def flops_per_second(self) -> float | None:
+        """Achieved FLOPS: counted FLOPs (``mul + add``) over ``seconds``; None where it was not timed."""
+        return self.counted.flops / self.seconds if self.seconds else None
 
 
 def measure(model: nn.Module, inputs: Tensor | Sequence[Any], *, min_seconds: float = 1.0) -> Measurement:
@@ -49,7 +52,7 @@ def measure(model: nn.Module, inputs: Tensor | Sequence[Any], *, min_seconds: fl
         min_seconds: time for at least this long, in seconds.
 
     Returns:
-        The counts, the median time of a pass and the FLOPS.
+        The counts, the median time of a pass and the FLOPS; a virtual CUDA device is not timed.
 
     Raises:
         RuntimeError, TypeError, ValueError: as :func:`flopcuda.instrument`, or as a counted layer or the model itself.
@@ -58,10 +61,19 @@ def measure(model: nn.Module, inputs: Tensor | Sequence[Any], *, min_seconds: fl
 
     arguments = as_arguments(inputs)
     threads = torch.get_num_threads()
+    devices = _devices(model, arguments)
+    device = ", ".join(map(virtual_cuda.label, devices))
     with preserved(model), torch.no_grad():
         with instrument(model) as session:
             model(*arguments)
         counted = session.report().total.counters
+        if any(map(virtual_cuda.is_virtual, devices)):
+            return Measurement(counted, device, None, 0, threads)
         timer = Timer("model(*arguments)", globals={"model": model, "arguments": arguments}, num_threads=threads)
         timing = timer.blocked_autorange(min_run_time=min_seconds)
-    return Measurement(counted, timing.median, len(timing.times) * timing.number_per_run, threads)
+    return Measurement(counted, device, timing.median, len(timing.times) * timing.number_per_run, threads)
+
+
+def _devices(model: nn.Module, arguments: Sequence[Any]) -> list[torch.device]:
+    tensors = [*model.parameters(), *(argument for argument in arguments if isinstance(argument, Tensor))]
+    return list(dict.fromkeys(tensor.device for tensor in tensors))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from flopcuda import ptx, swapping
+from flopcuda import ptx, swapping, virtual_cuda
 from flopcuda.backends import Backend, NativeBackend, Operands, holds_data
 from flopcuda.ops import COUNTER_FIELDS
 from flopcuda.ptx_backend import MachineBackend
@@ -139,7 +139,7 @@ class Session:
                 "output_shape": tuple(outcome.output.shape),
                 "options": {"bias": bias is not None, **options},
                 "dtype": str(input.dtype).removeprefix("torch."),
-                "device": str(input.device),
+                "device": virtual_cuda.label(input.device),
                 "backend": self._backend.name,
                 "kernel": outcome.kernel,
                 "executed_macs": outcome.executed_macs,

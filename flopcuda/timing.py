@@ -7,11 +7,14 @@ from collections.abc import Callable
 
 import torch
 
+from flopcuda import virtual_cuda
+
 
 class Stopwatch:
     """Starts when made; :meth:`stop` gives a function that returns the duration in seconds when asked for it.
 
-    On a GPU nothing waits until that function is called. Inside a CUDA graph capture no time passes, so it is None.
+    On a GPU nothing waits until that function is called. Inside a CUDA graph capture no time passes, and a virtual
+    device's time says nothing of a GPU's, so it is None.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -41,6 +44,7 @@ class Stopwatch:
         return event
 
 
-def _seconds_between(start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+def _seconds_between(start: torch.cuda.Event, end: torch.cuda.Event) -> float | None:
     end.synchronize()
-    return float(start.elapsed_time(end)) / 1e3
+    milliseconds = float(start.elapsed_time(end))
+    return None if virtual_cuda.is_active() else milliseconds / 1e3

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flopcuda import ptx
+from flopcuda import ptx, virtual_cuda
 from flopcuda.arguments import as_arguments
 from flopcuda.geometry import exact_counts, formula_values
 from flopcuda.params import Params, count_params
@@ -156,7 +156,7 @@ def validate(
     return Validation(
         model=name or type(model).__name__,
         batch=first.shape[0] if first.dim() else 1,
-        device=str(first.device),
+        device=virtual_cuda.label(first.device),
         backend=report.launches[0].backend,
         params=params,
         counted=report.total.counters,

@@ -1,13 +1,12 @@
-"""The command line: ``flopcuda validate``, ``flopcuda kernels``, ``flopcuda ptx``, ``flopcuda info``."""
+"""The command line: ``flopcuda validate``, ``flopcuda ptx``, ``flopcuda info``."""
 
 from __future__ import annotations
 
 import click
 
 from flopcuda import tables
-from flopcuda.cli.kernels import kernels_command
 from flopcuda.cli.ptx import ptx_group
-from flopcuda.cli.terminal import console
+from flopcuda.cli.terminal import console, virtual_cuda_option
 from flopcuda.cli.validate import validate_command
 from flopcuda.info import info
 
@@ -19,11 +18,11 @@ def main() -> None:
 
 
 @main.command("info")
+@virtual_cuda_option
 def info_command() -> None:
     """Versions, build, devices and the CPU's instruction set."""
     console().print(tables.info_table(info()))
 
 
 main.add_command(validate_command)
-main.add_command(kernels_command)
 main.add_command(ptx_group)

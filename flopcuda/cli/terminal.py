@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from flopcuda.virtual_cuda import launch
+
 # Wide enough for a whole table when the output goes to a file or a pipe.
 PLAIN_WIDTH = 200
 
@@ -42,6 +44,23 @@ def progress(steps: int) -> Iterator[Callable[[str], None]]:
             bar.update(task, description=description, advance=1 if done else 0)
 
         yield on_step
+
+
+def _use_virtual_cuda(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        with one_sentence_errors():
+            launch.ensure()
+
+
+#: For commands that may run on a GPU. Starts the command line anew.
+virtual_cuda_option = click.option(
+    "--virtual-cuda",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_use_virtual_cuda,
+    help="Bring a virtual CUDA device, which runs kernels from their PTX on the CPU.",
+)
 
 
 def console() -> Console:

@@ -11,7 +11,7 @@ import click
 import torch
 
 from flopcuda import tables
-from flopcuda.cli.terminal import console, one_sentence_errors, progress
+from flopcuda.cli.terminal import console, one_sentence_errors, progress, virtual_cuda_option
 from flopcuda.models import load_model
 from flopcuda.tools import ALL
 from flopcuda.validation import validate
@@ -38,6 +38,7 @@ def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tu
     show_default=True,
     help="The device's own kernels, or the CUDA kernels on the PTX machine, which needs no GPU.",
 )
+@virtual_cuda_option
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For the random weights and input.")
 def validate_command(

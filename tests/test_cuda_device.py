@@ -1,0 +1,203 @@
+"""What only CUDA devices have: streams, events, graphs, memory of their own that runs out, and several of them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import flopcuda
+from flopcuda import virtual_cuda
+from flopcuda.info import info
+from flopcuda.report import Report
+from flopcuda.timing import Stopwatch
+from tests.conftest import SmallNet
+from tests.test_session import assert_unchanged, fingerprint
+
+pytestmark = pytest.mark.gpu
+needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+
+
+@pytest.fixture
+def model() -> SmallNet:
+    return SmallNet().cuda().eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 3, 17, 15, device="cuda")
+
+
+def counters(report: Report) -> list[flopcuda.Counters]:
+    return [launch.counters for launch in report.launches]
+
+
+def assert_says_what_it_is(device: str, flops_per_second: float | None) -> None:
+    """A report of a virtual device says so and gives no FLOPS; a GPU's gives them."""
+    assert ("virtual" in device) == virtual_cuda.is_active()
+    if virtual_cuda.is_active():
+        assert flops_per_second is None
+    else:
+        assert flops_per_second is not None
+        assert flops_per_second > 0
+
+
+def test_a_report_says_what_kind_of_device_counted(model: SmallNet, images: Tensor) -> None:
+    with flopcuda.instrument(model) as session:
+        model(images)
+    report = session.report()
+    for launch in report.launches:
+        assert launch.device.startswith("cuda:0")
+        assert_says_what_it_is(launch.device, launch.flops_per_second)
+    assert_says_what_it_is(report.launches[0].device, report.total.flops_per_second)
+
+
+def test_validation_matches_in_every_layer(model: SmallNet, images: Tensor) -> None:
+    result = flopcuda.validate(model, images)
+    assert result.ok
+    assert all(layer.match for layer in result.layers)
+    assert {report.unexplained for report in result.tools if not report.error} == {0}
+    assert_says_what_it_is(result.device, result.flops_per_second)
+
+
+def test_measure_counts_and_times_a_gpu_only(model: SmallNet, images: Tensor) -> None:
+    measurement = flopcuda.measure(model, images, min_seconds=0.05)
+    with flopcuda.instrument(model) as session:
+        model(images)
+    assert measurement.counted == session.report().total.counters
+    assert (measurement.seconds is None) == virtual_cuda.is_active()
+    assert_says_what_it_is(measurement.device, measurement.flops_per_second)
+
+
+def test_info_names_the_device() -> None:
+    assert torch.cuda.get_device_name(0) in info()["GPUs"]
+    assert ("virtual" in info()["GPUs"]) == virtual_cuda.is_active()
+
+
+def test_the_stopwatch_reads_events_of_the_current_stream() -> None:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        stopwatch = Stopwatch(torch.device("cuda"))
+        torch.ones(1000, device="cuda").sum()
+        seconds = stopwatch.stop()()
+    if virtual_cuda.is_active():
+        assert seconds is None
+    else:
+        assert seconds is not None
+        assert seconds > 0
+
+
+def test_counters_of_another_stream_are_waited_for(model: SmallNet, images: Tensor) -> None:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with flopcuda.instrument(model) as session:
+        model(images)
+        expected = session.report().total.counters
+        session.reset()
+        with torch.cuda.stream(stream):
+            model(images)
+    assert session.report().total.counters == expected
+
+
+def test_a_captured_model_counts_at_each_replay(model: SmallNet, images: Tensor) -> None:
+    inputs = [images * scale for scale in (1, 0, -2)]
+    twin = copy.deepcopy(model)
+    with torch.no_grad(), flopcuda.instrument(model, count_zero=True) as session:
+        eager = []
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # also warms up, as torch wants it before a capture
+            for input in inputs:
+                model(input)
+                eager.append(session.report())
+                session.reset()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = model(images)
+        macs = 0
+        for input, expected in zip(inputs, eager, strict=True):
+            images.copy_(input)
+            graph.replay()
+            torch.testing.assert_close(output, twin(input), rtol=1e-4, atol=1e-5)
+            report = session.report()
+            assert counters(report) == counters(expected)
+            assert [launch.seconds for launch in report.launches] == [None] * 4
+            macs += report.total.macs
+    assert macs == len(inputs) * eager[0].total.macs
+    assert eager[0].total.zero < eager[1].total.zero
+
+
+def test_running_out_of_memory_in_mid_forward_leaves_model_and_device_usable(images: Tensor) -> None:
+    model = nn.Sequential(nn.Linear(4, 1), nn.Linear(1, 1 << 20)).cuda()  # an output of 4 TiB
+    before = fingerprint(model)
+    with (
+        flopcuda.instrument(model) as session,
+        pytest.raises(torch.OutOfMemoryError, match=r"^1 \(Linear\): .*out of memory"),
+    ):
+        model(torch.randn(1 << 20, 4, device="cuda"))
+    assert_unchanged(model, before)
+    assert [launch.module for launch in session.report().launches] == ["0"]
+    assert session.report().total.mul == 4 << 20
+    assert images.abs().sum().item() > 0
+
+
+def test_an_exception_in_the_model_keeps_what_was_counted(model: SmallNet, images: Tensor) -> None:
+    before = fingerprint(model)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    handle = model.head.register_forward_pre_hook(fail)
+    with pytest.raises(ZeroDivisionError), flopcuda.instrument(model) as session:
+        model(images)
+    handle.remove()
+    assert_unchanged(model, before)
+    assert [launch.module for launch in session.report().launches] == ["stem", "shared", "shared"]
+
+
+def test_operands_of_cpu_and_gpu_are_one_clear_error(model: SmallNet, images: Tensor) -> None:
+    with flopcuda.instrument(model):
+        with pytest.raises(RuntimeError, match=r"^stem \(Conv2d\): conv2d: weight is on cuda:0, but input is on cpu$"):
+            model(images.cpu())
+        model.head.cpu()
+        with pytest.raises(RuntimeError, match=r"^head \(Linear\): linear: weight is on cpu, but input is on cuda:0$"):
+            model(images)
+
+
+def test_autocast_is_refused(model: SmallNet, images: Tensor) -> None:
+    with (
+        flopcuda.instrument(model),
+        torch.autocast("cuda"),
+        pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: autocast to torch.float16 is on"),
+    ):
+        model(images)
+
+
+@needs_two_devices
+def test_a_model_on_another_than_the_current_device(model: SmallNet, images: Tensor) -> None:
+    with flopcuda.instrument(model) as session:
+        model(images)
+        expected = counters(session.report())
+        session.reset()
+        output = model.to("cuda:1")(images.to("cuda:1"))
+    assert output.device == torch.device("cuda:1")
+    assert counters(session.report()) == expected
+    assert {launch.device.split()[0] for launch in session.report().launches} == {"cuda:1"}
+    assert torch.cuda.current_device() == 0
+
+
+@needs_two_devices
+def test_one_model_on_two_devices(model: SmallNet, images: Tensor) -> None:
+    model.head.to("cuda:1")
+    handle = model.head.register_forward_pre_hook(lambda _, inputs: inputs[0].to("cuda:1"))
+    with flopcuda.instrument(model) as session:
+        assert model(images).device == torch.device("cuda:1")
+        assert [launch.device.split()[0] for launch in session.report().launches] == ["cuda:0"] * 3 + ["cuda:1"]
+        handle.remove()
+        with pytest.raises(
+            RuntimeError, match=r"^head \(Linear\): linear: weight is on cuda:1, but input is on cuda:0$"
+        ):
+            model(images)
