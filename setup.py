@@ -193,6 +193,7 @@ rule ptx
     def __init__(self, folder: Path, toolkit: CudaToolkit | None) -> None:
         self.folder = folder
         self.toolkit = toolkit
+        self.ptxas_log = folder / "ptxas.log"
         self.objects: list[Path] = []
         self.ptxvm_objects: list[Path] = []
         self.ptx: list[Path] = []
@@ -239,7 +240,7 @@ rule ptx
         """Registers, shared memory and spills of every kernel and architecture, kept beside the objects."""
         logs = [Path(f"{item}.log") for item in self.objects]
         text = "".join(log.read_text() for log in logs if log.exists())
-        (self.folder / "ptxas.log").write_text(text)
+        self.ptxas_log.write_text(text)
 
 
 def escape(path: Path) -> str:
@@ -269,14 +270,14 @@ def main() -> None:
                 extension.depends += extension.extra_objects
             if toolkit:
                 self.link_cuda(operators, toolkit)
-            self.ptx = kernels.ptx
-            self.install_ptx(Path(self.build_lib))
+            self.kernels = kernels
+            self.install_kernel_data(Path(self.build_lib))
             super().build_extensions()
 
         def copy_extensions_to_source(self) -> None:
             """For an editable install: what belongs into the package goes into the source tree."""
             super().copy_extensions_to_source()
-            self.install_ptx(ROOT)
+            self.install_kernel_data(ROOT)
 
         def link_cuda(self, operators: Extension, toolkit: CudaToolkit) -> None:
             operators.include_dirs.append(str(toolkit.include))
@@ -288,14 +289,17 @@ def main() -> None:
             operators.libraries += ["c10_cuda", "torch_cuda"]
             operators.extra_objects.append(str(toolkit.runtime))
 
-        def install_ptx(self, root: Path) -> None:
+        def install_kernel_data(self, root: Path) -> None:
+            """The kernels' PTX and what ptxas said of them; nothing without CUDA."""
             folder = root / "flopcuda" / "kernel_ptx"
             shutil.rmtree(folder, ignore_errors=True)
-            for file in self.ptx:
-                if ".entry" not in file.read_text():  # host code only: the launcher
-                    continue
-                folder.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, folder / file.name.removeprefix("cuda_"))
+            if not self.kernels.toolkit:
+                return
+            folder.mkdir(parents=True)
+            shutil.copyfile(self.kernels.ptxas_log, folder / "ptxas.log")
+            for file in self.kernels.ptx:
+                if ".entry" in file.read_text():  # else host code only: the launcher
+                    shutil.copyfile(file, folder / file.name.removeprefix("cuda_"))
 
     operators = CppExtension(
         "flopcuda._C",

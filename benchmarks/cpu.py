@@ -7,34 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchvision
 from rich.console import Console
 from rich.table import Table
+from side_by_side import cpu_name, paired_ratios
 
 import flopcuda
 from flopcuda import _C
 
 MODELS = {"resnet50": 4, "vgg16": 2, "mobilenet_v2": 4, "densenet121": 2}
-
-
-def paired_ratios(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[float]:
-    """Duration of ``first`` over that of ``second``, run in turn, once for each round after one of warm-up."""
-    ratios = []
-    for _ in range(rounds + 1):
-        durations = []
-        for run in (first, second):
-            start = time.perf_counter()
-            run()
-            durations.append(time.perf_counter() - start)
-        ratios.append(durations[0] / durations[1])
-    return ratios[1:]
 
 
 def time_model(name: str, batch: int, rounds: int) -> list[float]:
@@ -43,11 +28,6 @@ def time_model(name: str, batch: int, rounds: int) -> list[float]:
     images = torch.randn(batch, 3, 224, 224)
     with torch.no_grad(), flopcuda.instrument(counted):
         return paired_ratios(lambda: counted(images), lambda: original(images), rounds)
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -23,8 +23,33 @@ def cpu_table(measured: dict[str, object]) -> str:
     return "\n".join([*heading, *rows, "", f"Machine: {measured['machine']}."])
 
 
+def ptxvm_table(measured: dict[str, object]) -> str:
+    """Settings of benchmarks/ptxvm.json."""
+    rows = [
+        f"| {row['threads']} | {'all' if row['checks'] else 'none'} | {row['median']:,.0f} "
+        f"| {row['median_per_processor_second']:,.0f} |"
+        for row in measured["settings"]
+    ]
+    heading = [
+        "| threads | checks | million lane-instructions a second | a second of processor time |",
+        "|---|---|---|---|",
+    ]
+    product = measured["product"]
+    size = product["size"]
+    models = "; ".join(
+        f"{row['model']} at {row['size']}x{row['size']}: {row['median_seconds']:.1f} s" for row in measured["models"]
+    )
+    notes = [
+        f"`{product['kernel']}` on {size}x{size}x{size}, median of {product['rounds']}. Models with "
+        f'`backend="ptxvm"`: {models}.',
+        f"Machine: {measured['machine']}, load average {measured['load_average']:.1f} before the run.",
+    ]
+    return "\n".join([*heading, *rows, "", *notes])
+
+
 def main() -> None:
-    tables = {"cpu": cpu_table(json.loads((FOLDER / "cpu.json").read_text()))}
+    makers = {"cpu": cpu_table, "ptxvm": ptxvm_table}
+    tables = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
     text = README.read_text()
     for name, table in tables.items():
         pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)"

@@ -29,7 +29,8 @@ def info() -> dict[str, str]:
 def ptx_files() -> list[str]:
     """Names of the kernels' PTX files that the build left in the package."""
     folder = resources.files("flopcuda") / "kernel_ptx"
-    return sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    names = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if name.endswith(".ptx"))
 
 
 def _gpus() -> list[str]:

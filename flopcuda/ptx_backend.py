@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopcuda import _C, ptx
 from flopcuda.backends import Operands, Outcome, holds_data
+from flopcuda.info import ptx_files
 from flopcuda.ops import OPERATORS
 
 
@@ -68,7 +69,7 @@ def kernel_texts() -> Mapping[str, str]:
         RuntimeError: the package was built without nvcc and has none.
     """
     folder = resources.files("flopcuda") / "kernel_ptx"
-    texts = [file.read_text() for file in folder.iterdir()] if folder.is_dir() else []
+    texts = [(folder / name).read_text() for name in ptx_files()]
     names = [str(kernel["name"]) for kernel in _C.cuda_kernels()]
     found = {name: text for text in texts for name in names if f".entry {name}(" in text}
     if not found:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from flopcuda.kernels.build import Usage, parse_log
 from tests.cuda_plan import ROOT, build_planner
 
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
@@ -23,17 +24,6 @@ FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-lineinfo", f"-I{ROOT
 BUILD_JOBS = 2
 # 65,536 registers of a multiprocessor: 384 threads and more have room.
 MAX_REGISTERS = 168
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What ptxas says that a kernel uses on an architecture."""
-
-    registers: int
-    stack_bytes: int
-    spill_store_bytes: int
-    spill_load_bytes: int
-    shared_bytes: int
 
 
 @dataclass(frozen=True)
@@ -67,22 +57,6 @@ def content_hash(nvcc: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def parse_usage(log: str) -> dict[tuple[str, str], Usage]:
-    """The log of ``ptxas -v``, which speaks of one kernel and architecture at a time."""
-    pattern = re.compile(
-        r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
-        r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
-        r"Used (?P<registers>\d+) registers[^\n]*?(?P<shared>\d+) bytes smem",
-        re.DOTALL,
-    )
-    return {
-        (match["kernel"], match["architecture"]): Usage(
-            *(int(match[name]) for name in ("registers", "stack", "stores", "loads", "shared"))
-        )
-        for match in pattern.finditer(log)
-    }
-
-
 @pytest.fixture(scope="module")
 def build() -> Build:
     nvcc = find_nvcc()
@@ -105,7 +79,7 @@ def build() -> Build:
     with ThreadPoolExecutor(BUILD_JOBS) as pool:
         logs = pool.map(compile_source, SOURCES)
         texts = pool.map(translate_source, SOURCES)
-        usage = {key: value for log in logs for key, value in parse_usage(log).items()}
+        usage = {key: value for log in logs for key, value in parse_log(log).items()}
         return Build(usage, {source.name: text for source, text in zip(SOURCES, texts, strict=True)})
 
 

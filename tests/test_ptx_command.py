@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flopcuda.cli import main
-from tests.ptxvm.harness import compile_cuda, needs_nvcc
+from tests.ptxvm.harness import compile_cuda, kernel, needs_nvcc
 
 # y[i] = a x[i] + y[i] for i < n; and a kernel whose threads write words of shared memory on one bank, 128 bytes apart,
 # and then read the first of them with no barrier between.
@@ -191,6 +191,37 @@ def test_a_file_that_is_no_ptx_names_the_line(tmp_path: Path, command: list[str]
     assert "saxpy" in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert flopcuda("ptx", *command, tmp_path / "missing.ptx").exit_code == 2
+
+
+def test_a_runaway_is_stopped_by_the_budget(tmp_path: Path) -> None:
+    path = tmp_path / "spin.ptx"
+    path.write_text(kernel("again: bra again;", name="spin"))
+    result = flopcuda("ptx", "run", path, "--block", "1", "--budget", "1000")
+    assert result.exit_code == 1
+    assert "runaway: spin" in result.output
+    assert "stopped early" in result.output
+
+
+def test_the_seed_changes_the_order_of_blocks(tmp_path: Path) -> None:
+    """Each block takes a ticket."""
+    body = """
+      .reg .b32 %r<3>; .reg .b64 %d<4>;
+      ld.param.u64 %d0, [tickets]; ld.param.u64 %d1, [counter]; mov.u32 %r0, %ctaid.x;
+      atom.global.add.u32 %r1, [%d1], 1;
+      mul.wide.u32 %d2, %r0, 4; add.u64 %d3, %d0, %d2; st.global.u32 [%d3], %r1; ret;
+    """
+    path, saved = tmp_path / "tickets.ptx", tmp_path / "tickets.npy"
+    path.write_text(kernel(body, ".param .u64 tickets, .param .u64 counter"))
+    run = ["ptx", "run", path, "--block", "1", "--grid", "64", "--threads", "1", "--save", f"0={saved}"]
+    arrays = ["--arg", "zeros:u32:64", "--arg", "zeros:u32:1"]
+    orders = []
+    for seed in ([], ["--seed", "1"], ["--seed", "2"], ["--seed", "1"]):
+        assert flopcuda(*run, *arrays, *seed).exit_code == 0
+        orders.append(np.load(saved).tolist())
+    assert orders[0] == list(range(64))
+    assert all(sorted(order) == orders[0] for order in orders)
+    assert orders[1] == orders[3]
+    assert len({tuple(order) for order in orders}) == 3
 
 
 @needs_nvcc

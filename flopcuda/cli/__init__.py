@@ -1,10 +1,11 @@
-"""The command line: ``flopcuda validate``, ``flopcuda ptx``, ``flopcuda info``."""
+"""The command line: ``flopcuda validate``, ``flopcuda kernels``, ``flopcuda ptx``, ``flopcuda info``."""
 
 from __future__ import annotations
 
 import click
 
 from flopcuda import tables
+from flopcuda.cli.kernels import kernels_command
 from flopcuda.cli.ptx import ptx_group
 from flopcuda.cli.terminal import console, virtual_cuda_option
 from flopcuda.cli.validate import validate_command
@@ -25,4 +26,5 @@ def info_command() -> None:
 
 
 main.add_command(validate_command)
+main.add_command(kernels_command)
 main.add_command(ptx_group)

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from flopcuda import ptx, ptx_tables
-from flopcuda.cli.terminal import console, one_sentence_errors
+from flopcuda.cli.terminal import console, one_sentence_errors, progress
 from flopcuda.ptx_arguments import Arguments, parse_arguments
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -31,7 +31,7 @@ def _saves(context: click.Context, parameter: click.Parameter, values: tuple[str
     for value in values:
         match = re.fullmatch(r"(\d+(?:\.\d+)*)=(.+)", value)
         if not match:
-            raise click.BadParameter(f"{value!r} looks not like INDEX=FILE.npy", context, parameter)
+            raise click.BadParameter(f"{value!r} does not look like INDEX=FILE.npy", context, parameter)
         saves[match[1]] = Path(match[2])
     return saves
 
@@ -111,7 +111,9 @@ def run_command(
         _require_arrays(saves, arguments)
         for place, array in arguments.arrays.items():
             machine.register(array, f"argument {place}")
-        result = module.launch(chosen.name, grid, block, arguments.values, shared_bytes)
+        with progress(1) as on_step:
+            on_step(f"running {chosen.name}")
+            result = module.launch(chosen.name, grid, block, arguments.values, shared_bytes)
         for place, path in saves.items():
             np.save(path, arguments.arrays[place])
         if json_file:

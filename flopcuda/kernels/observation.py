@@ -1,0 +1,77 @@
+"""What the PTX machine sees of each kernel on a problem of the kind that its tile is made for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from flopcuda import ptx
+from flopcuda.ptx_backend import MachineBackend, plan
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An operator's arguments, and in words."""
+
+    text: str
+    arguments: tuple[Any, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One launch on the machine."""
+
+    problem: str
+    lane_instructions: int  #: of the PTX
+    multiply_add_lanes: int
+    global_memory: ptx.MemoryUse
+    shared_memory: ptx.MemoryUse
+
+    @property
+    def multiply_add_share(self) -> float:
+        return self.multiply_add_lanes / self.lane_instructions
+
+
+def observe(backend: MachineBackend, kernel: str, operation: str, tile: tuple[int, int, int]) -> Observation:
+    """Run a kernel of :func:`flopcuda._C.cuda_kernels`.
+
+    Raises:
+        RuntimeError: a check of the machine found a defect in it.
+    """
+    problem = problem_for(operation, tile)
+    result = backend.launch(plan(operation, *problem.arguments, kernel=kernel))
+    return Observation(
+        problem.text,
+        result.lane_instructions,
+        sum(result.fma_lanes.values()),
+        result.global_memory,
+        result.shared_memory,
+    )
+
+
+def problem_for(operation: str, tile: tuple[int, int, int]) -> Problem:
+    """A problem that a kernel of this tile is made for."""
+    return {"conv2d": _conv2d_problem, "linear": _linear_problem}[operation](tile)
+
+
+def _conv2d_problem(tile: tuple[int, int, int]) -> Problem:
+    """A 3x3 convolution with as many output channels in a group as the tile has rows; depthwise if that is one."""
+    rows = tile[0]
+    groups = 32 if rows == 1 else 1
+    channels = 32
+    images, weights = _random(1, channels, 56, 56), _random(groups * rows, channels // groups, 3, 3)
+    text = f"{channels}x56x56, 3x3 to {groups * rows} channels" + (", depthwise" if groups > 1 else "")
+    return Problem(text, (images, weights, None, (1, 1), (1, 1, 1, 1), (1, 1), groups, False))
+
+
+def _linear_problem(tile: tuple[int, int, int]) -> Problem:
+    """Two by four whole tiles."""
+    samples, inputs, outputs = 2 * tile[0], 256, 4 * tile[1]
+    arguments = _random(samples, inputs), _random(outputs, inputs), _random(outputs), False
+    return Problem(f"{samples}x{inputs} to {outputs} features", arguments)
+
+
+def _random(*sizes: int) -> torch.Tensor:
+    return torch.randn(sizes, generator=torch.Generator().manual_seed(0))
