@@ -26,13 +26,19 @@ def kernel(body: str, parameters: str = "", name: str = "k", module: str = "", h
     return f"{header}{module}\n.visible .entry {name}({parameters})\n{{\n{body}\n}}\n"
 
 
-def run_instruction(
+def run_instruction(*arguments: Any, **named: Any) -> np.ndarray[Any, Any]:
+    """The result of `observe_instruction` for every element."""
+    return observe_instruction(*arguments, **named)[0]
+
+
+def observe_instruction(
     text: str,
     inputs: Sequence[np.ndarray[Any, Any]],
     result_size: int = 4,
     declarations: str = "",
     machine: ptx.Machine | None = None,
-) -> np.ndarray[Any, Any]:
+    module: str = "",
+) -> tuple[np.ndarray[Any, Any], ptx.LaunchResult]:
     """Execute `text` for every element: sources are %x0, %x1, ... of their arrays' widths, the result is %y.
 
     Args:
@@ -42,6 +48,7 @@ def run_instruction(
         result_size: bytes of %y.
         declarations: of more registers and variables.
         machine: to run on; one with a single thread and all checks by default.
+        module: text before the kernel.
     """
     count = len(inputs[0])
     lines = [
@@ -71,10 +78,11 @@ def run_instruction(
         "ret;",
     ]
     out = np.zeros(count, _UNSIGNED[result_size])
-    module = (machine or ptx.Machine(threads=1)).load(kernel("\n".join(lines), ", ".join(names)))
-    result = module.launch("k", (count + 127) // 128, 128, [out, *inputs])
+    program = kernel("\n".join(lines), ", ".join(names), module=module)
+    loaded = (machine or ptx.Machine(threads=1)).load(program)
+    result = loaded.launch("k", (count + 127) // 128, 128, [out, *inputs])
     assert not result.findings, result.findings
-    return out
+    return out, result
 
 
 def nvcc() -> str | None:

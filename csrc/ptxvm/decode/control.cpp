@@ -7,15 +7,17 @@ namespace {
 using syntax::Operand;
 
 void bra_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.only_flags(modifiers, kFlagUni);
+  decoder.expect_modifiers(modifiers, 0, kFlagUni);
   decoder.expect_operands(1);
   const Operand& target = decoder.operand(0);
   decoder.require(target.kind == Operand::Kind::kName && target.offset == 0 && !target.negated, "expected a label");
   decoder.emit_control({}, Op::kBranch, {decoder.label_position(target.name)});
 }
 
-void brx_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.others.size() == 1 && modifiers.others[0] == "idx", "expected brx.idx");
+void brx_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("idx"), "expected brx.idx");
+  decoder.expect_modifiers(modifiers, 0, kFlagUni);
   decoder.expect_operands(2);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(0), Type::kU32);
@@ -27,7 +29,7 @@ void brx_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 void leave(FunctionDecoder& decoder, const Modifiers& modifiers, Op op) {
-  decoder.only_flags(modifiers, kFlagUni);
+  decoder.expect_modifiers(modifiers, 0, kFlagUni);
   decoder.expect_operands(0);
   decoder.emit_control({}, op);
 }
@@ -38,7 +40,8 @@ void exit_rule(FunctionDecoder& d, const Modifiers& m) { leave(d, m, Op::kExit);
 void trap_rule(FunctionDecoder& d, const Modifiers& m) { leave(d, m, Op::kTrap); }
 
 void nanosleep_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == Type::kU32, "nanosleep needs .u32");
+  decoder.expect_modifiers(modifiers, 1, 0);
+  decoder.require(modifiers.types[0] == Type::kU32, "nanosleep needs .u32");
   decoder.expect_operands(1);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(0), Type::kU32);
@@ -48,32 +51,33 @@ void nanosleep_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 // ---- barriers. u[0] is the BarrierKind: 0 sync, 1 arrive, 2 red.popc, 3 red.and, 4 red.or; u[1] aligned; u[2]
 // negation. ----
 
-void warp_barrier(FunctionDecoder& decoder) {
+void warp_barrier(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.expect_modifiers(modifiers, 0, kFlagSync);
+  decoder.require(modifiers.has(kFlagSync), "expected bar.warp.sync");
   decoder.expect_operands(1);
   Instruction instruction;
   instruction.c = decoder.use(decoder.operand(0), Type::kB32);
   decoder.emit_control(instruction, Op::kWarpBarrier);
 }
 
-void barrier_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  bool arrive = false, reduce = false;
-  for (std::string_view name : modifiers.others) {
-    if (name == "warp") return warp_barrier(decoder);
-    arrive |= name == "arrive";
-    reduce |= name == "red";
-    decoder.require(name == "arrive" || name == "red", "unknown modifier of a barrier");
-  }
-  decoder.require(!(modifiers.flags & ~(kFlagSync | kFlagAligned | kFlagScope | kFlagPopc | kFlagAnd | kFlagOr)),
-                  "a modifier does not apply to this instruction");
+void barrier_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  const bool bar = decoder.source().opcode == "bar";
+  if (bar && modifiers.take("warp")) return warp_barrier(decoder, modifiers);
+  const bool arrive = modifiers.take("arrive"), reduce = modifiers.take("red");
   decoder.require(modifiers.has(kFlagSync) + arrive + reduce == 1, "expected .sync, .arrive or .red");
+  decoder.expect_modifiers(
+      modifiers, reduce,
+      kFlagSync | kFlagScope | (bar ? 0 : kFlagAligned) | (reduce ? kFlagPopc | kFlagAnd | kFlagOr : 0));
+  decoder.require(!modifiers.has(kFlagScope) || decoder.source().modifiers[0] == "cta",
+                  "only barriers of a .cta are supported");
   Instruction instruction;
-  instruction.u[1] = decoder.source().opcode == "bar" || modifiers.has(kFlagAligned);
+  instruction.u[1] = bar || modifiers.has(kFlagAligned);
   size_t next = 0;
   if (reduce) {
     const bool popc = modifiers.has(kFlagPopc);
     decoder.require(popc + modifiers.has(kFlagAnd) + modifiers.has(kFlagOr) == 1, "expected .popc, .and or .or");
-    decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == (popc ? Type::kU32 : Type::kPred),
-                    "popc gives .u32, and and or give .pred");
+    decoder.require(modifiers.types[0] == (popc ? Type::kU32 : Type::kPred), "popc gives .u32, and and or give .pred");
     instruction.u[0] = popc ? 2 : modifiers.has(kFlagAnd) ? 3 : 4;
     instruction.dst =
         popc ? decoder.define(decoder.operand(0), Type::kU32) : decoder.define_predicate(decoder.operand(0));
@@ -93,16 +97,53 @@ void barrier_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 
 // ---- fences: the machine's memory is coherent ----
 
-void fence_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  for (std::string_view name : modifiers.others) {
-    const bool proxy = name.substr(0, 5) == "proxy" || name == "async" || name == "alias" || name == "mbarrier_init";
-    decoder.require(proxy, "unknown fence");
+void fence_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  constexpr std::string_view kProxies[] = {"alias", "async", "async::generic", "tensormap::generic"};
+  constexpr uint64_t kOrders = kFlagSc | kFlagAcqRel | kFlagAcquire | kFlagRelease;
+  Modifiers modifiers = given;
+  const bool proxy = modifiers.take("proxy");
+  bool named = false;
+  for (std::string_view name : kProxies) named |= proxy && modifiers.take(name);
+  decoder.require(proxy == named, "unknown proxy of a fence");
+  if (decoder.source().opcode == "fence") {
+    modifiers.take("mbarrier_init");
+    modifiers.take("sync_restrict::shared::cta");
+    modifiers.take("sync_restrict::shared::cluster");
   }
+  decoder.expect_modifiers(modifiers, 0, kFlagScope | (decoder.source().opcode == "fence" ? kOrders : 0), proxy);
+  decoder.require(proxy || modifiers.has(kFlagScope), "expected a scope");
   decoder.expect_operands(0);
   decoder.emit({}, {Op::kFence});
 }
 
-void hint_rule(FunctionDecoder& decoder, const Modifiers&) { decoder.emit({}, {Op::kFence}); }
+// ---- hints: of no consequence here ----
+
+void griddepcontrol_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("launch_dependents") || modifiers.take("wait"),
+                  "expected .launch_dependents or .wait");
+  decoder.expect_modifiers(modifiers, 0, 0);
+  decoder.expect_operands(0);
+  decoder.emit({}, {Op::kFence});
+}
+
+void pmevent_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  modifiers.take("mask");
+  decoder.expect_modifiers(modifiers, 0, 0);
+  decoder.expect_operands(1);
+  decoder.immediate(decoder.operand(0));
+  decoder.emit({}, {Op::kFence});
+}
+
+void setmaxnreg_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("inc") || modifiers.take("dec"), "expected .inc or .dec");
+  decoder.expect_modifiers(modifiers, 1, kFlagSync | kFlagAligned);
+  decoder.expect_operands(1);
+  decoder.immediate(decoder.operand(0));
+  decoder.emit({}, {Op::kFence});
+}
 
 // ---- calls ----
 
@@ -207,7 +248,7 @@ void call_indirect(FunctionDecoder& decoder, const CallOperands& operands) {
 }
 
 void call_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.only_flags(modifiers, kFlagUni);
+  decoder.expect_modifiers(modifiers, 0, kFlagUni);
   const CallOperands operands = split_call(decoder);
   if (decoder.is_register(*operands.callee)) return call_indirect(decoder, operands);
   const Environment& environment = decoder.environment();
@@ -235,9 +276,9 @@ constexpr NamedRule kRules[] = {
     {"membar", fence_rule},
     {"fence", fence_rule},
     {"call", call_rule},
-    {"griddepcontrol", hint_rule},
-    {"pmevent", hint_rule},
-    {"setmaxnreg", hint_rule},
+    {"griddepcontrol", griddepcontrol_rule},
+    {"pmevent", pmevent_rule},
+    {"setmaxnreg", setmaxnreg_rule},
 };
 
 }  // namespace

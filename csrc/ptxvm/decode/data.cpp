@@ -10,15 +10,6 @@ Type unsigned_of_size(int size) {
   return size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : size == 8 ? Type::kU64 : Type::kNone;
 }
 
-bool take_other(Modifiers& modifiers, std::string_view name) {
-  for (size_t i = 0; i < modifiers.others.size(); ++i) {
-    if (modifiers.others[i] != name) continue;
-    modifiers.others.erase(modifiers.others.begin() + static_cast<std::ptrdiff_t>(i));
-    return true;
-  }
-  return false;
-}
-
 // ---- mov ----
 
 struct Clock {
@@ -163,7 +154,7 @@ void check_conversion_rounding(const FunctionDecoder& decoder, const Modifiers& 
 void cvt_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   if (!modifiers.others.empty() && modifiers.others[0] == "pack") decoder.fail("cvt.pack is not supported");
-  const bool satfinite = take_other(modifiers, "satfinite");
+  const bool satfinite = modifiers.take("satfinite");
   decoder.require(modifiers.types.size() == 2 && modifiers.spaces.empty() && !modifiers.compare, "expected two types");
   const Type to = modifiers.types[0];
   const Type from = modifiers.types[1];
@@ -250,8 +241,8 @@ void emit_collective(FunctionDecoder& decoder, const Instruction& instruction, H
   decoder.pending().back().is_control = true;
 }
 
-void only_flags_of_sync(FunctionDecoder& decoder, const Modifiers& modifiers, uint64_t allowed = 0) {
-  decoder.only_flags(modifiers, kFlagSync | allowed);
+void expect_sync(FunctionDecoder& decoder, const Modifiers& modifiers, size_t types, uint64_t flags = 0) {
+  decoder.expect_modifiers(modifiers, types, kFlagSync | flags);
   decoder.require(modifiers.has(kFlagSync), "only the form with .sync is supported");
 }
 
@@ -261,10 +252,10 @@ void shfl_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   Instruction instruction;
   size_t mode = 0;
-  while (mode < std::size(kModes) && !take_other(modifiers, kModes[mode])) ++mode;
+  while (mode < std::size(kModes) && !modifiers.take(kModes[mode])) ++mode;
   decoder.require(mode < std::size(kModes), "expected .up, .down, .bfly or .idx");
-  only_flags_of_sync(decoder, modifiers);
-  decoder.require(modifiers.types.size() == 1 && size_of(modifiers.types[0]) == 4, "shfl needs .b32");
+  expect_sync(decoder, modifiers, 1);
+  decoder.require(modifiers.types[0] == Type::kB32, "shfl needs .b32");
   decoder.expect_operands(5);
   Extra* extra = decoder.new_extra();
   instruction.a = decoder.use(decoder.operand(1), Type::kB32);
@@ -288,15 +279,14 @@ void vote_rule(FunctionDecoder& decoder, const Modifiers& given) {
   constexpr std::string_view kModes[] = {"all", "any", "uni", "ballot"};
   Modifiers modifiers = given;
   size_t mode = 0;
-  while (mode < 4 && !take_other(modifiers, kModes[mode])) ++mode;
+  while (mode < 4 && !modifiers.take(kModes[mode])) ++mode;
   if (modifiers.has(kFlagUni)) {
     mode = 2;
     modifiers.flags &= ~kFlagUni;
   }
   decoder.require(mode < 4, "expected .all, .any, .uni or .ballot");
-  only_flags_of_sync(decoder, modifiers);
-  decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == (mode == 3 ? Type::kB32 : Type::kPred),
-                  "vote gives .pred, vote.ballot .b32");
+  expect_sync(decoder, modifiers, 1);
+  decoder.require(modifiers.types[0] == (mode == 3 ? Type::kB32 : Type::kPred), "vote gives .pred, vote.ballot .b32");
   decoder.expect_operands(3);
   Instruction instruction;
   bool negated = false;
@@ -311,11 +301,11 @@ void vote_rule(FunctionDecoder& decoder, const Modifiers& given) {
 
 void match_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
-  const bool any = take_other(modifiers, "any");
-  const bool all = take_other(modifiers, "all");
+  const bool any = modifiers.take("any");
+  const bool all = modifiers.take("all");
   decoder.require(any != all, "expected .any or .all");
-  only_flags_of_sync(decoder, modifiers);
-  decoder.require(modifiers.types.size() == 1 && size_of(modifiers.types[0]) >= 4, "match needs .b32 or .b64");
+  expect_sync(decoder, modifiers, 1);
+  decoder.require(modifiers.types[0] == Type::kB32 || modifiers.types[0] == Type::kB64, "match needs .b32 or .b64");
   decoder.expect_operands(3);
   Instruction instruction;
   Extra* extra = decoder.new_extra();
@@ -340,16 +330,15 @@ void redux_rule(FunctionDecoder& decoder, const Modifiers& given) {
   constexpr uint64_t kLogic[] = {kFlagAnd, kFlagOr, kFlagXor};
   Modifiers modifiers = given;
   size_t which = 0;
-  while (which < 3 && !take_other(modifiers, kArithmetic[which])) ++which;
+  while (which < 3 && !modifiers.take(kArithmetic[which])) ++which;
   if (which == 3) {
     while (which < 6 && !modifiers.has(kLogic[which - 3])) ++which;
   }
   decoder.require(which < 6, "unknown reduction");
-  decoder.require(modifiers.types.size() == 1, "expected one type");
-  const Type type = modifiers.types[0];
+  const Type type = modifiers.types.empty() ? Type::kNone : modifiers.types[0];
   const bool whole = type == Type::kU32 || type == Type::kS32, real = type == Type::kF32;
   decoder.require(which >= 3 ? type == Type::kB32 : whole || (real && which != 0), "redux does not take this type");
-  only_flags_of_sync(decoder, modifiers, which >= 3 ? kLogic[which - 3] : real ? kFlagAbs | kFlagNan : 0);
+  expect_sync(decoder, modifiers, 1, which >= 3 ? kLogic[which - 3] : real ? kFlagAbs | kFlagNan : 0);
   decoder.expect_operands(3);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(1), type);
@@ -362,7 +351,7 @@ void redux_rule(FunctionDecoder& decoder, const Modifiers& given) {
 }
 
 void elect_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  only_flags_of_sync(decoder, modifiers);
+  expect_sync(decoder, modifiers, 0);
   decoder.expect_operands(2);
   const Operand& result = decoder.operand(0);
   decoder.require(result.kind == Operand::Kind::kPair, "expected d|p");
@@ -376,8 +365,8 @@ void elect_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 void activemask_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.only_flags(modifiers, 0);
-  decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == Type::kB32, "activemask gives .b32");
+  decoder.expect_modifiers(modifiers, 1, 0);
+  decoder.require(modifiers.types[0] == Type::kB32, "activemask gives .b32");
   decoder.expect_operands(1);
   Instruction instruction;
   instruction.dst = decoder.define(decoder.operand(0), Type::kB32);

@@ -327,6 +327,13 @@ void FunctionDecoder::only_flags(const Modifiers& modifiers, uint64_t allowed) c
   if (modifiers.flags & ~allowed) fail("a modifier does not apply to this instruction");
 }
 
+void FunctionDecoder::expect_modifiers(const Modifiers& modifiers, size_t types, uint64_t flags, size_t spaces) const {
+  only_flags(modifiers, flags);
+  if (modifiers.types.size() != types) fail("expected " + std::to_string(types) + " types");
+  if (modifiers.spaces.size() > spaces) fail("a state space does not apply to this instruction");
+  if (modifiers.rounding || modifiers.compare) fail("a modifier does not apply to this instruction");
+}
+
 Ref FunctionDecoder::constant(int size, uint64_t bits) {
   bits = low_bits(bits, size == 0 ? 4 : size);
   const auto key = std::make_pair(size, bits);

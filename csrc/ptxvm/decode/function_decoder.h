@@ -59,6 +59,8 @@ class FunctionDecoder {
   void expect_operands(size_t count) const { expect_operands(count, count); }
   void expect_operands(size_t low, size_t high) const;
   void only_flags(const Modifiers& modifiers, uint64_t allowed) const;
+  // Just so many types, at most so many state spaces, and none but these flags.
+  void expect_modifiers(const Modifiers& modifiers, size_t types, uint64_t flags, size_t spaces = 0) const;
 
   bool is_sink(const syntax::Operand& operand) const;
   bool is_register(const syntax::Operand& operand) const;

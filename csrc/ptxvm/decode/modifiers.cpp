@@ -1,6 +1,8 @@
 // The suffixes of an instruction, by table.
 #include "decode/modifiers.h"
 
+#include <algorithm>
+
 namespace flopcuda::ptxvm {
 namespace {
 
@@ -133,6 +135,13 @@ bool read_one(std::string_view name, Modifiers& out) {
 }
 
 }  // namespace
+
+bool Modifiers::take(std::string_view name) {
+  const auto found = std::find(others.begin(), others.end(), name);
+  if (found == others.end()) return false;
+  others.erase(found);
+  return true;
+}
 
 Modifiers read_modifiers(const std::vector<std::string_view>& suffixes) {
   Modifiers result;

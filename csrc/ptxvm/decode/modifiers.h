@@ -63,6 +63,8 @@ struct Modifiers {
   std::vector<std::string_view> others;  // words of the one instruction that knows them
 
   bool has(uint64_t flag) const { return flags & flag; }
+  // Whether this is one of `others`; it is then taken out.
+  bool take(std::string_view name);
 };
 
 Modifiers read_modifiers(const std::vector<std::string_view>& suffixes);

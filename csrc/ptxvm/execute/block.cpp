@@ -153,6 +153,7 @@ void Block::arrive(Warp& warp, const Instruction& instruction, uint32_t id, int6
     barrier.whole_block = expected == 0;
     barrier.expected = expected;
     barrier.instruction = instruction.index;
+    barrier.aligned = instruction.u[1];
     std::fill(barrier.arrived.begin(), barrier.arrived.end(), 0u);
     std::fill(barrier.waiting.begin(), barrier.waiting.end(), 0u);
     barrier.population = 0;
@@ -182,8 +183,8 @@ bool Block::is_complete(const Barrier& barrier) const {
     const uint32_t arrived = barrier.arrived[w];
     everyone &= (warps_[w].live & ~arrived) == 0;
     anyone |= arrived != 0;
-    // Barriers count whole warps.
-    if (arrived) threads += (warps_[w].live & ~arrived) == 0 ? kLanes : __builtin_popcount(arrived);
+    // Barriers count whole warps, each when its last lane has come or exited.
+    if (arrived && (warps_[w].live & ~arrived) == 0) threads += kLanes;
   }
   return barrier.whole_block ? everyone && anyone : threads >= barrier.expected;
 }
@@ -198,7 +199,7 @@ void Block::complete(uint32_t id) {
   } else {
     shadow.partial_barrier(barrier.arrived, barrier.waiting);
   }
-  if (barrier.whole_block && !barrier.reported) {
+  if (barrier.whole_block && barrier.aligned && !barrier.reported) {
     const int64_t threads = launch.threads_per_block();
     for (size_t w = 0; w < warps_.size(); ++w) {
       const uint32_t born = first_lanes(threads - static_cast<int64_t>(w) * kLanes);

@@ -14,6 +14,7 @@ namespace flopcuda::ptxvm {
 struct Barrier {
   bool in_use = false;
   bool whole_block = true;
+  bool aligned = false;  // all threads must come, none may have exited
   bool reported = false;
   int64_t expected = 0;  // threads, when not the whole block
   uint32_t instruction = 0;

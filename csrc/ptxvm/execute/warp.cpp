@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "execute/async_copy.h"
 #include "execute/block.h"
@@ -107,7 +108,7 @@ bool Warp::resolve_exchanges() {
     if (paths_[i].state != Path::State::kAtExchange) continue;
     enter(paths_[i]);
     const Instruction& instruction = *frame->function->segments[segment_].control;
-    if (chosen == paths_.size() || !missing_members(instruction)) chosen = i;
+    if (chosen == paths_.size() || complete_lanes(instruction)) chosen = i;
   }
   mask = 0;
   if (chosen == paths_.size()) return false;
@@ -116,25 +117,37 @@ bool Warp::resolve_exchanges() {
   return true;
 }
 
-// Joins paths that stand where the current one does, and goes over to an earlier one if there is any.
-void Warp::reschedule() {
-  size_t earliest = paths_.size();
-  bool others = false;
+// Paths that stand where the current one does become part of it.
+void Warp::join() {
   for (size_t i = 0; i < paths_.size();) {
-    Path& path = paths_[i];
-    if (path.state != Path::State::kAtBarrier && path.frame == frame && path.segment == segment_) {
-      mask |= path.mask;
-      --frame->users;
-      paths_.erase(paths_.begin() + static_cast<std::ptrdiff_t>(i));
+    const Path& path = paths_[i];
+    if (path.state == Path::State::kAtBarrier || path.frame != frame || path.segment != segment_) {
+      ++i;
       continue;
     }
-    if (path.state == Path::State::kReady) {
-      others = true;
-      if (before(path, earliest < paths_.size() ? paths_[earliest] : current())) earliest = i;
-    }
-    ++i;
+    mask |= path.mask;
+    --frame->users;
+    paths_.erase(paths_.begin() + static_cast<std::ptrdiff_t>(i));
   }
-  if (!others) {
+}
+
+void Warp::change_over(size_t which) {
+  const Path mine = current();
+  take_path(which);
+  paths_.push_back(mine);
+  join();
+}
+
+// Goes over to an earlier path if there is any.
+void Warp::reschedule() {
+  join();
+  size_t earliest = paths_.size(), any = paths_.size();
+  for (size_t i = 0; i < paths_.size(); ++i) {
+    if (paths_[i].state != Path::State::kReady) continue;
+    if (any == paths_.size()) any = i;
+    if (before(paths_[i], earliest < paths_.size() ? paths_[earliest] : current())) earliest = i;
+  }
+  if (any == paths_.size()) {
     overtaken_ = executed_;
     return;
   }
@@ -142,24 +155,24 @@ void Warp::reschedule() {
   if (executed_ - overtaken_ > kPatience) {
     overtaken_ = executed_ + kPatience;
     undisturbed_until_ = executed_ + kPatience;
-    size_t next = 0;
-    while (paths_[next].state != Path::State::kReady) ++next;
-    const Path mine = current();
-    take_path(next);
-    paths_.push_back(mine);
+    change_over(any);
   } else if (earliest < paths_.size()) {
-    const Path mine = current();
-    enter(paths_[earliest]);
-    paths_[earliest] = mine;
+    change_over(earliest);
   }
 }
 
-bool Warp::park(Path::State state, uint32_t barrier_) {
+void Warp::park(Path::State state, uint32_t barrier_) {
   Path path = current();
   path.state = state;
   path.barrier = barrier_;
   paths_.push_back(path);
-  return false;
+}
+
+// Splits lanes off the current path; they stay, or go to another segment.
+void Warp::split_off(uint32_t lanes, uint32_t segment) {
+  ++frame->users;
+  paths_.push_back({lanes, segment, frame, Path::State::kReady, 0});
+  mask &= ~lanes;
 }
 
 // ---- the loop ----
@@ -167,7 +180,7 @@ bool Warp::park(Path::State state, uint32_t barrier_) {
 void Warp::execute(const Segment& segment) {
   const Instruction* instruction = frame->function->instructions.data() + segment.begin;
   const Instruction* const end = frame->function->instructions.data() + segment.end;
-  executed_ += segment.end - segment.begin + 1;
+  executed_ += segment.end - segment.begin;
   worker->counters.segment_lanes[segment.count] += static_cast<uint64_t>(popcount(mask));
   if (mask == kAllLanes) {
     for (; instruction != end; ++instruction) instruction->full(*this, *instruction);
@@ -177,7 +190,7 @@ void Warp::execute(const Segment& segment) {
 }
 
 Warp::Status Warp::run(int64_t quantum) {
-  const int64_t until = executed_ + quantum;
+  turn_end_ = executed_ + quantum;
   if (!select()) return is_finished() ? Status::kFinished : Status::kBlocked;
   while (true) {
     Outcome outcome;
@@ -199,15 +212,16 @@ Warp::Status Warp::run(int64_t quantum) {
     } else if (!paths_.empty()) {
       reschedule();
     }
-    if (executed_ >= until) {
+    if (executed_ >= turn_end_) {
       park(Path::State::kReady, 0);
       return Status::kPreempted;
     }
   }
 }
 
-void Warp::count(const Instruction& instruction) {
-  worker->counters.instructions[instruction.index].lanes += static_cast<uint64_t>(popcount(mask));
+void Warp::count(const Instruction& instruction, uint32_t lanes) {
+  ++executed_;
+  worker->counters.instructions[instruction.index].lanes += static_cast<uint64_t>(popcount(lanes));
 }
 
 Warp::Outcome Warp::control(const Segment& segment) {
@@ -219,16 +233,15 @@ Warp::Outcome Warp::control(const Segment& segment) {
   if (instruction.op == Op::kBranch) return branch(segment, active);
   if (active != mask) {
     if (active == 0) {
+      ++executed_;
       segment_ = segment.next;
       return Outcome::kContinue;
     }
-    ++frame->users;
-    paths_.push_back({mask & ~active, segment.next, frame, Path::State::kReady, 0});
-    mask = active;
+    split_off(mask & ~active, segment.next);
   }
-  if (is_exchange(instruction.op))
-    return instruction.op == Op::kWarpBarrier ? warp_barrier(segment) : exchange(segment);
-  count(instruction);
+  if (is_exchange(instruction.op)) return exchange(segment);
+  if (instruction.op == Op::kCallIndirect) return call_indirect(segment);
+  count(instruction, mask);
   switch (instruction.op) {
     case Op::kBranchIndexed:
       return branch_indexed(segment);
@@ -240,8 +253,6 @@ Warp::Outcome Warp::control(const Segment& segment) {
       const CallSite& site = frame->function->calls[static_cast<size_t>(instruction.offset)];
       return call(segment, site, launch->program.functions[site.callee]);
     }
-    case Op::kCallIndirect:
-      return call_indirect(segment);
     case Op::kBarrier:
       return barrier(segment);
     case Op::kTrap:
@@ -251,7 +262,7 @@ Warp::Outcome Warp::control(const Segment& segment) {
     default:  // kYield: let the others run
       segment_ = segment.next;
       overtaken_ -= kPatience;
-      executed_ += 100;
+      turn_end_ = executed_;
       return Outcome::kContinue;
   }
 }
@@ -260,17 +271,15 @@ Warp::Outcome Warp::control(const Segment& segment) {
 
 Warp::Outcome Warp::branch(const Segment& segment, uint32_t taken) {
   const Instruction& instruction = *segment.control;
-  count(instruction);
+  count(instruction, mask);
   if (instruction.guard != kNoRef) ++worker->counters.branches;
-  if (taken == mask) {
+  if (taken == mask || segment.target == segment.next) {
     segment_ = segment.target;
   } else if (taken == 0) {
     segment_ = segment.next;
   } else {
     ++worker->counters.diverged_branches;
-    ++frame->users;
-    paths_.push_back({taken, segment.target, frame, Path::State::kReady, 0});
-    mask &= ~taken;
+    split_off(taken, segment.target);
     segment_ = segment.next;
   }
   return Outcome::kContinue;
@@ -278,28 +287,30 @@ Warp::Outcome Warp::branch(const Segment& segment, uint32_t taken) {
 
 Warp::Outcome Warp::branch_indexed(const Segment& segment) {
   const uint32_t* index_row = row<uint32_t>(segment.control->a);
-  ++worker->counters.branches;
-  uint32_t rest = mask;
-  int ways = 0;
-  while (rest) {
-    const uint32_t chosen = index_row[__builtin_ctz(rest)];
-    uint32_t same = 0;
-    for (int lane = 0; lane < kLanes; ++lane) same |= static_cast<uint32_t>(index_row[lane] == chosen) << lane;
-    same &= rest;
-    rest &= ~same;
-    if (chosen >= segment.targets.size()) {
-      report(Check::kCall, segment.control->index, __builtin_ctz(same), chosen, "brx.idx beyond its list of targets");
-      mask = same;
+  uint32_t target[kLanes] = {};
+  for (uint32_t rest = mask; rest; rest &= rest - 1) {
+    const int lane = __builtin_ctz(rest);
+    if (index_row[lane] >= segment.targets.size()) {
+      report(Check::kCall, segment.control->index, lane, index_row[lane], "brx.idx beyond its list of targets");
       return trap(segment, false);
     }
-    ++frame->users;
-    paths_.push_back({same, segment.targets[chosen], frame, Path::State::kReady, 0});
-    ++ways;
+    target[lane] = segment.targets[index_row[lane]];
   }
-  worker->counters.diverged_branches += ways > 1;
-  --frame->users;
-  mask = 0;
-  return Outcome::kLeft;
+  ++worker->counters.branches;
+  segment_ = target[__builtin_ctz(mask)];
+  uint32_t elsewhere = 0;
+  for (int lane = 0; lane < kLanes; ++lane) elsewhere |= static_cast<uint32_t>(target[lane] != segment_) << lane;
+  elsewhere &= mask;
+  worker->counters.diverged_branches += elsewhere != 0;
+  while (elsewhere) {
+    const uint32_t to = target[__builtin_ctz(elsewhere)];
+    uint32_t same = 0;
+    for (int lane = 0; lane < kLanes; ++lane) same |= static_cast<uint32_t>(target[lane] == to) << lane;
+    same &= elsewhere;
+    split_off(same, to);
+    elsewhere &= ~same;
+  }
+  return Outcome::kContinue;
 }
 
 // ---- calls ----
@@ -340,12 +351,8 @@ Warp::Outcome Warp::call_indirect(const Segment& segment) {
     same |= static_cast<uint32_t>((mask >> lane & 1) && row<uint64_t>(instruction.a)[lane] == pointer) << lane;
   }
   // The other lanes come again; this segment has nothing in front of the call.
-  if (same != mask) {
-    ++frame->users;
-    paths_.push_back({mask & ~same, segment_, frame, Path::State::kReady, 0});
-    worker->counters.instructions[instruction.index].lanes -= static_cast<uint64_t>(popcount(mask & ~same));
-    mask = same;
-  }
+  if (same != mask) split_off(mask & ~same, segment_);
+  count(instruction, mask);
   const uint64_t module_index = (pointer - kFunctionWindow) / 16;
   const std::vector<int64_t>& known = launch->program.function_of_module_index;
   const bool valid = (pointer & kWindowMask) == kFunctionWindow && pointer % 16 == 0 && module_index < known.size() &&
@@ -414,93 +421,119 @@ Warp::Outcome Warp::trap(const Segment& segment, bool failed_assertion) {
 
 // ---- exchanges ----
 
-// Members of some active lane's mask that live but are not on this path.
-uint32_t Warp::missing_members(const Instruction& instruction) const {
-  if (instruction.c == kNoRef) return live & ~mask;
+bool Warp::waits_at_warp_barrier(const Path& path) {
+  return path.state == Path::State::kAtExchange &&
+         path.frame->function->segments[path.segment].control->op == Op::kWarpBarrier;
+}
+
+// Lanes that have come to an exchange: those here; lanes of a warp barrier may stand at another one.
+uint32_t Warp::present_lanes(const Instruction& instruction) const {
+  uint32_t present = mask;
+  if (instruction.op != Op::kWarpBarrier) return present;
+  for (const Path& path : paths_) present |= waits_at_warp_barrier(path) ? path.mask : 0;
+  return present;
+}
+
+// Active lanes whose mask names no live lane that has not come.
+uint32_t Warp::complete_lanes(const Instruction& instruction) const {
+  const uint32_t missing = live & ~present_lanes(instruction);
+  if (instruction.c == kNoRef) return missing ? 0 : mask;
+  const uint32_t* members = row<uint32_t>(instruction.c);
+  uint32_t complete = 0;
+  for (int lane = 0; lane < kLanes; ++lane) complete |= static_cast<uint32_t>(!(members[lane] & missing)) << lane;
+  return complete & mask;
+}
+
+// All lanes that active lanes name.
+uint32_t Warp::named_lanes(const Instruction& instruction) const {
+  if (instruction.c == kNoRef) return kAllLanes;
   const uint32_t* members = row<uint32_t>(instruction.c);
   uint32_t named = 0;
   for (int lane = 0; lane < kLanes; ++lane) named |= mask >> lane & 1 ? members[lane] : 0;
-  return named & live & ~mask;
+  return named;
 }
 
 Warp::Outcome Warp::exchange(const Segment& segment) {
   const Instruction& instruction = *segment.control;
-  const bool forced = forced_;
-  forced_ = false;
-  if (const uint32_t missing = missing_members(instruction)) {
+  const bool forced = std::exchange(forced_, false);
+  const uint32_t complete = complete_lanes(instruction);
+  if (complete == 0) {
     if (!forced) return park(Path::State::kAtExchange, 0), Outcome::kLeft;
+    const uint32_t missing = named_lanes(instruction) & live & ~present_lanes(instruction);
     report(
         Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
         "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
+  } else if (complete != mask) {
+    split_off(mask & ~complete, segment_);
   }
-  complete_exchange(segment);
+  count(instruction, mask);
+  if (instruction.op == Op::kWarpBarrier) {
+    release_warp_barriers(instruction);
+  } else {
+    check_own_mask(instruction);
+    instruction.full(*this, instruction);
+  }
+  segment_ = segment.next;
   return Outcome::kContinue;
 }
 
-void Warp::complete_exchange(const Segment& segment) {
-  const Instruction& instruction = *segment.control;
-  if (instruction.c != kNoRef) {
-    const uint32_t* members = row<uint32_t>(instruction.c);
-    uint32_t outside = 0;
-    for (int lane = 0; lane < kLanes; ++lane) outside |= (~members[lane] >> lane & 1u) << lane;
-    if (outside & mask) {
-      report(Check::kSyncMask, instruction.index, __builtin_ctz(outside & mask), 0, "is not named by its own mask");
-    }
+void Warp::check_own_mask(const Instruction& instruction) {
+  if (instruction.c == kNoRef) return;
+  const uint32_t* members = row<uint32_t>(instruction.c);
+  uint32_t outside = 0;
+  for (int lane = 0; lane < kLanes; ++lane) outside |= (~members[lane] >> lane & 1u) << lane;
+  if (outside & mask) {
+    report(Check::kSyncMask, instruction.index, __builtin_ctz(outside & mask), 0, "is not named by its own mask");
   }
-  count(instruction);
-  instruction.full(*this, instruction);
-  segment_ = segment.next;
 }
 
-// Lanes of a warp barrier may come from different places in the program.
-Warp::Outcome Warp::warp_barrier(const Segment& segment) {
-  const Instruction& instruction = *segment.control;
-  const bool forced = forced_;
-  forced_ = false;
-  uint32_t missing = missing_members(instruction);
-  const auto waits_here = [&](const Path& path) {
-    return path.state == Path::State::kAtExchange &&
-           path.frame->function->segments[path.segment].control->op == Op::kWarpBarrier;
-  };
-  for (const Path& path : paths_) missing &= waits_here(path) ? ~path.mask : kAllLanes;
-  if (missing && !forced) return park(Path::State::kAtExchange, 0), Outcome::kLeft;
-  if (missing) {
-    report(
-        Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
-        "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
+void Warp::release_warp_barriers(const Instruction& instruction) {
+  const uint32_t named = named_lanes(instruction);
+  for (size_t i = 0, end = paths_.size(); i < end; ++i) {
+    const Path waiting = paths_[i];
+    const uint32_t lanes = waiting.mask & named;
+    if (!lanes || !waits_at_warp_barrier(waiting)) continue;
+    const Segment& other = waiting.frame->function->segments[waiting.segment];
+    count(*other.control, lanes);
+    paths_[i] = {lanes, other.next, waiting.frame, Path::State::kReady, 0};
+    if (lanes == waiting.mask) continue;
+    ++waiting.frame->users;
+    paths_.push_back(waiting);
+    paths_.back().mask &= ~lanes;
   }
-  const uint32_t* members = row<uint32_t>(instruction.c);
-  uint32_t named = 0;
-  for (int lane = 0; lane < kLanes; ++lane) named |= mask >> lane & 1 ? members[lane] : 0;
-  for (Path& path : paths_) {
-    if (!waits_here(path) || !(path.mask & named)) continue;
-    const Segment& other = path.frame->function->segments[path.segment];
-    worker->counters.instructions[other.control->index].lanes += static_cast<uint64_t>(popcount(path.mask));
-    path.state = Path::State::kReady;
-    path.segment = other.next;
-  }
-  count(instruction);
   // Each group of lanes with one mask is ordered among itself.
+  const uint32_t* members = row<uint32_t>(instruction.c);
   uint32_t rest = mask;
   while (rest) {
     const uint32_t group = members[__builtin_ctz(rest)] & live;
     block->shadow.warp_barrier(index, group == live ? kAllLanes : group);
     rest &= ~(group | (1u << __builtin_ctz(rest)));
   }
-  segment_ = segment.next;
-  return Outcome::kContinue;
 }
 
 // ---- barriers of the block ----
+
+// Why a barrier with these operands can't be, or null.
+const char* Warp::barrier_defect(const Instruction& instruction, uint32_t id, int64_t expected) const {
+  if (id > 15) return "barrier number over 15";
+  if (expected % kLanes != 0) return "thread count of a barrier is not a multiple of the warp size";
+  if (expected == 0 && instruction.u[0] == 1) return "arrival at a barrier with a thread count of zero";
+  for (uint32_t rest = mask; rest; rest &= rest - 1) {
+    const int lane = __builtin_ctz(rest);
+    if (row<uint32_t>(instruction.a)[lane] != id) return "lanes of a warp give different barrier numbers";
+    if (instruction.b != kNoRef && row<uint32_t>(instruction.b)[lane] != expected)
+      return "lanes of a warp give different thread counts";
+  }
+  return nullptr;
+}
 
 Warp::Outcome Warp::barrier(const Segment& segment) {
   const Instruction& instruction = *segment.control;
   const int lane = __builtin_ctz(mask);
   const uint32_t id = row<uint32_t>(instruction.a)[lane];
   const int64_t expected = instruction.b == kNoRef ? 0 : row<uint32_t>(instruction.b)[lane];
-  if (id > 15 || expected % kLanes != 0) {
-    report(Check::kBarrier, instruction.index, lane, id,
-           id > 15 ? "barrier number over 15" : "thread count of a barrier is not a multiple of the warp size");
+  if (const char* defect = barrier_defect(instruction, id, expected)) {
+    report(Check::kBarrier, instruction.index, lane, id, defect);
     launch->stop.store(true);
     return Outcome::kContinue;
   }

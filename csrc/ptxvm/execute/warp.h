@@ -103,23 +103,30 @@ class Warp {
   Outcome branch(const Segment& segment, uint32_t taken);
   Outcome branch_indexed(const Segment& segment);
   Outcome exchange(const Segment& segment);
-  Outcome warp_barrier(const Segment& segment);
   Outcome barrier(const Segment& segment);
   Outcome call(const Segment& segment, const CallSite& site, const Function& callee);
   Outcome call_indirect(const Segment& segment);
   Outcome leave_function();
   Outcome exit_path();
   Outcome trap(const Segment& segment, bool failed_assertion);
-  uint32_t missing_members(const Instruction& instruction) const;
-  bool park(Path::State state, uint32_t barrier);
-  void complete_exchange(const Segment& segment);
+  static bool waits_at_warp_barrier(const Path& path);
+  uint32_t present_lanes(const Instruction& instruction) const;
+  uint32_t complete_lanes(const Instruction& instruction) const;
+  uint32_t named_lanes(const Instruction& instruction) const;
+  void check_own_mask(const Instruction& instruction);
+  void release_warp_barriers(const Instruction& instruction);
+  const char* barrier_defect(const Instruction& instruction, uint32_t id, int64_t expected) const;
+  void park(Path::State state, uint32_t barrier);
+  void split_off(uint32_t lanes, uint32_t segment);
 
-  void count(const Instruction& instruction);
+  void count(const Instruction& instruction, uint32_t lanes);
   void enter(const Path& path);
   Path current() const { return {mask, segment_, frame, Path::State::kReady, 0}; }
   bool select();
   bool resolve_exchanges();
   void reschedule();
+  void join();
+  void change_over(size_t which);
   void take_path(size_t which);
   static bool before(const Path& x, const Path& y);
 
@@ -127,8 +134,9 @@ class Warp {
   void release_frame(Frame* frame);
 
   uint32_t segment_ = 0;
-  std::vector<Path> paths_;  // besides the current one
-  int64_t executed_ = 0;
+  std::vector<Path> paths_;        // besides the current one
+  int64_t executed_ = 0;           // instructions issued
+  int64_t turn_end_ = 0;           // of them, when other warps may run
   int64_t overtaken_ = 0;          // instructions run while another ready path waited
   int64_t undisturbed_until_ = 0;  // no switching to an earlier path before this many instructions
   bool forced_ = false;            // the exchange at hand runs although lanes are missing
