@@ -140,6 +140,7 @@ void setmaxnreg_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   decoder.require(modifiers.take("inc") || modifiers.take("dec"), "expected .inc or .dec");
   decoder.expect_modifiers(modifiers, 1, kFlagSync | kFlagAligned);
+  decoder.require(modifiers.types[0] == Type::kU32, "setmaxnreg needs .u32");
   decoder.expect_operands(1);
   decoder.immediate(decoder.operand(0));
   decoder.emit({}, {Op::kFence});

@@ -30,7 +30,7 @@ void Warp::start(Launch& launch_, Block& block_, Worker& worker_, int index_, ui
   index = index_;
   live = lanes;
   executed_ = overtaken_ = undisturbed_until_ = 0;
-  forced_ = false;
+  forced_ = preempted_ = false;
   copies.clear();
   std::fill(std::begin(copy_group), std::end(copy_group), 0u);
   paths_.clear();
@@ -191,7 +191,12 @@ void Warp::execute(const Segment& segment) {
 
 Warp::Status Warp::run(int64_t quantum) {
   turn_end_ = executed_ + quantum;
-  if (!select()) return is_finished() ? Status::kFinished : Status::kBlocked;
+  if (std::exchange(preempted_, false)) {
+    take_path(paths_.size() - 1);
+    reschedule();
+  } else if (!select()) {
+    return is_finished() ? Status::kFinished : Status::kBlocked;
+  }
   while (true) {
     Outcome outcome;
     if (segment_ == kNoSegment) {
@@ -214,6 +219,7 @@ Warp::Status Warp::run(int64_t quantum) {
     }
     if (executed_ >= turn_end_) {
       park(Path::State::kReady, 0);
+      preempted_ = true;
       return Status::kPreempted;
     }
   }
@@ -262,6 +268,7 @@ Warp::Outcome Warp::control(const Segment& segment) {
     default:  // kYield: let the others run
       segment_ = segment.next;
       overtaken_ -= kPatience;
+      undisturbed_until_ = 0;
       turn_end_ = executed_;
       return Outcome::kContinue;
   }

@@ -139,6 +139,7 @@ class Warp {
   int64_t turn_end_ = 0;           // of them, when other warps may run
   int64_t overtaken_ = 0;          // instructions run while another ready path waited
   int64_t undisturbed_until_ = 0;  // no switching to an earlier path before this many instructions
+  bool preempted_ = false;         // the last path goes on
   bool forced_ = false;            // the exchange at hand runs although lanes are missing
 };
 
