@@ -26,9 +26,6 @@ namespace py = pybind11;
 namespace flopcuda::ptxvm {
 namespace {
 
-constexpr const char* kCheckNames[kCheckCount] = {"bounds",    "alignment", "uninitialised", "race", "barrier",
-                                                  "sync_mask", "deadlock",  "runaway",       "trap", "call"};
-
 const char* space_name(Space space) {
   switch (space) {
     case Space::kGlobal:

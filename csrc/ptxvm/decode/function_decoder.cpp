@@ -53,6 +53,9 @@ constexpr NamedSpecial kSpecials[] = {
     {"%reserved_smem_offset_0", Special::kReservedShared},
     {"%reserved_smem_offset_1", Special::kReservedShared},
     {"%reserved_smem_offset_cap", Special::kReservedShared},
+    // CUDA's convention: the halves of the address of what a cooperative grid synchronises over.
+    {"%envreg1", Special::kGridWorkspaceHigh},
+    {"%envreg2", Special::kGridWorkspaceLow},
     {"%clusterid.x", Special::kCtaidX},
     {"%clusterid.y", Special::kCtaidY},
     {"%clusterid.z", Special::kCtaidZ},

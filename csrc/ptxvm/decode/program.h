@@ -269,6 +269,8 @@ enum class Special : uint8_t {
   kDynamicSharedBytes,
   kTotalSharedBytes,
   kReservedShared,
+  kGridWorkspaceHigh,
+  kGridWorkspaceLow,
   kZero,
   kOne,
   kCount,

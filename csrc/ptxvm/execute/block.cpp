@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <thread>
 
 namespace flopcuda::ptxvm {
 namespace {
@@ -12,6 +13,8 @@ namespace {
 // it.
 constexpr int64_t kQuantum = 1'000'000;
 constexpr int64_t kShuffledQuantum = 200;
+// Blocks that wait for one another, perhaps on one core, must not spin for long.
+constexpr int64_t kCooperativeQuantum = 2'000;
 constexpr int kSharedPoison = 0xff;  // NaN as a float, -1 as an integer
 
 uint32_t first_lanes(int64_t count) { return count >= kLanes ? kAllLanes : (1u << count) - 1; }
@@ -56,6 +59,8 @@ void Block::fill_specials(int warp) {
   // Memory that the system reserves for itself would lie behind the kernel's own; there is none.
   set(Special::kReservedShared, static_cast<uint32_t>(shared_bytes));
   set(Special::kTotalSharedBytes, static_cast<uint32_t>(shared_bytes));
+  set(Special::kGridWorkspaceHigh, static_cast<uint32_t>(launch.grid_workspace >> 32));
+  set(Special::kGridWorkspaceLow, static_cast<uint32_t>(launch.grid_workspace));
   for (int lane = 0; lane < kLanes; ++lane) {
     const uint32_t linear = static_cast<uint32_t>(warp * kLanes + lane);
     const uint32_t bit = 1u << lane;
@@ -101,11 +106,17 @@ void Block::run(std::array<uint32_t, 3> at) {
   std::iota(order.begin(), order.end(), 0);
   while (round(order)) {
     if (launch.options.shuffle) std::shuffle(order.begin(), order.end(), worker.random);
+    if (launch.options.cooperative) std::this_thread::yield();
   }
   for (Warp& warp : warps_) {
     worker.counters.warp_instructions += static_cast<uint64_t>(warp.executed());
     warp.stop();
   }
+}
+
+int64_t Block::quantum() {
+  if (launch.options.shuffle) return 1 + static_cast<int64_t>(worker.random() % kShuffledQuantum);
+  return launch.options.cooperative ? kCooperativeQuantum : kQuantum;
 }
 
 // Gives every warp a turn; false when the block is done or can go no further.
@@ -117,9 +128,7 @@ bool Block::round(const std::vector<int>& order) {
     unfinished = true;
     if (!warp.has_ready_path()) continue;
     progress = true;
-    const int64_t quantum =
-        launch.options.shuffle ? 1 + static_cast<int64_t>(worker.random() % kShuffledQuantum) : kQuantum;
-    if (warp.run(quantum) == Warp::Status::kStopped) return false;
+    if (warp.run(quantum()) == Warp::Status::kStopped) return false;
     if (warp.executed() > launch.options.instruction_budget) {
       warp.report(
           Check::kRunaway, warp.waiting_instruction(), 0, 0,

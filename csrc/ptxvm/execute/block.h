@@ -62,6 +62,7 @@ class Block {
   bool is_complete(const Barrier& barrier) const;
   void complete(uint32_t id);
   void report_deadlock();
+  int64_t quantum();
   bool round(const std::vector<int>& order);
 
   std::deque<Warp> warps_;

@@ -19,7 +19,9 @@ struct LaunchOptions {
   std::array<uint32_t, 3> grid{1, 1, 1};
   std::array<uint32_t, 3> block{1, 1, 1};
   int64_t dynamic_shared_bytes = 0;
-  int threads = 0;       // 0: one for each core
+  int threads = 0;  // 0: one for each core
+  // The blocks may wait for one another, as cooperative_groups::this_grid().sync() does: all run at the same time.
+  bool cooperative = false;
   bool shuffle = false;  // order of blocks and warps by `seed`; otherwise ascending
   uint64_t seed = 0;
   uint32_t checks = ~0u;                     // bits by Check
@@ -41,6 +43,7 @@ struct Launch {
   MemoryMap& memory;
   Findings findings;
   std::atomic<bool> stop{false};  // a trap ends the launch
+  uint64_t grid_workspace = 0;    // address; 0 unless cooperative
   std::mutex output_mutex;
   std::string output;  // of vprintf
 

@@ -17,6 +17,25 @@ constexpr int64_t kMaxBlockThreads = 1024;
 constexpr int64_t kMaxSharedBytes = 228 * 1024;
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 40;
 constexpr uint64_t kMaxShuffledBlocks = uint64_t{1} << 26;
+constexpr uint64_t kMaxCooperativeBlocks = 1024;
+
+// Memory that cooperative groups keep the state of the grid's barrier in.
+class GridWorkspace {
+ public:
+  explicit GridWorkspace(Launch& launch) : memory_(launch.memory) {
+    if (!launch.options.cooperative) return;
+    launch.grid_workspace = address();
+    memory_.add({address(), address() + sizeof words_, true, "the grid's workspace"});
+  }
+  ~GridWorkspace() { memory_.remove(address()); }
+  GridWorkspace(const GridWorkspace&) = delete;
+  GridWorkspace& operator=(const GridWorkspace&) = delete;
+
+ private:
+  uint64_t address() const { return reinterpret_cast<uint64_t>(words_); }
+  MemoryMap& memory_;
+  alignas(64) uint32_t words_[16] = {};
+};
 
 // The blocks that workers take, one by one.
 class BlockQueue {
@@ -56,6 +75,9 @@ void check(const Program& program, const LaunchOptions& options, const Launch& l
     if (extent > kMaxBlocks / blocks) fail("the grid has more than 2^40 blocks");
     blocks *= extent;
   }
+  if (options.cooperative && blocks > kMaxCooperativeBlocks) {
+    fail("a cooperative grid has more than " + std::to_string(kMaxCooperativeBlocks) + " blocks");
+  }
   for (uint32_t extent : options.block) {
     if (extent == 0) fail("a block extent is 0");
     if (extent > kMaxBlockThreads) fail("a block has more than 1024 threads");
@@ -74,6 +96,7 @@ void check(const Program& program, const LaunchOptions& options, const Launch& l
 }
 
 int worker_count(const LaunchOptions& options, uint64_t blocks) {
+  if (options.cooperative) return static_cast<int>(blocks);
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const int wanted = options.threads > 0 ? options.threads : cores;
   return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(wanted), blocks));
@@ -85,6 +108,7 @@ LaunchResult run_launch(const Program& program, const LaunchOptions& options, st
                         MemoryMap& memory) {
   Launch launch(program, options, std::move(parameters), memory);
   check(program, options, launch);
+  const GridWorkspace workspace(launch);
   const auto begin = std::chrono::steady_clock::now();
   BlockQueue queue(options);
   LaunchResult result;

@@ -24,6 +24,8 @@ enum class Check : uint8_t {
   kCall,           // a call through a bad pointer, or local memory exhausted by recursion
 };
 inline constexpr int kCheckCount = 10;
+inline constexpr const char* kCheckNames[kCheckCount] = {"bounds",    "alignment", "uninitialised", "race", "barrier",
+                                                         "sync_mask", "deadlock",  "runaway",       "trap", "call"};
 
 struct Finding {
   Check check = Check::kBounds;
