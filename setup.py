@@ -1,6 +1,7 @@
 """Build flopcuda: a ninja file of our own for the kernels, torch's BuildExtension for the operators around them.
 
-The kernels (csrc/common, csrc/cpu, csrc/cuda) and the PTX virtual machine (csrc/ptxvm) include no torch header.
+The kernels (csrc/common, csrc/cpu, csrc/cuda), the PTX virtual machine (csrc/ptxvm) and the virtual CUDA device
+(csrc/vcuda) include no torch header.
 Compiling them apart from the operators keeps an edit to a kernel a matter of seconds, lets each file have its own
 instruction set, and leaves a log of what ptxas said.
 
@@ -37,6 +38,10 @@ CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract
 KERNEL_FLAGS = [*CXX_FLAGS, "-fopenmp", "-Icsrc"]
 # A register is read as whatever type an instruction gives it, and vectors pass between inlined functions only.
 PTXVM_FLAGS = [*CXX_FLAGS, "-Icsrc/ptxvm", "-fno-strict-aliasing", "-Wno-psabi", "-pthread"]
+# The virtual device stands in for the runtime of this version only.
+VCUDA_MAJOR = "13"
+# Functions of CUDA's that are deprecated have to be there, too.
+VCUDA_FLAGS = [*CXX_FLAGS, "-Icsrc/vcuda", "-Icsrc/ptxvm", "-Wno-deprecated-declarations", "-pthread"]
 NVCC_FLAGS = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-lineinfo", "-Xcompiler=-fPIC", "-Icsrc"]
 
 
@@ -163,6 +168,10 @@ def ptxvm_sources() -> list[Path]:
     return [path for path in sorted((ROOT / CSRC / "ptxvm").rglob("*.cpp")) if path.name != "bind.cpp"]
 
 
+def vcuda_sources(folder: str = ".") -> list[Path]:
+    return sorted((ROOT / CSRC / "vcuda" / folder).glob("*.cpp"))
+
+
 def headers(folder: str = ".") -> list[Path]:
     """Relative, as setuptools wants what goes into a source distribution."""
     suffixes = ("*.h", "*.cuh", "*.inc")
@@ -183,6 +192,9 @@ rule nvcc
   depfile = $out.d
   deps = gcc
   description = NVCC $in
+rule library
+  command = $cxx -shared -pthread -Wl,--no-undefined -Wl,-soname,$soname $in $flags -ldl -o $out
+  description = LINK $out
 rule ptx
   command = $nvcc $flags -ptx -arch=$architecture -MMD -MF $out.d $in -o $out
   depfile = $out.d
@@ -197,6 +209,7 @@ rule ptx
         self.objects: list[Path] = []
         self.ptxvm_objects: list[Path] = []
         self.ptx: list[Path] = []
+        self.vcuda_libraries: list[Path] = []
         self.statements: list[str] = []
 
     def run(self) -> None:
@@ -208,6 +221,8 @@ rule ptx
         if self.toolkit:
             for source in cuda_sources():
                 self.add_cuda(source)
+            if self.toolkit.major == VCUDA_MAJOR:
+                self.add_vcuda()
         ninja_file = self.folder / "kernels.ninja"
         ninja_file.write_text(f"builddir = {escape(self.folder)}\n" + self.RULES + "".join(self.statements))
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
@@ -219,7 +234,7 @@ rule ptx
     def compile_cxx(self, source: Path, flags: list[str]) -> Path:
         """The object file."""
         isa = json.loads((ROOT / CSRC / "cpu" / "isa_flags.json").read_text()).get(source.name, [])
-        return self.edge("cxx", source, ".o", cxx=os.environ.get("CXX", "c++"), flags=flags, isa=isa)
+        return self.edge("cxx", source, ".o", cxx=compiler(), flags=flags, isa=isa)
 
     def add_cuda(self, source: Path) -> None:
         gencode = gencode_flags(os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_ARCHITECTURES)
@@ -227,14 +242,34 @@ rule ptx
         self.objects.append(self.edge("nvcc", source, ".o", **nvcc, gencode=gencode))
         self.ptx.append(self.edge("ptx", source, ".ptx", **nvcc, architecture=PTX_ARCHITECTURE))
 
+    def add_vcuda(self) -> None:
+        """The virtual device's libraries, under the names and symbol versions of CUDA's own."""
+        flags = [*VCUDA_FLAGS, "-isystem", str(self.toolkit.include)]
+        objects = [self.compile_cxx(source, flags) for source in vcuda_sources()] + self.ptxvm_objects
+        runtime = self.link(f"libcudart.so.{self.toolkit.major}", objects)
+        objects = [self.compile_cxx(source, flags) for source in vcuda_sources("driver")]
+        self.link("libcuda.so.1", [*objects, runtime], "-Wl,-rpath,'$$ORIGIN'")  # The runtime lies beside it.
+
+    def link(self, name: str, inputs: list[Path], *flags: str) -> Path:
+        """A shared library. Which names it exports stands in a version script beside its sources."""
+        exports = ROOT / CSRC / "vcuda" / f"{name}.map"
+        library = self.folder / name
+        flags = [f"-Wl,--version-script={exports}", *flags]
+        self.statement("library", library, inputs, [exports], cxx=compiler(), soname=name, flags=flags)
+        self.vcuda_libraries.append(library)
+        return library
+
     def edge(self, rule: str, source: Path, suffix: str, **variables) -> Path:
-        """One build statement; the path of its output."""
+        """One build statement of one source; the path of its output."""
         output = self.folder / f"{source.parent.name}_{source.stem}{suffix}"
-        lines = [f"build {escape(output)}: {rule} {escape(source)}"]
+        self.statement(rule, output, [source], [], **variables)
+        return output
+
+    def statement(self, rule: str, output: Path, inputs: list[Path], implicit: list[Path], **variables) -> None:
+        lines = [f"build {escape(output)}: {rule} {escape(*inputs)} | {escape(*implicit)}"]
         for name, value in variables.items():
             lines.append(f"  {name} = {' '.join(value) if isinstance(value, list) else value}")
         self.statements.append("\n".join(lines) + "\n")
-        return output
 
     def write_ptxas_log(self) -> None:
         """Registers, shared memory and spills of every kernel and architecture, kept beside the objects."""
@@ -243,8 +278,13 @@ rule ptx
         self.ptxas_log.write_text(text)
 
 
-def escape(path: Path) -> str:
-    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+def compiler() -> str:
+    return os.environ.get("CXX", "c++")
+
+
+def escape(*paths: Path) -> str:
+    """As ninja writes them."""
+    return " ".join(str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:") for path in paths)
 
 
 def main() -> None:
@@ -271,13 +311,13 @@ def main() -> None:
             if toolkit:
                 self.link_cuda(operators, toolkit)
             self.kernels = kernels
-            self.install_kernel_data(Path(self.build_lib))
+            self.install_files(Path(self.build_lib))
             super().build_extensions()
 
         def copy_extensions_to_source(self) -> None:
             """For an editable install: what belongs into the package goes into the source tree."""
             super().copy_extensions_to_source()
-            self.install_kernel_data(ROOT)
+            self.install_files(ROOT)
 
         def link_cuda(self, operators: Extension, toolkit: CudaToolkit) -> None:
             operators.include_dirs.append(str(toolkit.include))
@@ -289,17 +329,14 @@ def main() -> None:
             operators.libraries += ["c10_cuda", "torch_cuda"]
             operators.extra_objects.append(str(toolkit.runtime))
 
-        def install_kernel_data(self, root: Path) -> None:
-            """The kernels' PTX and what ptxas said of them; nothing without CUDA."""
-            folder = root / "flopcuda" / "kernel_ptx"
-            shutil.rmtree(folder, ignore_errors=True)
-            if not self.kernels.toolkit:
-                return
-            folder.mkdir(parents=True)
-            shutil.copyfile(self.kernels.ptxas_log, folder / "ptxas.log")
-            for file in self.kernels.ptx:
-                if ".entry" in file.read_text():  # else host code only: the launcher
-                    shutil.copyfile(file, folder / file.name.removeprefix("cuda_"))
+        def install_files(self, root: Path) -> None:
+            """What is neither Python nor an extension: PTX, what ptxas said, the libraries of the virtual device."""
+            package, kernels = root / "flopcuda", self.kernels
+            log = {"ptxas.log": kernels.ptxas_log} if kernels.toolkit else {}
+            # Not of the launcher, which is host code only.
+            ptx = {file.name.removeprefix("cuda_"): file for file in kernels.ptx if ".entry" in file.read_text()}
+            install(package / "kernel_ptx", log | ptx)
+            install(package / "virtual_cuda" / "lib", {file.name: file for file in kernels.vcuda_libraries})
 
     operators = CppExtension(
         "flopcuda._C",
@@ -319,6 +356,14 @@ def main() -> None:
         language="c++",
     )
     setup(ext_modules=[operators, ptxvm], cmdclass={"build_ext": Build.with_options(use_ninja=True)})
+
+
+def install(folder: Path, files: dict[str, Path]) -> None:
+    """These files under these names, and no others."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, file in files.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
 
 
 def say(toolkit: CudaToolkit | None) -> None:

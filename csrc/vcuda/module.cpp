@@ -1,0 +1,158 @@
+// See module.h.
+#include "module.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <stdexcept>
+
+#include "address_space.h"
+#include "error.h"
+#include "execute/handlers.h"
+#include "fatbin.h"
+#include "handles.h"
+#include "parse/parser.h"
+
+namespace flopcuda::vcuda {
+namespace {
+
+HandleTable<Kernel>& kernels() { return immortal<HandleTable<Kernel>>(); }
+HandleTable<Module>& modules() { return immortal<HandleTable<Module>>(); }
+
+Block block_of(const ptxvm::ModuleVariable& variable, const Device& device) {
+  Block block;
+  block.begin = variable.address;
+  block.size = static_cast<size_t>(variable.size);
+  block.kind = MemoryKind::kVariable;
+  block.device = device.ordinal;
+  block.writable = variable.space == ptxvm::Space::kGlobal;
+  block.name = variable.name;
+  return block;
+}
+
+std::unique_ptr<LoadedModule> load(const std::string& ptx, const Device& device) {
+  auto made = std::make_unique<LoadedModule>();
+  made->decoded = ptxvm::decode(ptxvm::parse(ptx));
+  for (const auto& program : made->decoded.programs) ptxvm::bind_handlers(*program, made->decoded.syntax);
+  for (const ptxvm::ModuleVariable& variable : made->decoded.variables) {
+    address_space().add(block_of(variable, device));
+  }
+  return made;
+}
+
+void forget_variables(const LoadedModule& module) {
+  for (const ptxvm::ModuleVariable& variable : module.decoded.variables) {
+    address_space().remove(reinterpret_cast<const void*>(variable.address),
+                           [](const Block& block) { return block.kind == MemoryKind::kVariable; });
+  }
+}
+
+}  // namespace
+
+const ptxvm::Program* LoadedModule::find_program(const std::string& name) const {
+  for (const auto& program : decoded.programs) {
+    if (program->name == name) return program.get();
+  }
+  return nullptr;
+}
+
+const ptxvm::ModuleVariable* LoadedModule::find_variable(const std::string& name) const {
+  for (const ptxvm::ModuleVariable& variable : decoded.variables) {
+    if (variable.name == name) return &variable;
+  }
+  return nullptr;
+}
+
+// ---- modules ----
+
+Module::~Module() {
+  for (const auto& [ordinal, module] : loaded_) forget_variables(*module);
+}
+
+const std::string& Module::ptx(const Device& device) {
+  if (!ptx_) {
+    ptx_ = find_ptx_in_image(image_, device.architecture.capability);
+    require(ptx_.has_value(), cudaErrorNoKernelImageForDevice);
+  }
+  return *ptx_;
+}
+
+const LoadedModule& Module::on(const Device& device) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = loaded_.find(device.ordinal);
+  if (found != loaded_.end()) return *found->second;
+  try {
+    return *loaded_.emplace(device.ordinal, load(ptx(device), device)).first->second;
+  } catch (const std::runtime_error& error) {
+    std::fprintf(stderr, "flopcuda virtual CUDA: %s\n", error.what());
+    fail(cudaErrorInvalidPtx);
+  }
+}
+
+void Module::unload(const Device& device) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = loaded_.find(device.ordinal);
+  if (found == loaded_.end()) return;
+  forget_variables(*found->second);
+  loaded_.erase(found);
+}
+
+std::shared_ptr<Module> add_module(const void* image) {
+  auto module = std::make_shared<Module>(image);
+  modules().add<void*>(module);
+  return module;
+}
+
+void remove_module(const std::shared_ptr<Module>& module) { modules().remove(module.get()); }
+
+void unload_modules(const Device& device) {
+  for (const std::shared_ptr<Module>& module : modules().all()) module->unload(device);
+}
+
+// ---- kernels ----
+
+const ptxvm::Program& Kernel::program(const Device& device) const {
+  const ptxvm::Program* found = module->on(device).find_program(name);
+  require(found != nullptr, cudaErrorNoKernelImageForDevice);
+  return *found;
+}
+
+size_t Kernel::dynamic_shared_limit(const Device& device) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = attributes_.find(device.ordinal);
+  return static_cast<size_t>((found == attributes_.end() ? Attributes() : found->second).dynamic_shared_limit);
+}
+
+void Kernel::set_dynamic_shared_limit(const Device& device, int bytes) {
+  const int64_t total = bytes + program(device).static_shared_bytes;
+  require(bytes >= 0 && total <= device.architecture.shared_per_block_optin, cudaErrorInvalidValue);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  attributes_[device.ordinal].dynamic_shared_limit = bytes;
+}
+
+int Kernel::carveout(const Device& device) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = attributes_.find(device.ordinal);
+  return (found == attributes_.end() ? Attributes() : found->second).carveout;
+}
+
+void Kernel::set_carveout(const Device& device, int percent) {
+  require(percent >= -1 && percent <= 100, cudaErrorInvalidValue);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  attributes_[device.ordinal].carveout = percent;
+}
+
+cudaKernel_t handle_of(const std::shared_ptr<Kernel>& kernel) { return kernels().add<cudaKernel_t>(kernel); }
+std::shared_ptr<Kernel> find_kernel(const void* handle) { return kernels().find(handle); }
+void forget_handle(const std::shared_ptr<Kernel>& kernel) {
+  if (kernels().find(kernel.get())) kernels().remove(kernel.get());
+}
+
+// ---- variables ----
+
+char* place_of(const Variable& variable, const Device& device) {
+  const ptxvm::ModuleVariable* found = variable.module->on(device).find_variable(variable.name);
+  require(found != nullptr, cudaErrorInvalidSymbol);
+  return reinterpret_cast<char*>(found->address);
+}
+
+}  // namespace flopcuda::vcuda

@@ -1,0 +1,111 @@
+// See operations.h.
+#include "operations.h"
+
+#include <cstring>
+
+#include "error.h"
+#include "events.h"
+#include "graph.h"
+#include "launch.h"
+
+namespace flopcuda::vcuda {
+namespace {
+
+size_t span(const Place& place, const Box& box) {
+  return (box.depth - 1) * place.plane + (box.height - 1) * place.row + box.width;
+}
+
+bool is_empty(const Box& box) { return box.width == 0 || box.height == 0 || box.depth == 0; }
+
+enum class Side : uint8_t { kHost, kDevice, kEither };
+
+// Memory of a device must be known, and hold the whole of what is touched.
+void check_side(const Place& place, const Box& box, Side side) {
+  require(place.begin != nullptr, cudaErrorInvalidValue);
+  require(box.height == 1 || place.row >= box.width, cudaErrorInvalidPitchValue);
+  const std::optional<Block> block = address_space().find(place.begin);
+  require(block || side != Side::kDevice, cudaErrorInvalidValue);
+  if (block && side != Side::kHost) {
+    require(block->holds(reinterpret_cast<uint64_t>(place.begin), span(place, box)), cudaErrorInvalidValue);
+  }
+}
+
+void run(const Copy& copy) {
+  const Box& box = copy.box;
+  for (size_t z = 0; z < box.depth; ++z) {
+    for (size_t y = 0; y < box.height; ++y) {
+      std::memmove(copy.to.begin + z * copy.to.plane + y * copy.to.row,
+                   copy.from.begin + z * copy.from.plane + y * copy.from.row, box.width);
+    }
+  }
+}
+
+void fill_row(char* row, size_t bytes, unsigned value, unsigned element) {
+  if (element == 1) {
+    std::memset(row, static_cast<int>(value), bytes);
+    return;
+  }
+  for (size_t i = 0; i < bytes; i += element) std::memcpy(row + i, &value, element);
+}
+
+void run(const Fill& fill) {
+  for (size_t z = 0; z < fill.box.depth; ++z) {
+    for (size_t y = 0; y < fill.box.height; ++y) {
+      fill_row(fill.to.begin + z * fill.to.plane + y * fill.to.row, fill.box.width, fill.value, fill.element);
+    }
+  }
+}
+
+struct Executor {
+  Device& device;
+
+  void operator()(const Nothing&) const {}
+  void operator()(const KernelLaunch& launch) const {
+    const std::lock_guard<std::mutex> lock(execution_mutex());
+    vcuda::run(launch, device);
+  }
+  void operator()(const Copy& copy) const {
+    const std::lock_guard<std::mutex> lock(execution_mutex());
+    run(copy);
+  }
+  void operator()(const Fill& fill) const {
+    const std::lock_guard<std::mutex> lock(execution_mutex());
+    run(fill);
+  }
+  // The host's own functions run without the lock: they may wait for threads that are at work on the device.
+  void operator()(const HostCall& call) const { call.function(call.argument); }
+  void operator()(const StreamCallback& callback) const {
+    callback.function(callback.stream, cudaSuccess, callback.argument);
+  }
+  void operator()(const EventRecord& record) const { record.event->record(); }
+  void operator()(const EventWait&) const {}  // Whatever was recorded is done.
+  void operator()(const Allocate& allocation) const {
+    const std::lock_guard<std::mutex> lock(execution_mutex());
+    address_space().add(allocation.block);
+  }
+  void operator()(const Release& release) const {
+    const std::lock_guard<std::mutex> lock(execution_mutex());
+    const auto is_device = [](const Block& block) { return block.kind == MemoryKind::kDevice; };
+    require(address_space().remove(release.place, is_device).has_value(), cudaErrorInvalidValue);
+  }
+  void operator()(const ChildGraph& child) const { vcuda::run(*child.graph, device); }
+};
+
+}  // namespace
+
+void check(const Copy& copy) {
+  static constexpr Side kFrom[] = {Side::kHost, Side::kHost, Side::kDevice, Side::kDevice, Side::kEither};
+  static constexpr Side kTo[] = {Side::kHost, Side::kDevice, Side::kHost, Side::kDevice, Side::kEither};
+  require(copy.kind >= cudaMemcpyHostToHost && copy.kind <= cudaMemcpyDefault, cudaErrorInvalidMemcpyDirection);
+  if (is_empty(copy.box)) return;
+  check_side(copy.from, copy.box, kFrom[copy.kind]);
+  check_side(copy.to, copy.box, kTo[copy.kind]);
+}
+
+void check(const Fill& fill) {
+  if (!is_empty(fill.box)) check_side(fill.to, fill.box, Side::kDevice);
+}
+
+void execute(const Operation& operation, Device& device) { std::visit(Executor{device}, operation); }
+
+}  // namespace flopcuda::vcuda
