@@ -55,7 +55,7 @@ void run_copy(Warp& warp, const Instruction& in) {
 
 void land_lane(Warp& warp, const PendingCopy& copy, int lane) {
   char* to = warp.block->shared + copy.to[lane];
-  std::memcpy(to, reinterpret_cast<const char*>(copy.from[lane]), copy.length[lane]);
+  if (copy.length[lane]) std::memcpy(to, reinterpret_cast<const char*>(copy.from[lane]), copy.length[lane]);
   std::memset(to + copy.length[lane], 0, static_cast<size_t>(copy.bytes) - copy.length[lane]);
   SharedShadow& shadow = warp.block->shadow;
   const SharedShadow::Conflict conflict = shadow.end_copy(warp.index * kLanes + lane, copy.to[lane], copy.bytes);
