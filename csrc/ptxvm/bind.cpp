@@ -43,6 +43,7 @@ const char* space_name(Space space) {
 
 struct Module {
   DecodedModule decoded;
+  std::shared_ptr<DeviceHeap> heap = std::make_shared<DeviceHeap>();
 
   explicit Module(std::string text) : decoded(decode(parse(std::move(text)))) {
     for (const auto& program : decoded.programs) bind_handlers(*program, decoded.syntax);
@@ -145,7 +146,7 @@ py::dict launch(const Module& module, const std::string& name, const py::bytes& 
   options.checks = checks;
   options.instruction_budget = budget;
   const std::string_view bytes(parameters);
-  MemoryMap memory;
+  MemoryMap memory(module.heap);
   for (const ModuleVariable& variable : module.decoded.variables) {
     memory.add({variable.address, variable.address + static_cast<uint64_t>(variable.size),
                 variable.space == Space::kGlobal, variable.name});

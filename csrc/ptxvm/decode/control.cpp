@@ -148,19 +148,32 @@ void setmaxnreg_rule(FunctionDecoder& decoder, const Modifiers& given) {
 
 // ---- calls ----
 
+using Sizes = std::vector<int64_t>;  // bytes of parameters
+
 struct NativeFunction {
   std::string_view name;
   Op op;
-  size_t arguments;
-  size_t returns;
+  Sizes arguments, returns;
 };
 
-constexpr NativeFunction kNatives[] = {
-    {"vprintf", Op::kPrintf, 2, 1},
-    {"__assertfail", Op::kAssertFail, 5, 0},
-    {"malloc", Op::kMalloc, 1, 1},
-    {"free", Op::kFree, 1, 0},
-};
+const NativeFunction* native_named(std::string_view name) {
+  static const NativeFunction kNatives[] = {
+      {"vprintf", Op::kPrintf, {8, 8}, {4}},
+      {"__assertfail", Op::kAssertFail, {8, 8, 4, 8, 8}, {}},
+      {"malloc", Op::kMalloc, {8}, {8}},
+      {"free", Op::kFree, {8}, {}},
+  };
+  for (const NativeFunction& native : kNatives) {
+    if (native.name == name) return &native;
+  }
+  return nullptr;
+}
+
+Sizes sizes_of(const std::vector<ParameterSlot>& slots) {
+  Sizes sizes;
+  for (const ParameterSlot& slot : slots) sizes.push_back(slot.size);
+  return sizes;
+}
 
 struct CallOperands {
   const Operand* returns = nullptr;
@@ -184,15 +197,14 @@ CallOperands split_call(FunctionDecoder& decoder) {
 }
 
 // The frame offsets of the .param variables that a call names, checked against what the callee has.
-std::vector<int64_t> frame_offsets(FunctionDecoder& decoder, const Operand* list,
-                                   const std::vector<ParameterSlot>* slots) {
+std::vector<int64_t> frame_offsets(FunctionDecoder& decoder, const Operand* list, const Sizes& sizes) {
   std::vector<int64_t> offsets;
   const size_t count = list ? list->items.size() : 0;
-  if (slots && slots->size() != count) decoder.fail("the call has another number of parameters than its function");
+  if (sizes.size() != count) decoder.fail("the call has another number of parameters than its function");
   for (size_t i = 0; i < count; ++i) {
     const ParameterSlot* slot = decoder.local_slot(list->items[i].name);
     if (!slot) decoder.fail("arguments of a call must be .param variables");
-    if (slots && (*slots)[i].size != slot->size) decoder.fail("a parameter has another size than in its function");
+    if (sizes[i] != slot->size) decoder.fail("a parameter has another size than in its function");
     offsets.push_back(slot->offset);
   }
   return offsets;
@@ -200,11 +212,9 @@ std::vector<int64_t> frame_offsets(FunctionDecoder& decoder, const Operand* list
 
 void call_native(FunctionDecoder& decoder, const NativeFunction& native, const CallOperands& operands) {
   Extra* extra = decoder.new_extra();
-  const std::vector<int64_t> arguments = frame_offsets(decoder, operands.arguments, nullptr);
-  const std::vector<int64_t> returns = frame_offsets(decoder, operands.returns, nullptr);
-  decoder.require(arguments.size() == native.arguments && returns.size() <= native.returns,
-                  "the call has another number of parameters than its function");
-  extra->values = arguments;
+  extra->values = frame_offsets(decoder, operands.arguments, native.arguments);
+  const std::vector<int64_t> returns =
+      frame_offsets(decoder, operands.returns, operands.returns ? native.returns : Sizes{});
   extra->values.insert(extra->values.end(), returns.begin(), returns.end());
   Instruction instruction;
   instruction.extra = extra;
@@ -224,8 +234,8 @@ void call_direct(FunctionDecoder& decoder, uint32_t module_index, const CallOper
   CallSite site;
   const int64_t end = lay_out_parameters(callee.parameters, 0, site.arguments);
   lay_out_parameters(callee.returns, end, site.returns);
-  site.argument_from = frame_offsets(decoder, operands.arguments, &site.arguments);
-  site.return_to = frame_offsets(decoder, operands.returns, &site.returns);
+  site.argument_from = frame_offsets(decoder, operands.arguments, sizes_of(site.arguments));
+  site.return_to = frame_offsets(decoder, operands.returns, sizes_of(site.returns));
   site.callee = static_cast<uint32_t>(decoder.environment().program->function_of_module_index[module_index]);
   Instruction instruction;
   instruction.offset = add_call(decoder, std::move(site));
@@ -240,8 +250,8 @@ void call_indirect(FunctionDecoder& decoder, const CallOperands& operands) {
   CallSite site;
   const int64_t end = lay_out_parameters(prototype->parameters, 0, site.arguments);
   lay_out_parameters(prototype->returns, end, site.returns);
-  site.argument_from = frame_offsets(decoder, operands.arguments, &site.arguments);
-  site.return_to = frame_offsets(decoder, operands.returns, &site.returns);
+  site.argument_from = frame_offsets(decoder, operands.arguments, sizes_of(site.arguments));
+  site.return_to = frame_offsets(decoder, operands.returns, sizes_of(site.returns));
   Instruction instruction;
   instruction.a = decoder.use(*operands.callee, Type::kU64);
   instruction.offset = add_call(decoder, std::move(site));
@@ -258,9 +268,8 @@ void call_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
     decoder.fail("function '" + std::string(operands.callee->name) + "' is not declared");
   }
   if (environment.module->functions[found->second].has_body) return call_direct(decoder, found->second, operands);
-  for (const NativeFunction& native : kNatives) {
-    if (native.name == operands.callee->name) return call_native(decoder, native, operands);
-  }
+  if (const NativeFunction* native = native_named(operands.callee->name))
+    return call_native(decoder, *native, operands);
   decoder.fail("external function '" + std::string(operands.callee->name) + "' is not known");
 }
 

@@ -58,52 +58,57 @@ class ModuleDecoder {
 
   // ---- .global and .const ----
 
+  static bool in_memory(const syntax::Variable& variable) {
+    return variable.space == Space::kGlobal || variable.space == Space::kConst;
+  }
+
   template <class Visit>
-  void for_each_variable(Visit visit) const {
-    for (const syntax::Variable& variable : syntax().variables) visit(variable);
-    for (const syntax::Function& function : syntax().functions) {
-      for (const syntax::Statement& statement : function.body) {
-        const auto* variable = std::get_if<syntax::Variable>(&statement);
-        if (variable && (variable->space == Space::kGlobal || variable->space == Space::kConst)) visit(*variable);
-      }
+  static void for_each_variable(const syntax::Function& function, Visit visit) {
+    for (const syntax::Statement& statement : function.body) {
+      if (const auto* variable = std::get_if<syntax::Variable>(&statement)) visit(*variable);
     }
   }
 
   void place_variables() {
-    int64_t total = 0;
-    for_each_variable([&](const syntax::Variable& variable) {
-      if (variable.space == Space::kShared) return;
-      if (variable.is_declaration) return;
-      total += variable.size;
-      if (total > kMaxModuleBytes) fail("more than 1 GiB of variables", variable.line);
-      place(variable);
-    });
-    for_each_variable([&](const syntax::Variable& variable) {
-      if (variable.is_declaration && !memory_.count(variable.name)) {
-        fail("external variable '" + std::string(variable.name) + "' is not defined", variable.line);
-      }
-    });
+    for (const syntax::Variable& variable : syntax().variables) {
+      if (in_memory(variable) && !variable.is_declaration) memory_.insert_or_assign(variable.name, place(variable));
+    }
+    for (const syntax::Variable& variable : syntax().variables) {
+      if (variable.is_declaration) defined(variable);
+    }
+    for (const syntax::Function& function : syntax().functions) {
+      for_each_variable(function, [&](const syntax::Variable& variable) {
+        if (in_memory(variable)) place_of_[&variable] = variable.is_declaration ? defined(variable) : place(variable);
+      });
+    }
   }
 
-  void place(const syntax::Variable& variable) {
+  uint64_t defined(const syntax::Variable& variable) const {
+    const auto found = memory_.find(variable.name);
+    if (found != memory_.end()) return found->second;
+    fail("external variable '" + std::string(variable.name) + "' is not defined", variable.line);
+  }
+
+  uint64_t place(const syntax::Variable& variable) {
+    placed_bytes_ += variable.size;
+    if (placed_bytes_ > kMaxModuleBytes) fail("more than 1 GiB of variables", variable.line);
     const size_t align = static_cast<size_t>(std::max<int64_t>(variable.align, 256));
-    const size_t bytes =
-        static_cast<size_t>(align_up(std::max<int64_t>(variable.size, 1), static_cast<int64_t>(align)));
-    auto* place = static_cast<uint8_t*>(std::aligned_alloc(align, bytes));
-    if (!place) fail("no memory for variable '" + std::string(variable.name) + "'", variable.line);
-    out_.memory.emplace_back(place, &std::free);
-    std::memset(place, 0, bytes);
+    // Memory fresh from the system is not touched until a kernel does.
+    auto* memory = static_cast<uint8_t*>(std::calloc(static_cast<size_t>(variable.size) + align, 1));
+    if (!memory) fail("no memory for variable '" + std::string(variable.name) + "'", variable.line);
+    out_.memory.emplace_back(memory, &std::free);
+    uint8_t* const place = memory + align - reinterpret_cast<uint64_t>(memory) % align;
     std::copy(variable.initial.begin(), variable.initial.end(), place);
-    memory_.insert_or_assign(variable.name, reinterpret_cast<uint64_t>(place));
     out_.variables.push_back(
         {std::string(variable.name), variable.space, reinterpret_cast<uint64_t>(place), variable.size});
     initialised_.push_back({&variable, place});
+    return reinterpret_cast<uint64_t>(place);
   }
 
   void relocate() {
     for (const auto& [variable, place] : initialised_) {
       for (const syntax::Relocation& entry : variable->relocations) {
-        const uint64_t value = relocated_value(*variable, entry) + static_cast<uint64_t>(entry.addend);
+        const uint64_t value = relocated_value(*variable, entry) + entry.addend;
         std::memcpy(place + entry.position, &value, sizeof value);
       }
     }
@@ -180,6 +185,7 @@ class ModuleDecoder {
     environment.module = &syntax();
     environment.program = program.get();
     environment.memory = memory_;
+    environment.place_of = place_of_;
     environment.module_function = functions_;
     environment.constants = &constants;
     place_shared(reached, *program, environment);
@@ -197,7 +203,6 @@ class ModuleDecoder {
     int64_t end = 0, dynamic_align = 16;
     std::vector<const syntax::Variable*> dynamic;
     const auto add = [&](const syntax::Variable& variable) {
-      if (variable.space != Space::kShared) return;
       if (variable.is_extern || variable.unbounded) {
         dynamic.push_back(&variable);
         dynamic_align = std::max(dynamic_align, variable.align);
@@ -207,21 +212,27 @@ class ModuleDecoder {
       if (variable.size > kMaxSharedBytes || offset + variable.size > kMaxSharedBytes) {
         fail("more than 228 KiB of shared memory", variable.line, program.name);
       }
-      environment.shared.insert_or_assign(variable.name, offset);
+      environment.place_of[&variable] = static_cast<uint64_t>(offset);
       end = offset + variable.size;
     };
     for (const syntax::Variable& variable : syntax().variables) {
-      if (reached.names.count(variable.name)) add(variable);
+      if (variable.space == Space::kShared && reached.names.count(variable.name)) add(variable);
     }
     for (uint32_t f : reached.functions) {
-      for (const syntax::Statement& statement : syntax().functions[f].body) {
-        if (const auto* variable = std::get_if<syntax::Variable>(&statement)) add(*variable);
-      }
+      for_each_variable(syntax().functions[f], [&](const syntax::Variable& variable) {
+        if (variable.space == Space::kShared) add(variable);
+      });
     }
     program.static_shared_bytes = end;
     program.dynamic_shared_offset = align_up(end, dynamic_align);
     for (const syntax::Variable* variable : dynamic) {
-      environment.shared.insert_or_assign(variable->name, program.dynamic_shared_offset);
+      environment.place_of[variable] = static_cast<uint64_t>(program.dynamic_shared_offset);
+    }
+    for (const syntax::Variable& variable : syntax().variables) {
+      const auto found = environment.place_of.find(&variable);
+      if (found != environment.place_of.end() && variable.space == Space::kShared) {
+        environment.shared.insert_or_assign(variable.name, static_cast<int64_t>(found->second));
+      }
     }
   }
 
@@ -276,6 +287,8 @@ class ModuleDecoder {
   DecodedModule out_;
   std::unordered_map<std::string_view, uint32_t> functions_;
   std::unordered_map<std::string_view, uint64_t> memory_;
+  std::unordered_map<const syntax::Variable*, uint64_t> place_of_;  // of those that functions declare
+  int64_t placed_bytes_ = 0;
   std::vector<std::pair<const syntax::Variable*, uint8_t*>> initialised_;
   std::set<uint32_t> taken_;  // functions whose address an initial value takes
   std::set<uint32_t> decoded_;

@@ -201,17 +201,10 @@ void FunctionDecoder::declare(const syntax::Variable& variable) {
       if (variable.unbounded) fail("local variable without a size");
       symbol.value = symbol.slot.offset = reserve_frame(variable.size, variable.align);
       break;
-    case Space::kShared: {
-      symbol.kind = Symbol::Kind::kShared;
-      const auto found = environment_.shared.find(variable.name);
-      if (found == environment_.shared.end()) fail("shared variable '" + std::string(variable.name) + "' has no place");
-      symbol.value = found->second;
-      break;
-    }
     default: {
-      symbol.kind = Symbol::Kind::kMemory;
-      const auto found = environment_.memory.find(variable.name);
-      if (found == environment_.memory.end()) fail("variable '" + std::string(variable.name) + "' has no place");
+      symbol.kind = variable.space == Space::kShared ? Symbol::Kind::kShared : Symbol::Kind::kMemory;
+      const auto found = environment_.place_of.find(&variable);
+      if (found == environment_.place_of.end()) fail("variable '" + std::string(variable.name) + "' has no place");
       symbol.value = static_cast<int64_t>(found->second);
     }
   }
@@ -485,7 +478,7 @@ bool FunctionDecoder::symbol_value(const Operand& operand, SymbolValue& out) con
   out = {};
   if (symbol) {
     if (symbol->kind == Symbol::Kind::kRegister) return false;
-    out.value = static_cast<uint64_t>(symbol->value + operand.offset);
+    out.value = static_cast<uint64_t>(symbol->value) + static_cast<uint64_t>(operand.offset);
     out.frame_relative = symbol->kind == Symbol::Kind::kFrame;
     out.space = symbol->kind == Symbol::Kind::kFrame            ? Space::kLocal
                 : symbol->kind == Symbol::Kind::kShared         ? Space::kShared
@@ -499,7 +492,7 @@ bool FunctionDecoder::symbol_value(const Operand& operand, SymbolValue& out) con
     return true;
   }
   if (const auto shared = environment_.shared.find(operand.name); shared != environment_.shared.end()) {
-    out.value = static_cast<uint64_t>(shared->second + operand.offset);
+    out.value = static_cast<uint64_t>(shared->second) + static_cast<uint64_t>(operand.offset);
     out.space = Space::kShared;
     return true;
   }

@@ -20,6 +20,7 @@ struct Environment {
   Program* program = nullptr;
   std::unordered_map<std::string_view, uint64_t> memory;           // .global and .const variables: host addresses
   std::unordered_map<std::string_view, int64_t> shared;            // offsets in shared memory
+  std::unordered_map<const syntax::Variable*, uint64_t> place_of;  // the same of variables declared in functions
   std::unordered_map<std::string_view, uint32_t> module_function;  // index in the module
   std::map<std::pair<int, uint64_t>, Ref>* constants = nullptr;    // rows made so far, by size and bits
 };

@@ -1,6 +1,7 @@
 // Where a memory instruction goes: addresses, checks, counters.
 #include "execute/memory.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -126,10 +127,15 @@ const Pattern* find_pattern(Warp& warp, const Instruction& in, const int64_t* ad
 
 // Global and constant memory: within one allocation, in most cases the one that this instruction used last.
 bool global_in_bounds(Warp& warp, const Instruction& in, uint64_t low, uint64_t high, bool write) {
-  Worker::Range& last = warp.worker->allocation_of[in.index];
+  Worker& worker = *warp.worker;
+  if (const uint64_t version = warp.launch->memory.version(); worker.allocations_version != version) {
+    std::fill(worker.allocation_of.begin(), worker.allocation_of.end(), Worker::Range{});
+    worker.allocations_version = version;
+  }
+  Worker::Range& last = worker.allocation_of[in.index];
   if (low >= last.begin && high <= last.end && low < high && (!write || last.writable)) return true;
   const Allocation found = warp.launch->memory.find(low, high);
-  if (found.end == 0 || low >= high || (write && !found.writable)) return false;
+  if (!found.exists() || low >= high || (write && !found.writable)) return false;
   last = {found.begin, found.end, found.writable};
   return true;
 }
@@ -277,7 +283,8 @@ Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind 
   first = static_cast<int64_t>(static_cast<uint64_t>(first) - window);
   int64_t low, high;
   const bool wraps = __builtin_add_overflow(first, pattern.lowest, &low) ||
-                     __builtin_add_overflow(first, pattern.highest + bytes, &high);
+                     __builtin_add_overflow(first, pattern.highest, &high) ||
+                     __builtin_add_overflow(high, int64_t{bytes}, &high);
   const bool write = kind != AccessKind::kRead && !(kind == AccessKind::kCheck && space == Space::kGlobal);
   const bool aligned = ((static_cast<uint64_t>(first) | pattern.low_bits) & static_cast<uint64_t>(bytes - 1)) == 0;
   if (wraps || !aligned || !is_in_bounds(warp, in, space, low, high, write)) {
@@ -324,7 +331,8 @@ void register_addresses(Warp& warp, const Instruction& in, int64_t* out) {
     memory_primitives().narrow_addresses(warp, in, out);
   }
   if (in.u[3] & kFrameRelative) {
-    for (int lane = 0; lane < kLanes; ++lane) out[lane] += warp.frame->local_base;
+    const uint64_t base = static_cast<uint64_t>(warp.frame->local_base);
+    for (int lane = 0; lane < kLanes; ++lane) out[lane] = static_cast<int64_t>(static_cast<uint64_t>(out[lane]) + base);
   }
 }
 
@@ -364,16 +372,15 @@ void report_race(Warp& warp, const Instruction& in, const SharedShadow::Conflict
                   ", which " + other + (conflict.other_wrote ? " wrote" : " read") + " with no barrier between");
 }
 
-bool read_parameter(Warp& warp, const Instruction& in, int64_t offset, void* value, size_t bytes) {
-  const std::vector<uint8_t>& parameters = warp.launch->parameters;
-  if (offset < 0 || static_cast<size_t>(offset) + bytes > parameters.size()) {
-    warp.report(Check::kBounds, in.index, __builtin_ctz(warp.mask), static_cast<uint64_t>(offset),
-                "reads beyond the kernel's parameters");
-    std::memset(value, 0, bytes);
-    return true;
-  }
-  std::memcpy(value, parameters.data() + offset, bytes);
-  return true;
+const uint8_t* parameter_at(Warp& warp, const Instruction& in, int bytes) {
+  alignas(64) int64_t offsets[kLanes];
+  std::fill(std::begin(offsets), std::end(offsets), in.offset);
+  const uint64_t offset = static_cast<uint64_t>(in.offset), size = warp.launch->parameters.size();
+  const uint64_t wanted = static_cast<uint64_t>(bytes);
+  if (offset <= size && wanted <= size - offset && (offset & (wanted - 1)) == 0)
+    return warp.launch->parameters.data() + offset;
+  Checker(warp, in, AccessKind::kRead, offsets, bytes).faulty(Space::kParam, 0);
+  return nullptr;
 }
 
 }  // namespace flopcuda::ptxvm

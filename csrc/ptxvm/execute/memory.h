@@ -35,8 +35,8 @@ void register_addresses(Warp& warp, const Instruction& instruction, int64_t* out
 
 void report_race(Warp& warp, const Instruction& instruction, const SharedShadow::Conflict& conflict, AccessKind kind);
 
-// Bytes of a kernel parameter; reports and gives false beyond the last.
-bool read_parameter(Warp& warp, const Instruction& instruction, int64_t offset, void* value, size_t bytes);
+// Where the parameters that the instruction names by their offset lie; reports and gives null for a bad place.
+const uint8_t* parameter_at(Warp& warp, const Instruction& instruction, int bytes);
 
 // The block's shared memory on the host.
 const char* shared_begin(const Warp& warp);

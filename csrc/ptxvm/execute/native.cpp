@@ -56,7 +56,7 @@ class LaneMemory {
                    : nullptr;
       case 0: {
         const Allocation found = warp_.launch->memory.find(address, address + bytes);
-        return found.end ? reinterpret_cast<const char*>(address) : nullptr;
+        return found.exists() ? reinterpret_cast<const char*>(address) : nullptr;
       }
       default:
         return nullptr;
@@ -67,47 +67,54 @@ class LaneMemory {
   int lane_;
 };
 
-// One conversion of a format, from % to its letter.
+// One conversion of a format, from % to its letter. A width or precision of '*' comes from the arguments.
 struct Conversion {
-  std::string text;  // without length modifiers
-  int stars = 0;
+  static constexpr int kFromArguments = -2;
+  static constexpr int kWidest = 256;
+
+  std::string flags;
+  int width = 0;
+  int precision = -1;  // none
   bool is_64_bit = false;
-  char letter = 0;
-};
+  char letter = 0;  // 0: the format ended before it
 
-Conversion read_conversion(const std::string& format, size_t& at) {
-  Conversion result;
-  result.text = "%";
-  for (++at; at < format.size(); ++at) {
-    const char c = format[at];
-    if (std::strchr("hlLjzt", c)) {
-      result.is_64_bit |= c != 'h';
-      continue;
+  Conversion(const std::string& format, size_t& at) : format_(format), at_(at) {
+    for (++at_; is_any_of("-+ #0"); ++at_) flags += format_[at_];
+    width = number(0);
+    if (is_any_of(".")) {
+      ++at_;
+      precision = number(0);
     }
-    result.stars += c == '*';
-    if (std::strchr("-+ #0123456789.*", c)) {
-      if (result.text.size() < 24) result.text += c;
-      continue;
-    }
-    result.letter = c;
-    ++at;
-    break;
+    for (; is_any_of("hlLjzt"); ++at_) is_64_bit |= format_[at_] != 'h';
+    if (at_ < format_.size()) letter = format_[at_++];
   }
-  return result;
-}
 
-template <class T>
-std::string print_one(const Conversion& conversion, const std::string& suffix, const int* stars, T value) {
-  char buffer[512];
-  const std::string format = conversion.text + suffix;
-  if (conversion.stars == 0)
-    std::snprintf(buffer, sizeof buffer, format.c_str(), value);
-  else if (conversion.stars == 1)
-    std::snprintf(buffer, sizeof buffer, format.c_str(), stars[0], value);
-  else
-    std::snprintf(buffer, sizeof buffer, format.c_str(), stars[0], stars[1], value);
-  return buffer;
-}
+  bool is_of(const char* letters) const { return letter && std::strchr(letters, letter); }
+
+  template <class T>
+  std::string print(const char* length, T value) const {
+    const std::string own = "%" + flags + "*.*" + length + letter;
+    std::string text(static_cast<size_t>(std::max(0, std::snprintf(nullptr, 0, own.c_str(), width, precision, value))),
+                     0);
+    std::snprintf(text.data(), text.size() + 1, own.c_str(), width, precision, value);
+    return text;
+  }
+
+ private:
+  bool is_any_of(const char* characters) const {
+    return at_ < format_.size() && format_[at_] && std::strchr(characters, format_[at_]);
+  }
+  int number(int absent) {
+    if (is_any_of("*")) return ++at_, kFromArguments;
+    if (!is_any_of("0123456789")) return absent;
+    int value = 0;
+    for (; is_any_of("0123456789"); ++at_) value = std::min(kWidest, value * 10 + (format_[at_] - '0'));
+    return value;
+  }
+
+  const std::string& format_;
+  size_t& at_;
+};
 
 class Arguments {
  public:
@@ -135,29 +142,29 @@ std::string format_lane(const LaneMemory& memory, uint64_t format_address, uint6
       out += format[at++];
       continue;
     }
-    const Conversion conversion = read_conversion(format, at);
-    if (conversion.letter == '%') {
+    Conversion conversion(format, at);
+    const auto from_arguments = [&](int& value) {
+      if (value == Conversion::kFromArguments)
+        value = std::clamp(arguments.next<int>(), -Conversion::kWidest, Conversion::kWidest);
+    };
+    from_arguments(conversion.width);
+    from_arguments(conversion.precision);
+    if (conversion.is_of("%")) {
       out += '%';
-      continue;
-    }
-    int stars[2] = {0, 0};
-    if (conversion.stars > 2) continue;
-    for (int i = 0; i < conversion.stars; ++i) stars[i] = std::min(arguments.next<int>(), 256);
-    const std::string letter(1, conversion.letter);
-    if (std::strchr("di", conversion.letter) && conversion.letter) {
+    } else if (conversion.is_of("di")) {
       const long long value = conversion.is_64_bit ? arguments.next<int64_t>() : arguments.next<int32_t>();
-      out += print_one(conversion, "ll" + letter, stars, value);
-    } else if (std::strchr("uoxX", conversion.letter) && conversion.letter) {
+      out += conversion.print("ll", value);
+    } else if (conversion.is_of("uoxX")) {
       const unsigned long long value = conversion.is_64_bit ? arguments.next<uint64_t>() : arguments.next<uint32_t>();
-      out += print_one(conversion, "ll" + letter, stars, value);
-    } else if (conversion.letter == 'c') {
-      out += print_one(conversion, letter, stars, arguments.next<int32_t>());
-    } else if (conversion.letter == 's') {
-      out += print_one(conversion, letter, stars, memory.text(arguments.next<uint64_t>()).c_str());
-    } else if (conversion.letter == 'p') {
-      out += print_one(conversion, letter, stars, reinterpret_cast<void*>(arguments.next<uint64_t>()));
-    } else if (conversion.letter && std::strchr("eEfFgGaA", conversion.letter)) {
-      out += print_one(conversion, letter, stars, arguments.next<double>());
+      out += conversion.print("ll", value);
+    } else if (conversion.is_of("c")) {
+      out += conversion.print("", arguments.next<int32_t>());
+    } else if (conversion.is_of("s")) {
+      out += conversion.print("", memory.text(arguments.next<uint64_t>()).c_str());
+    } else if (conversion.is_of("p")) {
+      out += conversion.print("", reinterpret_cast<void*>(arguments.next<uint64_t>()));
+    } else if (conversion.is_of("eEfFgGaA")) {
+      out += conversion.print("", arguments.next<double>());
     }
   }
   return out;
@@ -179,16 +186,12 @@ void native_printf(Warp& warp, const Instruction& instruction) {
   }
 }
 
-// What a kernel allocates lives until it frees it or the process ends, as on a device.
 void native_malloc(Warp& warp, const Instruction& instruction) {
   const std::vector<int64_t>& slots = instruction.extra->values;
   for (int lane = 0; lane < kLanes; ++lane) {
     if (!(warp.mask >> lane & 1)) continue;
     const LaneMemory memory(warp, lane);
-    const uint64_t bytes = memory.local<uint64_t>(slots[0]);
-    void* place = bytes <= (1u << 26) ? std::calloc(1, bytes + 1) : nullptr;
-    const uint64_t address = reinterpret_cast<uint64_t>(place);
-    if (place) warp.launch->memory.add({address, address + bytes, true, "malloc"});
+    const uint64_t address = warp.launch->memory.allocate(memory.local<uint64_t>(slots[0]));
     if (instruction.u[0]) memory.set_local<uint64_t>(slots[1], address);
   }
 }
@@ -197,14 +200,8 @@ void native_free(Warp& warp, const Instruction& instruction) {
   for (int lane = 0; lane < kLanes; ++lane) {
     if (!(warp.mask >> lane & 1)) continue;
     const uint64_t address = LaneMemory(warp, lane).local<uint64_t>(instruction.extra->values[0]);
-    const Allocation found = warp.launch->memory.find(address, address);
-    if (address == 0) continue;
-    if (found.begin != address || found.name != "malloc") {
-      warp.report(Check::kBounds, instruction.index, lane, address, "free of memory that malloc did not give");
-      continue;
-    }
-    warp.launch->memory.remove(address);
-    std::free(reinterpret_cast<void*>(address));
+    if (address == 0 || warp.launch->memory.release(address)) continue;
+    warp.report(Check::kBounds, instruction.index, lane, address, "free of memory that malloc did not give");
   }
 }
 

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int kBanks = 32;
 constexpr int kBankBytes = 4;
+constexpr uint64_t kWidest = uint64_t{1} << 60;  // bytes between lanes: no allocation is so large
 constexpr int kSectorBytes = 32;
 
 uint64_t hash_of(const Pattern& pattern) {
@@ -70,6 +71,7 @@ void describe(Pattern& pattern) {
   }
   if (contiguous) pattern.shape = Pattern::Shape::kContiguous;
   if (uniform) pattern.shape = Pattern::Shape::kUniform;
+  if (static_cast<uint64_t>(pattern.highest) - static_cast<uint64_t>(pattern.lowest) > kWidest) return;
   count_wavefronts(pattern);
   count_ideal_sectors(pattern);
 }

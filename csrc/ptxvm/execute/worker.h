@@ -34,6 +34,7 @@ class Worker {
     bool writable = false;
   };
   std::vector<Range> allocation_of;     // the last one hit, by instruction
+  uint64_t allocations_version = 0;     // of the memory map, when they were looked up
   int64_t local_relative[kLanes] = {};  // scratch of local accesses
   std::mt19937_64 random;
   char* scratch() { return scratch_.get(); }

@@ -347,10 +347,7 @@ class Parser {
     }
     entry.symbol = word();
     const auto addend = [&] {
-      if (accept('+'))
-        entry.addend += integer();
-      else if (peek().is('-'))
-        entry.addend += integer();
+      if (accept('+') || peek().is('-')) entry.addend += static_cast<uint64_t>(integer());
     };
     addend();
     if (entry.generic) expect(')');
@@ -405,7 +402,9 @@ class Parser {
     while (peek().kind == Kind::kSuffix) {
       if (accept_suffix("maxntid") || accept_suffix("reqntid")) {
         function.max_threads = 1;
+        int extents = 0;
         do {
+          if (++extents > 3) fail("more than three thread extents");
           function.max_threads *= integer_within(1, 1024, "thread extent");
         } while (accept(','));
       } else if (accept_suffix("minnctapersm") || accept_suffix("maxnreg") || accept_suffix("maxnctapersm") ||

@@ -47,7 +47,7 @@ struct Relocation {
   int64_t position;
   int size;
   std::string_view symbol;
-  int64_t addend;
+  uint64_t addend;
   bool generic;
 };
 

@@ -2,8 +2,9 @@
 //
 //   fuzz [--first N] [--count N] [--seconds S] [--print N] FILE...
 //
-// A mutant may be refused with a PtxError that names a line of it, or load and run to an end within its budget. Anything
-// else ends the process with a report and the mutant's number, with which --print shows its text. build.py builds it.
+// A mutant may be refused with a PtxError that names a line of it, or load and run to an end within its budget.
+// Anything else ends the process with a report and the mutant's number, with which --print shows its text. build.py
+// builds it.
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -45,9 +46,9 @@ volatile uint64_t current_mutant = 0;
 
 void on_signal(int signal) {
   char text[80];
-  const int length = std::snprintf(text, sizeof text, "mutant %llu %s\n",
-                                   static_cast<unsigned long long>(current_mutant),
-                                   signal == SIGPROF ? "took too long" : "failed");
+  const int length =
+      std::snprintf(text, sizeof text, "mutant %llu %s\n", static_cast<unsigned long long>(current_mutant),
+                    signal == SIGPROF ? "took too long" : "failed");
   _exit(write(STDERR_FILENO, text, static_cast<size_t>(length)) < 0 ? 4 : 3);
 }
 

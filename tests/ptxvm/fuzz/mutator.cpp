@@ -9,12 +9,51 @@ namespace {
 
 using Random = std::mt19937_64;
 
-constexpr std::string_view kNumbers[] = {
-    "0", "1", "2", "3", "7", "15", "16", "31", "32", "33", "63", "64", "127", "128", "255", "256", "1023", "1024",
-    "4095", "4096", "65535", "65536", "1048576", "0x7fffffff", "0x80000000", "0xffffffff", "0x100000000",
-    "0x7fffffffffffffff", "0x8000000000000000", "0xffffffffffffffff", "0x10000000000000000", "1152921504606846976",
-    "1073741824", "-1", "-32", "-2147483648", "0f7FC00000", "0f7F800000", "0f00000001", "0d7FF0000000000000", "1e400",
-    "0.5", "017", "0b1", "08"};
+constexpr std::string_view kNumbers[] = {"0",
+                                         "1",
+                                         "2",
+                                         "3",
+                                         "7",
+                                         "15",
+                                         "16",
+                                         "31",
+                                         "32",
+                                         "33",
+                                         "63",
+                                         "64",
+                                         "127",
+                                         "128",
+                                         "255",
+                                         "256",
+                                         "1023",
+                                         "1024",
+                                         "4095",
+                                         "4096",
+                                         "65535",
+                                         "65536",
+                                         "1048576",
+                                         "0x7fffffff",
+                                         "0x80000000",
+                                         "0xffffffff",
+                                         "0x100000000",
+                                         "0x7fffffffffffffff",
+                                         "0x8000000000000000",
+                                         "0xffffffffffffffff",
+                                         "0x10000000000000000",
+                                         "1152921504606846976",
+                                         "1073741824",
+                                         "-1",
+                                         "-32",
+                                         "-2147483648",
+                                         "0f7FC00000",
+                                         "0f7F800000",
+                                         "0f00000001",
+                                         "0d7FF0000000000000",
+                                         "1e400",
+                                         "0.5",
+                                         "017",
+                                         "0b1",
+                                         "08"};
 
 size_t below(Random& random, size_t count) { return static_cast<size_t>(random() % count); }
 
@@ -73,13 +112,12 @@ class Damage {
   void apply() {
     if (text_.empty()) return;
     using Kind = void (Damage::*)();
-    constexpr Kind kKinds[] = {&Damage::flip_bit,       &Damage::set_byte,        &Damage::delete_token,
-                               &Damage::copy_token,     &Damage::swap_tokens,     &Damage::foreign_token,
-                               &Damage::related_token,  &Damage::related_token,   &Damage::related_token,
-                               &Damage::edit_number,    &Damage::edit_number,     &Damage::edit_number,
-                               &Damage::delete_line,    &Damage::copy_line,       &Damage::swap_lines,
-                               &Damage::swap_lines,     &Damage::foreign_line,    &Damage::foreign_line,
-                               &Damage::truncate,       &Damage::splice};
+    constexpr Kind kKinds[] = {
+        &Damage::flip_bit,      &Damage::set_byte,      &Damage::delete_token,  &Damage::copy_token,
+        &Damage::swap_tokens,   &Damage::foreign_token, &Damage::related_token, &Damage::related_token,
+        &Damage::related_token, &Damage::edit_number,   &Damage::edit_number,   &Damage::edit_number,
+        &Damage::delete_line,   &Damage::copy_line,     &Damage::swap_lines,    &Damage::swap_lines,
+        &Damage::foreign_line,  &Damage::foreign_line,  &Damage::truncate,      &Damage::splice};
     (this->*kKinds[below(random_, std::size(kKinds))])();
   }
   std::string take() { return std::move(text_); }
