@@ -3,8 +3,8 @@
 from flopcuda import formulas
 from flopcuda.measurement import Measurement, measure
 from flopcuda.params import Params, count_params
-from flopcuda.report import Counters, Launch, Report, Summary
-from flopcuda.session import Session, instrument
+from flopcuda.report import Counters, Launch, NotCounted, Report, Summary
+from flopcuda.session import Session, count, instrument
 from flopcuda.validation import LayerValidation, Validation, validate
 
 __all__ = [
@@ -12,11 +12,13 @@ __all__ = [
     "Launch",
     "LayerValidation",
     "Measurement",
+    "NotCounted",
     "Params",
     "Report",
     "Session",
     "Summary",
     "Validation",
+    "count",
     "count_params",
     "formulas",
     "instrument",

@@ -234,7 +234,10 @@ LINEAR: Mapping[str, Formula[LinearSizes]] = MappingProxyType(
 )
 
 # Operator -> name of a formula -> the formula; the names are the same for every operator.
-FORMULAS: Mapping[str, Mapping[str, Formula[Any]]] = MappingProxyType({"conv2d": CONV2D, "linear": LINEAR})
+# A matrix product is a linear layer without a bias.
+FORMULAS: Mapping[str, Mapping[str, Formula[Any]]] = MappingProxyType(
+    {"conv2d": CONV2D, "linear": LINEAR, "matmul": LINEAR}
+)
 
 
 def _mul(layer: Conv2dSizes | LinearSizes) -> int:

@@ -55,7 +55,11 @@ def _conv2d_sizes(launch: Launch) -> Conv2dSizes:
 
 
 def _linear_sizes(launch: Launch) -> LinearSizes:
-    out_features, in_features = launch.weight_shape
+    """A batch of matrix products is a linear layer of all its rows."""
+    if launch.op == "matmul":
+        in_features, out_features = launch.weight_shape[-2:]
+    else:
+        out_features, in_features = launch.weight_shape
     return LinearSizes(
         in_features=in_features,
         out_features=out_features,

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
+from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
+# The kernels multiply and add in float32: the narrower ones are widened on the way in, and the sum rounded once.
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+DTYPE_NAMES = "float32, float16 or bfloat16"
 COUNTER_FIELDS = ("mul", "add", "pad", "zero", "lane")
 
 
@@ -31,9 +35,9 @@ def conv2d(
     """A counted 2-D convolution.
 
     Args:
-        input: float32 ``[batch, in_channels, height, width]``, or without the batch dimension.
-        weight: float32 ``[out_channels, in_channels / groups, kernel_height, kernel_width]``.
-        bias: float32 ``[out_channels]`` or None.
+        input: ``[batch, in_channels, height, width]``, or without the batch dimension; of a dtype in :data:`DTYPES`.
+        weight: ``[out_channels, in_channels / groups, kernel_height, kernel_width]``, of the same dtype.
+        bias: ``[out_channels]`` or None, of the same dtype.
         stride: rows, columns.
         padding: zeros at the left, right, top and bottom, in the order of ``torch.nn.functional.pad``.
         dilation: rows, columns.
@@ -41,22 +45,19 @@ def conv2d(
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:
-        The output, ``[batch, out_channels, out_height, out_width]``, and the counters, int64 ``[5]``.
+        The output, ``[batch, out_channels, out_height, out_width]``, summed in float32; and the counters, int64
+        ``[5]``.
 
     Raises:
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    check_kind("conv2d", input=input, weight=weight, bias=bias)
-    if input.dim() == 3:
-        output, counters = conv2d(
-            input.unsqueeze(0), weight, bias, stride, padding, dilation, groups, count_zero=count_zero
-        )
-        return output.squeeze(0), counters
-    result: tuple[Tensor, Tensor] = torch.ops.flopcuda.conv2d(
-        input, weight, bias, list(stride), list(padding), list(dilation), groups, count_zero
-    )
-    return result
+    images = input.unsqueeze(0) if input.dim() == 3 else input
+    operands, dtype = _in_float32("conv2d", images, weight, bias)
+    geometry = (list(stride), list(padding), list(dilation), groups)
+    output, counters = torch.ops.flopcuda.conv2d(*operands, *geometry, count_zero)
+    output = output.to(dtype)
+    return (output.squeeze(0) if input.dim() == 3 else output), counters
 
 
 def linear(
@@ -65,53 +66,99 @@ def linear(
     """A counted linear layer.
 
     Args:
-        input: float32 ``[..., in_features]``.
-        weight: float32 ``[out_features, in_features]``.
-        bias: float32 ``[out_features]`` or None.
+        input: ``[..., in_features]``, of a dtype in :data:`DTYPES`.
+        weight: ``[out_features, in_features]``, of the same dtype.
+        bias: ``[out_features]`` or None, of the same dtype.
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:
-        The output, ``[..., out_features]``, and the counters, int64 ``[5]``.
+        The output, ``[..., out_features]``, summed in float32; and the counters, int64 ``[5]``.
 
     Raises:
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    check_kind("linear", input=input, weight=weight, bias=bias)
-    result: tuple[Tensor, Tensor] = torch.ops.flopcuda.linear(input, weight, bias, count_zero)
-    return result
+    operands, dtype = _in_float32("linear", input, weight, bias)
+    output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
+    return output.to(dtype), counters
+
+
+def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool = False) -> tuple[Tensor, Tensor]:
+    """Counted matrix products: a pointwise convolution that has a group for each of them.
+
+    Args:
+        input: ``[batch, rows, depth]``, of a dtype in :data:`DTYPES`.
+        weight: ``[batch, depth, columns]``, of the same dtype.
+        bias: None, to be called like the other operators.
+        count_zero: also count the products that have an operand equal to 0.
+
+    Returns:
+        The output, ``[batch, rows, columns]``, summed in float32; and the counters, int64 ``[5]``.
+
+    Raises:
+        RuntimeError: shapes or devices that do not fit together.
+        TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
+    """
+    if input.dim() != 3 or weight.dim() != 3 or (input.shape[0], input.shape[2]) != tuple(weight.shape[:2]):
+        raise RuntimeError(f"matmul: shapes {tuple(input.shape)} and {tuple(weight.shape)} do not fit together")
+    images, filters, options = _as_convolution(input, weight)
+    output, counters = conv2d(images, filters, groups=options["groups"], count_zero=count_zero)
+    return output.view(*input.shape[:2], weight.shape[2]), counters
+
+
+def _as_convolution(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, dict[str, int]]:
+    """The convolution that :func:`matmul` is: the columns of ``weight`` are the pixels of one image."""
+    batch, rows, depth = input.shape
+    images = weight.reshape(1, batch * depth, 1, weight.shape[2])
+    return images, input.reshape(batch * rows, depth, 1, 1), {"groups": batch}
 
 
 def kernel_name(
     op: str, input: Tensor, weight: Tensor, bias: Tensor | None, *, count_zero: bool, **options: Any
 ) -> str:
     """The kernel that ``op`` launches for these arguments, as the code that launches it names it."""
+    if op == "matmul":
+        input, weight, options = _as_convolution(input, weight)
+    images = input.unsqueeze(0) if op == "conv2d" and input.dim() == 3 else input
+    operands = [None if operand is None else _shape_in_float32(operand) for operand in (images, weight, bias)]
     if op == "linear":
-        return str(torch.ops.flopcuda.linear_kernel(input, weight, bias, count_zero))
-    images = input.unsqueeze(0) if input.dim() == 3 else input
-    return str(torch.ops.flopcuda.conv2d_kernel(images, weight, bias, count_zero=count_zero, **options))
+        return str(torch.ops.flopcuda.linear_kernel(*operands, count_zero))
+    geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), **options}
+    return str(torch.ops.flopcuda.conv2d_kernel(*operands, count_zero=count_zero, **geometry))
 
 
-def check_kind(op: str, **operands: Tensor | None) -> None:
-    """Refuse the tensors for which the dispatcher would answer with a page about its backends, or not notice.
+def _shape_in_float32(operand: Tensor) -> Tensor:
+    """A tensor of the operand's shape and device, whose values nobody reads."""
+    return operand.new_empty((), dtype=torch.float32).expand(operand.shape)
+
+
+def _in_float32(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[list[Tensor | None], torch.dtype]:
+    """The operands as the kernels take them, and the dtype that the output shall have.
 
     Raises:
-        RuntimeError: the operands are not all on one device.
-        TypeError: an operand is nested, sparse, quantised, complex or on a device without counted kernels, or autocast
-            is about to change its dtype.
+        RuntimeError: the operands are not all on one device, or not all of one dtype.
+        TypeError: an operand is nested, sparse, quantised, of another dtype or on a device without counted kernels.
     """
+    operands = {"input": input, "weight": weight, "bias": bias}
     tensors = {name: operand for name, operand in operands.items() if operand is not None}
-    device = tensors["input"].device
+    first = tensors["input"]
     for name, operand in tensors.items():
-        if operand.device != device:
-            raise RuntimeError(f"{op}: {name} is on {operand.device}, but input is on {device}")
+        if operand.device != first.device:
+            raise RuntimeError(f"{op}: {name} is on {operand.device}, but input is on {first.device}")
         reason = unsupported_kind(operand)
         if reason:
-            raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense float32 tensors on cpu or cuda")
-        kind = operand.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-            raise TypeError(f"{op}: autocast to {dtype} is on, but the counted kernels take float32 only")
+            raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
+        if operand.dtype != first.dtype:
+            raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {first.dtype}")
+    return [None if operand is None else tensors[name].float() for name, operand in operands.items()], first.dtype
+
+
+def autocast(operand: Tensor) -> Tensor:
+    """The operand in the dtype that autocast gives to matrix products and convolutions, where it is on."""
+    kind = operand.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and operand.is_floating_point()):
+        return operand
+    return operand.to(torch.get_autocast_dtype(kind))
 
 
 def unsupported_kind(tensor: Tensor) -> str | None:
@@ -122,14 +169,14 @@ def unsupported_kind(tensor: Tensor) -> str | None:
         return f"of layout {tensor.layout}"
     if tensor.is_quantized:
         return "quantised"
-    if tensor.is_complex():
-        return f"complex ({tensor.dtype})"
+    if tensor.dtype not in DTYPES:
+        return f"of {tensor.dtype}"
     if tensor.device.type not in ("cpu", "cuda", "meta"):
         return f"on device {tensor.device}"
     return None
 
 
-OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"conv2d": conv2d, "linear": linear}
+OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"conv2d": conv2d, "linear": linear, "matmul": matmul}
 
 
 @torch.library.register_fake("flopcuda::conv2d")  # type: ignore[untyped-decorator]
@@ -160,55 +207,31 @@ def _fake_counters(input: Tensor) -> Tensor:
     return input.new_empty((len(COUNTER_FIELDS),), dtype=torch.int64)
 
 
-# The gradients are torch's own, and are not counted: training goes on undisturbed while the forward pass is counted.
+# Gradients of the bare operators, for callers that keep no record; a session's are in flopcuda.autograd.
 
 
-def _conv2d_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, bias, stride, padding, dilation, groups, _ = inputs
-    ctx.save_for_backward(input, weight)
-    ctx.bias_sizes = None if bias is None else list(bias.shape)
-    ctx.stride, ctx.padding, ctx.dilation, ctx.groups = stride, padding, dilation, groups
-    ctx.mark_non_differentiable(output[1])
+def _run(
+    op: str, input: Tensor, weight: Tensor, bias: Tensor | None = None, *, phase: str = FORWARD, **options: Any
+) -> Tensor:
+    return OPERATORS[op](input, weight, bias, **options)[0]
 
 
-def _conv2d_backward(ctx: Any, grad_output: Tensor, _grad_counters: Tensor) -> tuple[Tensor | None, ...]:
-    input, weight = ctx.saved_tensors
-    left, right, top, bottom = ctx.padding
-    padded = torch.nn.functional.pad(input, (left, right, top, bottom))
-    grad_padded, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
-        grad_output,
-        padded,
-        weight,
-        ctx.bias_sizes,
-        ctx.stride,
-        [0, 0],
-        ctx.dilation,
-        False,
-        [0, 0],
-        ctx.groups,
-        [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.bias_sizes is not None and ctx.needs_input_grad[2]],
-    )
-    grad_input = None
-    if grad_padded is not None:
-        height, width = input.shape[-2:]
-        grad_input = grad_padded[..., top : top + height, left : left + width]
-    return grad_input, grad_weight, grad_bias, None, None, None, None, None
-
-
-def _linear_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, _, _ = inputs
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    input, weight, _, *ctx.geometry, _ = inputs
     ctx.save_for_backward(input, weight)
     ctx.mark_non_differentiable(output[1])
 
 
-def _linear_backward(ctx: Any, grad_output: Tensor, _grad_counters: Tensor) -> tuple[Tensor | None, ...]:
-    input, weight = ctx.saved_tensors
-    rows = grad_output.reshape(-1, weight.shape[0])
-    grad_input = grad_output @ weight if ctx.needs_input_grad[0] else None
-    grad_weight = rows.t() @ input.reshape(-1, weight.shape[1]) if ctx.needs_input_grad[1] else None
-    grad_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-    return grad_input, grad_weight, grad_bias, None
+def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | None, ...]]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        input, weight = ctx.saved_tensors
+        geometry = dict(zip(options, ctx.geometry, strict=True))
+        of_input, of_weight = gradients(op, _run, grad, input, weight, ctx.needs_input_grad, **geometry)
+        of_bias = bias_gradient(op, grad) if ctx.needs_input_grad[2] else None
+        return of_input, of_weight, of_bias, *(None for _ in ctx.geometry), None
+
+    return backward
 
 
-torch.library.register_autograd("flopcuda::conv2d", _conv2d_backward, setup_context=_conv2d_setup_context)
-torch.library.register_autograd("flopcuda::linear", _linear_backward, setup_context=_linear_setup_context)
+for _op, _options in (("conv2d", ("stride", "padding", "dilation", "groups")), ("linear", ())):
+    torch.library.register_autograd(f"flopcuda::{_op}", _backward(_op, _options), setup_context=_setup_context)

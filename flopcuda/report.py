@@ -61,14 +61,46 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where an operator ran: a module's dotted name, "" for the model itself, and its class name.
+
+    Outside any module both are "".
+    """
+
+    module: str
+    module_type: str
+
+    def __str__(self) -> str:
+        return f"{self.module or 'the model'} ({self.module_type})" if self.module_type else "outside any module"
+
+
+@dataclass(frozen=True)
+class NotCounted:
+    """An operator that multiplies and accumulates, or may, and has no counted kernel.
+
+    Attributes:
+        module, module_type: as in :class:`Launch`.
+        operator: its name in torch: "aten.convolution_backward".
+        calls: how often it ran there.
+    """
+
+    module: str
+    module_type: str
+    operator: str
+    calls: int
+
+
+@dataclass(frozen=True)
 class Launch:
     """One launch of a counted kernel.
 
     Attributes:
         module: dotted name in the model, "" for the model itself.
         module_type: class name of the module.
-        op: "conv2d" or "linear".
-        input_shape, weight_shape, output_shape: sizes of the tensors.
+        phase: "forward", "backward_input" or "backward_weight": what the products add up to; "backward" for a gradient
+            of an operator that is no layer's, of either factor.
+        op: "conv2d", "linear" or "matmul".
+        input_shape, weight_shape, output_shape: sizes of the tensors; of a matmul's first and second factor.
         options: the operator's other arguments: bias, and for a convolution stride, padding (left, right, top, bottom),
             dilation and groups.
         dtype, device: of the input, as torch prints them.
@@ -83,6 +115,7 @@ class Launch:
 
     module: str
     module_type: str
+    phase: str
     op: str
     input_shape: tuple[int, ...]
     weight_shape: tuple[int, ...]
@@ -174,9 +207,11 @@ class Report:
 
     Attributes:
         launches: one record a launch, in the order in which they ran.
+        not_counted: what multiplied and accumulated besides, as far as it was seen (``capture="ops"``).
     """
 
     launches: tuple[Launch, ...]
+    not_counted: tuple[NotCounted, ...] = ()
 
     @cached_property
     def total(self) -> Summary:
@@ -188,7 +223,7 @@ class Report:
         return self._grouped_by(lambda launch: launch.module)
 
     def by_operator(self) -> dict[str, Summary]:
-        """Sums by operator: "conv2d", "linear"."""
+        """Sums by operator: "conv2d", "linear", "matmul"."""
         return self._grouped_by(lambda launch: launch.op)
 
     def _grouped_by(self, key: Callable[[Launch], str]) -> dict[str, Summary]:

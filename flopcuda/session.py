@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -11,16 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from flopcuda import ptx, swapping, virtual_cuda
+from flopcuda.autograd import differentiable
 from flopcuda.backends import Backend, NativeBackend, Operands, holds_data
-from flopcuda.ops import COUNTER_FIELDS
+from flopcuda.capture import Capture
+from flopcuda.ops import COUNTER_FIELDS, autocast
 from flopcuda.ptx_backend import MachineBackend
-from flopcuda.report import Counters, Launch, Report
+from flopcuda.report import Counters, Launch, NotCounted, Place, Report
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
-def instrument(model: nn.Module, *, count_zero: bool = False, backend: str | ptx.Machine = "native") -> Session:
-    """Swap every Conv2d and Linear of a model, in place, for one that counts.
+def instrument(
+    model: nn.Module, *, count_zero: bool = False, backend: str | ptx.Machine = "native", capture: str = "ops"
+) -> Session:
+    """Swap every Conv2d and Linear of a model, in place, for one that counts, and capture what else multiplies.
 
     Parameters, buffers, hooks, ``state_dict`` keys, training mode, shared modules and ``isinstance`` stay as they are.
     Use it as a context manager, or call :meth:`Session.restore`.
@@ -31,6 +37,9 @@ def instrument(model: nn.Module, *, count_zero: bool = False, backend: str | ptx
         backend: "native" computes where the tensors are. "ptxvm" runs the CUDA kernels for a model on the CPU, without
             a GPU, on a virtual machine that checks and counts what they execute; a :class:`flopcuda.ptx.Machine` is
             that machine with settings of your own.
+        capture: "ops" also counts matrix products and convolutions that are no module's (functional calls, attention,
+            ``@``) while the model's forward runs, and lists what multiplies and accumulates but can't be counted.
+            "modules" counts the swapped layers only; it costs nothing between them and lets torch.compile compile.
 
     Returns:
         The session that collects the records.
@@ -39,9 +48,30 @@ def instrument(model: nn.Module, *, count_zero: bool = False, backend: str | ptx
         RuntimeError: the model, or a part of it, is instrumented already; or flopcuda was built without the CUDA
             kernels that the backend needs.
         TypeError: ``model`` is no module, or holds a scripted module, whose code can't be swapped.
-        ValueError: a lazy module has not seen an input yet, or there is no such backend.
+        ValueError: a lazy module has not seen an input yet, or there is no such backend or capture.
     """
-    return Session(model, count_zero=count_zero, backend=_backend(backend))
+    if capture not in ("ops", "modules"):
+        raise ValueError(f"capture must be 'ops' or 'modules', not {capture!r}")
+    return Session(model, count_zero=count_zero, backend=_backend(backend), capture_ops=capture == "ops")
+
+
+def count(*, count_zero: bool = False, backend: str | ptx.Machine = "native") -> Session:
+    """Count the matrix products and convolutions of any code: ``with flopcuda.count() as session: ...``.
+
+    Sees what torch's own FlopCounterMode sees, the backward pass among it. Modules that run are named by the class of
+    the outermost one and the path from there: "ResNet.layer1.0.conv1".
+
+    Args:
+        count_zero: also count the products that have an operand equal to 0.
+        backend: as for :func:`instrument`.
+
+    Returns:
+        The session that collects the records.
+
+    Raises:
+        RuntimeError, ValueError: as :func:`instrument`, of the backend.
+    """
+    return Session(None, count_zero=count_zero, backend=_backend(backend), capture_ops=True)
 
 
 def _backend(choice: str | ptx.Machine) -> Backend:
@@ -69,14 +99,18 @@ class _PendingLaunch:
 
 
 class Session:
-    """Counts a model from :func:`instrument` on until it is restored; the report stays available afterwards."""
+    """Counts from :func:`instrument` or :func:`count` on until it is restored; its report can be had afterwards too."""
 
-    def __init__(self, model: nn.Module, *, count_zero: bool, backend: Backend) -> None:
+    def __init__(self, model: nn.Module | None, *, count_zero: bool, backend: Backend, capture_ops: bool) -> None:
         self.model = model
         self.count_zero = count_zero
         self._backend = backend
         self._pending: list[_PendingLaunch] = []
-        self._swapped = swapping.swap(model, self)
+        self._skipped: Counter[tuple[Place, str]] = Counter()
+        self._swapped = [] if model is None else swapping.swap(model, self)
+        self._capture = Capture(model, self._execute, self._skip) if capture_ops else None
+        if self._capture:
+            self._capture.start()
 
     def __enter__(self) -> Session:
         return self
@@ -88,51 +122,57 @@ class Session:
 
     def restore(self) -> None:
         """Give the model its own layers back, leaving no trace. Does nothing the second time."""
+        if self._capture:
+            self._capture.stop()
         swapping.restore(self._swapped)
         self._swapped = []
 
     def reset(self) -> None:
         """Forget what was counted so far."""
         self._pending.clear()
+        self._skipped.clear()
 
     def report(self) -> Report:
         """Read the counters of all launches so far from their devices; waits for kernels that still run.
 
         Returns:
-            The launches and their sums.
+            The launches and their sums, and what was seen but not counted.
         """
         pending = list(self._pending)
         counters = _read_counters([launch.counters for launch in pending])
-        return Report(
-            tuple(
-                Launch(**launch.fields, counters=self._counters(values), seconds=launch.seconds())
-                for launch, values in zip(pending, counters, strict=True)
-            )
+        launches = (
+            Launch(**launch.fields, counters=self._counters(values), seconds=launch.seconds())
+            for launch, values in zip(pending, counters, strict=True)
         )
+        not_counted = (
+            NotCounted(place.module, place.module_type, operator, calls)
+            for (place, operator), calls in self._skipped.items()
+        )
+        return Report(tuple(launches), tuple(not_counted))
 
     @_eagerly
-    def run(
-        self,
-        module: str,
-        module_type: str,
-        op: str,
-        operands: Operands,
-        options: Mapping[str, Any],
-    ) -> Tensor:
-        """Run one counted operator for a module, time it and keep its record; returns the output.
+    def run(self, place: Place, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
+        """Run one counted operator for a layer, and its gradients when they are asked for; returns the output.
 
         Raises:
-            RuntimeError, TypeError: what the operator raised, with the module's name before it.
+            RuntimeError, TypeError: what the operator raised, with the place before it.
         """
+        input, weight, bias = operands
+        run = differentiable(partial(self._execute, place))
+        return run(op, autocast(input), autocast(weight), None if bias is None else autocast(bias), **options)
+
+    def _execute(self, place: Place, phase: str, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
+        """Run one counted operator and keep its record."""
         input, weight, bias = operands
         try:
             outcome = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
-            raise type(error)(f"{module or 'the model'} ({module_type}): {error}") from error
+            raise type(error)(f"{place}: {error}") from error
         if holds_data(outcome.counters):
             fields = {
-                "module": module,
-                "module_type": module_type,
+                "module": place.module,
+                "module_type": place.module_type,
+                "phase": phase,
                 "op": op,
                 "input_shape": tuple(input.shape),
                 "weight_shape": tuple(weight.shape),
@@ -146,6 +186,9 @@ class Session:
             }
             self._pending.append(_PendingLaunch(fields, outcome.counters, outcome.seconds))
         return outcome.output
+
+    def _skip(self, place: Place, operator: str) -> None:
+        self._skipped[place, operator] += 1
 
     def _counters(self, values: list[int]) -> Counters:
         fields = dict(zip(COUNTER_FIELDS, values, strict=True))

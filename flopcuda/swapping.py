@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
+from flopcuda.report import Place
+
 if TYPE_CHECKING:
     from flopcuda.session import Session
 
@@ -27,6 +29,11 @@ class CountedLayer(nn.Module):
     counted_name: ClassVar[str]
     counted_session: ClassVar[Session]
     original_class: ClassVar[type[nn.Module]]
+
+    @property
+    def place(self) -> Place:
+        """Where its operators run."""
+        return Place(self.counted_name, self.original_class.__name__)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A copy or pickle of a counted layer is the original layer: it outlives the session, or leaves the process."""
@@ -52,22 +59,16 @@ class CountedConv2d(CountedLayer, nn.Conv2d):
             "dilation": _pair(self.dilation),
             "groups": self.groups,
         }
-        return self.counted_session.run(
-            self.counted_name, self.original_class.__name__, "conv2d", (input, weight, bias), options
-        )
+        images = input.unsqueeze(0) if input.dim() == 3 else input
+        output = self.counted_session.run(self.place, "conv2d", (images, weight, bias), options)
+        return output.squeeze(0) if input.dim() == 3 else output
 
 
 class CountedLinear(CountedLayer, nn.Linear):
     """``torch.nn.Linear`` through the counted kernels."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return self.counted_session.run(
-            self.counted_name,
-            self.original_class.__name__,
-            "linear",
-            (input, self.weight, self.bias),
-            {},
-        )
+        return self.counted_session.run(self.place, "linear", (input, self.weight, self.bias), {})
 
 
 COUNTED_LAYERS: dict[type[nn.Module], type[CountedLayer]] = {nn.Conv2d: CountedConv2d, nn.Linear: CountedLinear}

@@ -19,6 +19,7 @@ def validation_table(validation: Validation) -> RenderableType:
         _layers(validation),
         _over_count(validation),
         *_executed(validation),
+        *_not_counted(validation),
         *(_tool(report) for report in validation.tools),
         _verdict(validation),
     )
@@ -77,6 +78,15 @@ def _executed(validation: Validation) -> list[RenderableType]:
         return []
     lanes = validation.counted.lane
     return [Text(f"Multiply lanes: {lanes:,} counted by the kernels, {sum(seen):,} executed by the PTX machine.")]
+
+
+def _not_counted(validation: Validation) -> list[RenderableType]:
+    return [
+        Text(
+            f"Not counted: {entry.operator} in {entry.module or 'the model'} ({entry.module_type}), {entry.calls} times"
+        )
+        for entry in validation.not_counted
+    ]
 
 
 def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[RenderableType]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
@@ -14,7 +14,7 @@ from flopcuda import ptx, virtual_cuda
 from flopcuda.arguments import as_arguments
 from flopcuda.geometry import exact_counts, formula_values
 from flopcuda.params import Params, count_params
-from flopcuda.report import Counters, Report, Summary
+from flopcuda.report import Counters, NotCounted, Report, Summary
 from flopcuda.session import instrument
 from flopcuda.state import preserved
 from flopcuda.tools import ALL, CountedLayer, ToolReport, article_2021, compare
@@ -74,6 +74,7 @@ class Validation:
         layers: one entry a counted layer, in the order of first use.
         tools: what each other tool reported, with a ledger from the counted number to the tool's.
         seconds: time spent in the counted kernels; None where it could not be measured.
+        not_counted: what multiplied and accumulated besides, and has no counted kernel.
         ok: whether every layer's count and exact formula agree. What a tool says never decides it.
     """
 
@@ -86,6 +87,7 @@ class Validation:
     layers: tuple[LayerValidation, ...]
     tools: tuple[ToolReport, ...]
     seconds: float | None
+    not_counted: tuple[NotCounted, ...]
     ok: bool
 
     @property
@@ -111,6 +113,7 @@ class Validation:
             "flops_per_second": self.flops_per_second,
             "ok": self.ok,
             "backend": self.backend,
+            "not_counted": [asdict(entry) for entry in self.not_counted],
         }
 
 
@@ -152,7 +155,7 @@ def validate(
     report = _count(model, arguments, backend)
     layers = tuple(_validate_layer(summary) for summary in report.by_module().values())
     if not layers:
-        raise ValueError(f"{type(model).__name__} ran no Conv2d or Linear layer, so there is nothing to validate")
+        raise ValueError(f"{type(model).__name__} ran nothing that is counted, so there is nothing to validate")
     return Validation(
         model=name or type(model).__name__,
         batch=first.shape[0] if first.dim() else 1,
@@ -163,6 +166,7 @@ def validate(
         layers=layers,
         tools=tuple(_compare(model, arguments, report, tools, on_step)),
         seconds=report.total.seconds,
+        not_counted=report.not_counted,
         ok=all(layer.match for layer in layers),
     )
 
@@ -208,12 +212,12 @@ def _compare(
 
 
 def _counted_layer(summary: Summary) -> CountedLayer:
-    first = summary.launches[0]
+    biased = [launch for launch in summary.launches if launch.options["bias"]]
     return CountedLayer(
         name=summary.name,
-        type=first.module_type,
+        type=summary.launches[0].module_type,
         mul=summary.mul,
         add=summary.add,
-        outputs=sum(prod(launch.output_shape) for launch in summary.launches),
-        bias=bool(first.options["bias"]),
+        outputs=sum(prod(launch.output_shape) for launch in biased),
+        bias=bool(biased),
     )

@@ -108,11 +108,10 @@ def refused_operands() -> dict[str, tuple[tuple[Tensor, Tensor, Tensor | None], 
     nested = torch.nested.nested_tensor([torch.randn(4, 6, 6), torch.randn(4, 5, 5)])
     quantised = torch.quantize_per_tensor(input, 0.1, 0, torch.quint8)
     return {
-        "float64": ((input.double(), weight.double(), None), {}, "float32 only"),
-        "half": ((input.half(), weight.half(), None), {}, "float32 only"),
-        "mixed dtypes": ((input, weight.double(), None), {}, "weight has dtype"),
-        "integers": ((input.long(), weight.long(), None), {}, "float32 only"),
-        "complex": ((input.to(torch.complex64), weight, None), {}, "complex"),
+        "float64": ((input.double(), weight.double(), None), {}, "input is of torch.float64"),
+        "mixed dtypes": ((input, weight.half(), None), {}, "weight is of torch.float16, but input is of torch.float32"),
+        "integers": ((input.long(), weight.long(), None), {}, "input is of torch.int64"),
+        "complex": ((input.to(torch.complex64), weight, None), {}, "input is of torch.complex64"),
         "quantised": ((quantised, weight, None), {}, "quantised"),
         "sparse": ((input.to_sparse(), weight, None), {}, "sparse"),
         "mkldnn": ((input.to_mkldnn(), weight, None), {}, "mkldnn"),
@@ -145,7 +144,7 @@ def test_what_conv2d_refuses_gets_one_sentence(case: str) -> None:
     ("input", "weight", "sentence"),
     [
         (torch.randn(2, 6), torch.randn(5, 7), "last dimension is 6"),
-        (torch.randn(2, 7).double(), torch.randn(5, 7), "float32 only"),
+        (torch.randn(2, 7).double(), torch.randn(5, 7), "input is of torch.float64"),
         (torch.tensor(1.0), torch.randn(5, 1), "at least one dimension"),
         (torch.randn(2, 0), torch.randn(5, 0), "zero-sized"),
         (torch.randn(2, 7), torch.randn(7), "weight must be"),
@@ -157,6 +156,28 @@ def test_what_linear_refuses_gets_one_sentence(input: Tensor, weight: Tensor, se
     assert "\n" not in str(error.value)
 
 
-def test_autocast_is_refused_and_not_ignored() -> None:
-    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=r"autocast to torch\.bfloat16"):
-        ops.linear(torch.randn(2, 3), torch.randn(4, 3))
+@pytest.mark.parametrize(
+    ("input", "weight"),
+    [((2, 3, 4), (3, 4, 5)), ((2, 3, 4), (2, 5, 4)), ((3, 4), (4, 5)), ((2, 3, 4), (4, 5))],
+)
+def test_what_matmul_refuses_gets_one_sentence(input: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    with pytest.raises(RuntimeError, match="do not fit together"):
+        ops.matmul(torch.randn(input), torch.randn(weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_dtypes_are_summed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
+    input, weight, bias = (torch.randn(shape).to(dtype) for shape in ((7, 300), (5, 300), (5,)))
+    output, counters = ops.linear(input, weight, bias)
+    exact = torch.nn.functional.linear(input.double(), weight.double(), bias.double())
+    assert output.dtype == dtype
+    # float32's own error is far below half a unit in the last place of the narrow type, but for exact ties.
+    assert ((output.double() - exact).abs() <= (exact.to(dtype).double() - exact).abs() + 1e-4).all()
+    assert counters.tolist()[:2] == [7 * 5 * 300, 7 * 5 * 300]
+
+
+def test_matmul_agrees_with_torch() -> None:
+    a, b = torch.randn(3, 5, 7), torch.randn(3, 7, 11)
+    output, counters = ops.matmul(a, b)
+    torch.testing.assert_close(output, a @ b)
+    assert counters.tolist()[:2] == [3 * 5 * 11 * 7, 3 * 5 * 11 * 6]

@@ -180,7 +180,7 @@ def test_errors_name_the_module_and_leave_the_model(model: SmallNet, images: Ten
     with flopcuda.instrument(model):
         with pytest.raises(RuntimeError, match=r"^stem \(Conv2d\): conv2d: input has 4 channels"):
             model(torch.randn(2, 4, 9, 9))
-        with pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: input has dtype Double"):
+        with pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: input is of torch.float64"):
             model(images.double())
     assert_unchanged(model, before)
 

@@ -65,7 +65,7 @@ def test_a_count_that_is_off_by_one_fails(
 
 
 def test_a_model_without_counted_layers_is_one_clear_error() -> None:
-    with pytest.raises(ValueError, match="ReLU ran no Conv2d or Linear layer"):
+    with pytest.raises(ValueError, match="ReLU ran nothing that is counted"):
         flopcuda.validate(nn.ReLU(), torch.randn(2, 3))
 
 
@@ -97,9 +97,9 @@ def test_the_command_line_prints_and_writes_the_result(tmp_path: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     result = json.loads(file.read_text())
     assert list(result)[:4] == ["model", "batch", "device", "params"]
-    assert set(result) == {
-        "model", "batch", "device", "params", "counted", "layers", "tools", "seconds", "flops_per_second", "ok", "backend"
-    }  # fmt: skip
+    assert list(result)[3:] == [
+        *("params", "counted", "layers", "tools", "seconds", "flops_per_second", "ok", "backend", "not_counted")
+    ]
     assert set(result["params"]) == {"total", "trainable", "non_trainable"}
     assert set(result["counted"]) == {"mul", "add", "pad", "lane", "macs", "flops"}
     assert {"name", "type", "counted", "formulas", "match"} <= set(result["layers"][0])

@@ -8,15 +8,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class CountedLayer:
-    """One layer as the device counted it, over all of its calls in one forward pass of the model.
+    """One module as the device counted it, over all that it computed in one forward pass of the model.
 
     Attributes:
         name: dotted name in the model, the first one where a module has several; "" for the model itself.
         type: class name.
         mul: multiplications, the layer's MACs.
         add: additions.
-        outputs: output elements.
-        bias: whether it has one.
+        outputs: output elements to which a bias was added.
+        bias: whether there are any.
     """
 
     name: str

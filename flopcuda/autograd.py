@@ -1,0 +1,60 @@
+"""Counted operators that are differentiable, in which the backward pass is counted as the forward pass is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
+
+# Computes one counted operator without a gradient and keeps its record: phase, op, operands, options.
+Execute = Callable[[str, str, tuple[Tensor, Tensor, Tensor | None], Mapping[str, Any]], Tensor]
+
+
+def differentiable(execute: Execute) -> Run:
+    """``run`` of :mod:`flopcuda.gradients` from what only computes: gradients of any order run through it again."""
+
+    def run(
+        op: str, input: Tensor, weight: Tensor, bias: Tensor | None = None, *, phase: str = FORWARD, **options: Any
+    ) -> Tensor:
+        if torch.is_grad_enabled() and any(
+            tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
+        ):
+            result: Tensor = _CountedOperator.apply(run, execute, phase, op, options, input, weight, bias)
+            return result
+        return execute(phase, op, (input, weight, bias), options)
+
+    return run
+
+
+class _CountedOperator(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        run: Run,
+        execute: Execute,
+        phase: str,
+        op: str,
+        options: Mapping[str, Any],
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        return execute(phase, op, (input, weight, bias), options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.run, _, _, ctx.op, ctx.options, input, weight, bias = inputs
+        ctx.save_for_backward(input, weight)
+        ctx.bias_is_summed = bias is not None
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (grad,) = grads
+        input, weight = ctx.saved_tensors
+        needs = ctx.needs_input_grad[5:]
+        of_input, of_weight = gradients(ctx.op, ctx.run, grad, input, weight, needs, **ctx.options)
+        of_bias = bias_gradient(ctx.op, grad) if ctx.bias_is_summed and needs[2] else None
+        return (None,) * 5 + (of_input, of_weight, of_bias)

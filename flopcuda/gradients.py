@@ -1,0 +1,276 @@
+"""The gradients of the counted operators, as counted operators of their own.
+
+``run`` computes an operator and keeps its record: ``run(op, input, weight, bias, phase=..., **options)``. Everything
+else here moves data. A gradient that nobody needs is not computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+# What a product adds up to. BACKWARD stands where torch's own formula does not say to which of the two gradients.
+FORWARD, BACKWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = "forward", "backward", "backward_input", "backward_weight"
+Sides = tuple[int, int, int, int]  # left, right, top, bottom
+
+
+class Run(Protocol):
+    """Executes one of :data:`flopcuda.ops.OPERATORS` for input, weight and bias, and gives its output."""
+
+    def __call__(
+        self,
+        op: str,
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        phase: str = ...,
+        **options: Any,
+    ) -> Tensor: ...
+
+
+Gradients = tuple[Tensor | None, Tensor | None]  # of input and weight
+
+
+def linear(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool]) -> Gradients:
+    """Of ``input @ weight.T``: ``grad @ weight`` and ``grad.T @ input``, over all rows."""
+    rows, inputs = grad.reshape(1, -1, weight.shape[0]), input.reshape(1, -1, weight.shape[1])
+    of_input = run("matmul", rows, weight.unsqueeze(0), phase=BACKWARD_INPUT).view(input.shape) if needs[0] else None
+    of_weight = run("matmul", rows.transpose(1, 2), inputs, phase=BACKWARD_WEIGHT).squeeze(0) if needs[1] else None
+    return of_input, of_weight
+
+
+def matmul(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool]) -> Gradients:
+    """Of batches of ``input @ weight``."""
+    of_input = run("matmul", grad, weight.transpose(1, 2), phase=BACKWARD_INPUT) if needs[0] else None
+    of_weight = run("matmul", input.transpose(1, 2), grad, phase=BACKWARD_WEIGHT) if needs[1] else None
+    return of_input, of_weight
+
+
+def conv2d(
+    run: Run,
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    needs: Sequence[bool],
+    *,
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Gradients:
+    """Of a convolution of ``[batch, channels, height, width]``."""
+    geometry: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    of_input = None
+    if needs[0]:
+        of_input = transposed_conv2d(run, grad, weight, None, input.shape[-2:], phase=BACKWARD_INPUT, **geometry)
+    of_weight = conv2d_weight(run, grad, input, weight.shape[-2:], **geometry) if needs[1] else None
+    return of_input, of_weight
+
+
+def bias_gradient(op: str, grad: Tensor) -> Tensor:
+    """The sum over all but channels or features: additions without a product, which no counter counts."""
+    return grad.transpose(0, 1 if op == "conv2d" else -1).flatten(1).sum(1) if grad.dim() > 1 else grad
+
+
+_GRADIENTS: Mapping[str, Callable[..., Gradients]] = {"linear": linear, "matmul": matmul, "conv2d": conv2d}
+
+
+def gradients(
+    op: str, run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool], **options: Any
+) -> Gradients:
+    """Of an operator's input and weight, from its output's; None for what is not needed.
+
+    Args:
+        op: "conv2d", "linear" or "matmul".
+        run: executes a counted operator.
+        grad: of the output.
+        input: the operator's.
+        weight: the operator's.
+        needs: whether the gradient of input and of weight is needed.
+        options: the operator's.
+    """
+    if grad.numel():
+        return _GRADIENTS[op](run, grad, input, weight, needs, **options)
+    return torch.zeros_like(input) if needs[0] else None, torch.zeros_like(weight) if needs[1] else None
+
+
+def conv2d_weight(
+    run: Run,
+    grad: Tensor,
+    input: Tensor,
+    kernel_size: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """The weight's gradient: the input convolved with ``grad``, images taking the place of channels.
+
+    A tap of the one is an output of the other, so that stride and dilation change places. Same products, and the same
+    ones of them in the padding, as forward.
+    """
+    out_channels = grad.shape[1]
+    images = _split(input, 1, groups).permute(2, 1, 0, 3, 4).flatten(1, 2)  # [C / groups, groups * batch, H, W]
+    filters = grad.transpose(0, 1)  # [out_channels, batch, out height, out width]
+    images, sides = _fit(images, kernel_size, grad.shape[-2:], dilation, padding, stride)
+    if not images.numel():  # every tap of every output lies in the padding
+        return grad.new_zeros(out_channels, input.shape[1] // groups, *kernel_size)
+    options: dict[str, Any] = {"stride": tuple(dilation), "padding": sides, "dilation": tuple(stride), "groups": groups}
+    return run("conv2d", images, filters, phase=BACKWARD_WEIGHT, **options).transpose(0, 1)
+
+
+def transposed_conv2d_input(
+    run: Run,
+    grad: Tensor,
+    weight: Tensor,
+    input_size: Sequence[int],
+    *,
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """The input's gradient of a transposed convolution: a convolution, of so many rows and columns as there are."""
+    images, sides = _fit(grad, input_size, weight.shape[-2:], stride, padding, dilation)
+    if not images.numel():  # every tap of every output lies in the padding
+        return grad.new_zeros(grad.shape[0], weight.shape[0], *input_size)
+    options: dict[str, Any] = {"stride": tuple(stride), "padding": sides, "dilation": tuple(dilation)}
+    return run("conv2d", images, weight, phase=BACKWARD_INPUT, groups=groups, **options)
+
+
+def transposed_conv2d(
+    run: Run,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    output_size: Sequence[int],
+    *,
+    phase: str,
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """A transposed convolution, which is also the gradient of a convolution's input.
+
+    Outputs whose positions agree modulo the stride meet the same taps, and are a convolution with those, of stride 1:
+    one launch for each such phase, in which no product is with an inserted zero.
+
+    Args:
+        run: executes a counted operator.
+        input: ``[batch, in_channels, height, width]``.
+        weight: ``[in_channels, out_channels / groups, height, width]``.
+        bias: ``[out_channels]`` or None.
+        output_size: height and width of the output.
+        phase: for the records.
+        stride: of the convolution that this is the transpose of; rows, columns.
+        padding: of that convolution.
+        dilation: of that convolution.
+        groups: of that convolution.
+    """
+    filters = _split(weight, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ..]
+    output = input.new_empty(input.shape[0], filters.shape[0], *output_size)
+    sizes = zip(
+        output_size, input.shape[-2:], weight.shape[-2:], stride, (padding[2], padding[0]), dilation, strict=True
+    )
+    rows, columns = ([_phase_axis(first, *size) for first in range(size[3])] for size in sizes)
+    for (first_row, row_axis), (first_column, column_axis) in product(enumerate(rows), enumerate(columns)):
+        part = output[:, :, first_row :: stride[0], first_column :: stride[1]]
+        axes = (row_axis, column_axis)
+        part.copy_(_phase_outputs(run, input, filters, bias, axes, part.shape, phase, groups))
+    return output
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a phase: its taps in the order of the positions they read, and the padding that these need."""
+
+    taps: tuple[int, ...]
+    before: int
+    after: int
+    dilation: int
+
+
+def _phase_axis(
+    first: int, out_size: int, in_size: int, kernel: int, stride: int, padding: int, dilation: int
+) -> _Axis | None:
+    """The axis for outputs ``first``, ``first + stride``, ...; None if there are none, or no tap reaches them.
+
+    Output ``first + q * stride`` reads, for tap t, position ``q + (first + padding - t * dilation) / stride`` of the
+    input, where that division leaves no rest.
+    """
+    outputs = len(range(first, out_size, stride))
+    taps = tuple(tap for tap in reversed(range(kernel)) if (first + padding - tap * dilation) % stride == 0)
+    if not outputs or not taps:
+        return None
+    offsets = [(first + padding - tap * dilation) // stride for tap in taps]
+    step = offsets[1] - offsets[0] if len(offsets) > 1 else 1
+    return _Axis(taps, -offsets[0], outputs + offsets[-1] - in_size, step)
+
+
+def _phase_outputs(
+    run: Run,
+    input: Tensor,
+    filters: Tensor,
+    bias: Tensor | None,
+    axes: Sequence[_Axis | None],
+    shape: Sequence[int],
+    phase: str,
+    groups: int,
+) -> Tensor:
+    rows, columns = axes
+    if rows is not None and columns is not None:
+        images, sides = _crop(input, (columns.before, columns.after, rows.before, rows.after))
+        if images.numel():
+            for axis, taps in ((2, rows.taps), (3, columns.taps)):
+                filters = filters.index_select(axis, torch.tensor(taps, device=filters.device))
+            options: dict[str, Any] = {
+                "stride": (1, 1),
+                "padding": sides,
+                "dilation": (rows.dilation, columns.dilation),
+            }
+            return run("conv2d", images, filters, bias, phase=phase, groups=groups, **options)
+    return input.new_zeros(()).expand(shape) if bias is None else bias.view(-1, 1, 1).expand(shape)
+
+
+def _fit(
+    images: Tensor,
+    out_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sides,
+    dilation: Sequence[int],
+) -> tuple[Tensor, Sides]:
+    """Images and padding at their ends with which a convolution has exactly so many outputs."""
+    left, _, top, _ = padding
+    bottom, right = (
+        dilation[axis] * (kernel_size[axis] - 1)
+        + stride[axis] * (out_size[axis] - 1)
+        + 1
+        - images.shape[axis - 2]
+        - before
+        for axis, before in enumerate((top, left))
+    )
+    return _crop(images, (left, right, top, bottom))
+
+
+def _split(tensor: Tensor, axis: int, groups: int) -> Tensor:
+    """An axis of channels as two, groups first."""
+    return tensor.reshape(*tensor.shape[:axis], groups, -1, *tensor.shape[axis + 1 :])
+
+
+def _crop(images: Tensor, sides: Sides) -> tuple[Tensor, Sides]:
+    """Images without the rows and columns that negative padding takes away, and the padding that is left."""
+    left, right, top, bottom = (max(-side, 0) for side in sides)
+    height, width = images.shape[-2:]
+    rows, columns = max(height - top - bottom, 0), max(width - left - right, 0)
+    cropped = images.narrow(-2, min(top, height - rows), rows).narrow(-1, min(left, width - columns), columns)
+    left, right, top, bottom = (max(side, 0) for side in sides)
+    return cropped, (left, right, top, bottom)

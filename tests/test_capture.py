@@ -1,0 +1,317 @@
+"""capture="ops": matrix products and convolutions that are no module's, their gradients, and what can't be counted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+import flopcuda
+from flopcuda.geometry import exact_counts
+from tests.cuda_kernels import needs_kernels
+
+attend = functional.scaled_dot_product_attention
+
+
+@contextlib.contextmanager
+def torchs_own_count() -> Iterator[FlopCounterMode]:
+    """FlopCounterMode where it sees everything: attention as products, no fast path."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
+            yield mode
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+a, b, square = randn(5, 7), randn(7, 6), randn(7, 7)
+batch_a, batch_b = randn(3, 5, 7), randn(3, 7, 6)
+images, lines = randn(2, 4, 9, 8), randn(2, 4, 9)
+
+# A call and its MACs: outputs times products of each.
+CALLS: dict[str, tuple[Callable[[], Tensor], int]] = {
+    "mm": (lambda: torch.mm(a, b), 5 * 6 * 7),
+    "mm of a transposed matrix": (lambda: a @ square.t(), 5 * 7 * 7),
+    "mm of strided matrices": (lambda: a[:, ::2] @ b[::2], 5 * 6 * 4),
+    "mm of an expanded matrix": (lambda: a @ randn(7, 1).expand(7, 4), 5 * 4 * 7),
+    "@ with leading dimensions": (lambda: randn(2, 3, 5, 7) @ b, 30 * 6 * 7),
+    "@ of a vector": (lambda: a @ randn(7), 5 * 7),
+    "mv": (lambda: torch.mv(a, randn(7)), 5 * 7),
+    "dot": (lambda: torch.dot(randn(9), randn(9)), 9),
+    "addmm": (lambda: torch.addmm(randn(6), a, b), 5 * 6 * 7),
+    "addmm, scaled": (lambda: torch.addmm(randn(5, 6), a, b, beta=0.5, alpha=2.0), 5 * 6 * 7),
+    "addmm without its addend": (lambda: torch.addmm(torch.full((5, 6), torch.nan), a, b, beta=0), 5 * 6 * 7),
+    "addmv": (lambda: torch.addmv(randn(5), a, randn(7), beta=3), 5 * 7),
+    "bmm": (lambda: torch.bmm(batch_a, batch_b), 3 * 5 * 6 * 7),
+    "bmm of transposed matrices": (lambda: torch.bmm(batch_a, randn(3, 4, 7).transpose(1, 2)), 3 * 5 * 4 * 7),
+    "baddbmm": (lambda: torch.baddbmm(randn(3, 5, 6), batch_a, batch_b, alpha=0.5), 3 * 5 * 6 * 7),
+    "addbmm": (lambda: torch.addbmm(randn(5, 6), batch_a, batch_b, beta=2), 5 * 6 * 21),
+    "out=": (lambda: torch.mm(a, b, out=torch.empty(0)), 5 * 6 * 7),
+    "in place": (lambda: randn(5, 6).addmm_(a, b), 5 * 6 * 7),
+    "einsum": (lambda: torch.einsum("bij,bjk->bik", batch_a, batch_b), 3 * 5 * 6 * 7),
+    "einsum over two axes": (lambda: torch.einsum("bij,bkj->ik", batch_a, randn(3, 6, 7)), 5 * 6 * 21),
+    "F.linear": (lambda: functional.linear(batch_a, randn(4, 7), randn(4)), 15 * 4 * 7),
+    "F.linear of a vector": (lambda: functional.linear(randn(7), randn(4, 7)), 4 * 7),
+    "F.conv2d": (
+        lambda: functional.conv2d(images, randn(6, 2, 3, 3), randn(6), stride=2, padding=1, groups=2),
+        2 * 6 * 5 * 4 * 18,
+    ),
+    "F.conv2d of one image": (lambda: functional.conv2d(images[0], randn(6, 4, 3, 3)), 6 * 7 * 6 * 36),
+    "F.conv1d": (lambda: functional.conv1d(lines, randn(6, 4, 3), randn(6), padding=2, dilation=2), 2 * 6 * 9 * 12),
+    "attention": (lambda: attend(randn(2, 4, 6, 8), randn(2, 4, 5, 8), randn(2, 4, 5, 3)), 8 * 6 * 5 * (8 + 3)),
+    "causal attention": (
+        lambda: attend(randn(2, 4, 6, 8), randn(2, 4, 6, 8), randn(2, 4, 6, 8), is_causal=True),
+        8 * 6 * 6 * 16,
+    ),
+    "grouped-query attention": (
+        lambda: attend(randn(2, 4, 6, 8), randn(2, 2, 6, 8), randn(2, 2, 6, 8), enable_gqa=True),
+        8 * 6 * 6 * 16,
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "macs"), CALLS.values(), ids=CALLS.keys())
+def test_a_call_computes_as_always_and_is_counted(call: Callable[[], Tensor], macs: int) -> None:
+    expected = call()
+    with flopcuda.count() as session:
+        result = call()
+    torch.testing.assert_close(result, expected)
+    report = session.report()
+    assert report.total.macs == macs
+    assert report.not_counted == ()
+    for launch in report.launches:
+        counters = launch.counters
+        assert (counters.mul, counters.add, counters.pad) == exact_counts(launch)
+        assert (launch.module, launch.module_type, launch.phase) == ("", "", "forward")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["mm", "bmm", "F.linear", "F.conv2d", "attention"])
+def test_narrow_dtypes(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, macs = CALLS[name]
+    for variable in ("a", "b", "batch_a", "batch_b", "images"):
+        monkeypatch.setitem(globals(), variable, globals()[variable].to(dtype))
+    monkeypatch.setitem(globals(), "randn", lambda *shape, make=randn: make(*shape).to(dtype))
+    expected = call()
+    with flopcuda.count() as session:
+        result = call()
+    assert result.dtype == dtype
+    torch.testing.assert_close(result, expected, atol=2e-2, rtol=2e-2)
+    assert session.report().total.macs == macs
+
+
+def test_zeros_are_counted_in_products_too() -> None:
+    left, right = torch.relu(batch_a), torch.relu(batch_b)
+    nonzero = int(torch.bmm((left != 0).double(), (right != 0).double()).sum())
+    with flopcuda.count(count_zero=True) as session:
+        torch.bmm(left, right)
+    assert session.report().total.zero == 3 * 5 * 6 * 7 - nonzero
+
+
+class Mixed(nn.Module):
+    """Counted layers, attention, and calls of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 4, stride=4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 5)
+        self.mixing = nn.Parameter(torch.randn(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2) @ self.mixing
+        attended, _ = self.attention(tokens, tokens, tokens)
+        return self.head(attended.mean(1))
+
+
+@pytest.mark.parametrize("backend", ["native", pytest.param("ptxvm", marks=needs_kernels)])
+def test_products_belong_to_the_module_that_makes_them(backend: str) -> None:
+    model, x = Mixed().eval(), torch.randn(2, 3, 16, 12)
+    tokens = 12
+    with flopcuda.instrument(model, backend=backend) as session, torch.no_grad():
+        output = model(x)
+    torch.testing.assert_close(output, model(x))
+    modules = {name: (s.launches[0].module_type, s.macs) for name, s in session.report().by_module().items()}
+    assert modules == {
+        "conv": ("Conv2d", 2 * tokens * 8 * 48),
+        "": ("Mixed", 2 * tokens * 8 * 8),
+        "attention": ("MultiheadAttention", 2 * tokens * 8 * (24 + 8) + 2 * 2 * tokens * tokens * 4 * 2),
+        "head": ("Linear", 2 * 5 * 8),
+    }
+    assert session.report().not_counted == ()
+
+
+def test_only_modules_when_asked_for() -> None:
+    model, x = Mixed().eval(), torch.randn(2, 3, 16, 12)
+    with flopcuda.instrument(model, capture="modules") as session, torch.no_grad():
+        model(x)
+    assert set(session.report().by_module()) == {"conv", "head"}
+
+
+def test_what_is_not_the_models_is_not_counted() -> None:
+    model, x = Mixed(), torch.randn(2, 3, 16, 12)
+    other = nn.Linear(5, 5)
+    with flopcuda.instrument(model) as session:
+        model(other(model(x)).sum() * x).sum().backward()
+        torch.mm(a, b)
+    with flopcuda.instrument(model) as alone:
+        model((model(x)).sum() * x).sum().backward()
+    assert session.report().total.macs == alone.report().total.macs
+
+
+def test_a_training_step_is_counted_as_torch_counts_it() -> None:
+    """Without padding, and with strides that divide the images, every tap meets an input in both ways to count."""
+    model, x = Mixed(), torch.randn(2, 3, 16, 12)
+    with torchs_own_count() as theirs:
+        model(x).sum().backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    with flopcuda.instrument(model) as session:
+        model(x).sum().backward()
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
+    report = session.report()
+    assert report.total.macs == theirs.get_total_flops() // 2
+    assert report.not_counted == ()
+    phases = {(launch.module, launch.phase) for launch in report.launches}
+    assert {("conv", "forward"), ("conv", "backward_weight"), ("head", "backward_input")} <= phases
+    assert ("conv", "backward_input") not in phases, "the images need no gradient"
+    assert {("attention", "backward"), ("", "backward")} <= phases
+
+
+def test_gradients_in_a_counted_block_belong_to_their_modules() -> None:
+    model, x = Mixed(), torch.randn(2, 3, 16, 12)
+    with flopcuda.instrument(model) as session:
+        model(x).sum().backward()
+    with flopcuda.count() as block:
+        model(x).sum().backward()
+    by_module = {name: summary.macs for name, summary in session.report().by_module().items()}
+    named = {name.removeprefix("Mixed").lstrip("."): s.macs for name, s in block.report().by_module().items()}
+    assert named == by_module
+
+
+def test_checkpointed_layers_count_again_when_they_are_computed_again() -> None:
+    model, x = Mixed(), torch.randn(2, 3, 16, 12, requires_grad=True)
+    with flopcuda.instrument(model) as plain:
+        model(x).sum().backward()
+    with flopcuda.instrument(model) as session:
+        checkpoint(model, x, use_reentrant=False).sum().backward()
+    forward = sum(launch.counters.mul for launch in plain.report().launches if launch.phase == "forward")
+    again = session.report().total.macs - plain.report().total.macs
+    assert 0 < again <= forward  # what no gradient needs is not computed again
+
+
+def test_autocast_counts_in_its_own_dtype() -> None:
+    model, x = Mixed().eval(), torch.randn(2, 3, 16, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = model(x)
+        with flopcuda.instrument(model) as session:
+            output = model(x)
+    assert output.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(output, expected, atol=3e-2, rtol=3e-2)
+    with flopcuda.instrument(model) as plain:
+        model(x)
+    assert session.report().total.macs == plain.report().total.macs
+
+
+def test_training_under_autocast() -> None:
+    model, x = Mixed(), torch.randn(2, 3, 16, 12)
+    with flopcuda.instrument(model), torch.autocast("cpu", torch.bfloat16):
+        model(x).float().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_what_is_not_counted_is_named() -> None:
+    class Uncounted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.volume = nn.Conv3d(1, 2, 3)
+            self.bilinear = nn.Bilinear(3, 4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (
+                self.volume(x).sum()
+                + self.bilinear(x[0, 0, 0, :, :3], x[0, 0, 0, :, :4]).sum()
+                + (x.double() @ x.mT.double()).sum()
+            )
+
+    with flopcuda.instrument(Uncounted()) as session, torch.no_grad():
+        session.model(torch.randn(1, 1, 5, 5, 5))
+    seen = [(entry.module, entry.module_type, entry.operator, entry.calls) for entry in session.report().not_counted]
+    assert seen == [
+        ("volume", "Conv3d", "aten.convolution", 1),
+        ("bilinear", "Bilinear", "aten._trilinear", 1),
+        ("", "Uncounted", "aten.bmm", 1),
+    ]
+
+
+def test_a_third_partys_operator_is_named() -> None:
+    @torch.library.custom_op("flopcuda_tests::mystery", mutates_args=())
+    def mystery(x: Tensor) -> Tensor:
+        return x @ x
+
+    with flopcuda.count() as session:
+        mystery(square)
+    assert [entry.operator for entry in session.report().not_counted] == ["flopcuda_tests.mystery"]
+
+
+def test_empty_and_meta_tensors_are_no_work() -> None:
+    with flopcuda.count() as session:
+        assert torch.mm(torch.randn(0, 3), torch.randn(3, 4)).shape == (0, 4)
+        assert torch.mm(torch.randn(2, 0), torch.randn(0, 4)).eq(0).all()
+        assert torch.mm(torch.empty(2, 3, device="meta"), torch.empty(3, 4, device="meta")).shape == (2, 4)
+    report = session.report()
+    assert (report.launches, report.not_counted) == ((), ())
+
+
+def test_nothing_is_left_behind() -> None:
+    model, x = Mixed().eval(), torch.randn(2, 3, 16, 12)
+    session = flopcuda.instrument(model)
+    with FlopCounterMode(display=False) as later:
+        model(x)
+        session.restore()
+        model(x)
+    assert later.get_total_flops() > 0
+    counted = session.report().total.macs
+    model(x)
+    assert session.report().total.macs == counted
+    assert torch.utils._python_dispatch._get_current_dispatch_mode_stack() == []
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_an_exception_in_the_model_leaves_nothing_behind() -> None:
+    model = Mixed().eval()
+    with flopcuda.instrument(model) as session:
+        with pytest.raises(RuntimeError, match=r"^conv \(Conv2d\)"):
+            model(torch.randn(1, 4, 16, 12))
+        model(torch.randn(1, 3, 16, 12))
+    assert {name for name, _ in session.report().by_module().items()} == {"conv", "", "attention", "head"}
+    assert torch.utils._python_dispatch._get_current_dispatch_mode_stack() == []
+
+
+def test_an_unknown_capture_is_refused() -> None:
+    with pytest.raises(ValueError, match="capture must be 'ops' or 'modules', not 'all'"):
+        flopcuda.instrument(Mixed(), capture="all")
+
+
+def test_the_vision_transformers_truth() -> None:
+    """Figures of today's tools for it are between 11,271 and 17,606 million."""
+    model = torchvision.models.vit_b_16().eval()
+    with flopcuda.instrument(model) as session, torch.no_grad():
+        model(torch.randn(1, 3, 224, 224))
+    assert session.report().total.macs == 17_563_828_224
+    assert session.report().not_counted == ()

@@ -1,0 +1,194 @@
+"""Gradients through counted kernels: values against torch, counts against brute force, over any geometry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+import flopcuda
+from flopcuda.geometry import exact_counts
+from tests.cpu_kernels.oracle import Conv2dCase
+from tests.cuda_kernels import needs_kernels
+from tests.geometries import conv2d_cases
+
+property_settings = settings(max_examples=150, deadline=None)
+
+
+def conv2d(case: Conv2dCase, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    top, left, bottom, right = case.padding
+    padded = functional.pad(input, (left, right, top, bottom))
+    return functional.conv2d(padded, weight, bias, case.stride, 0, case.dilation, case.groups)
+
+
+def layer_of(case: Conv2dCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A layer with the case's padding at the top and to the left on both sides of each axis."""
+    layer = nn.Conv2d(
+        case.in_channels,
+        case.out_channels,
+        case.kernel,
+        case.stride,
+        case.padding[:2],
+        case.dilation,
+        case.groups,
+        bias is not None,
+    )
+    layer.weight = nn.Parameter(weight)
+    if bias is not None:
+        layer.bias = nn.Parameter(bias)
+    return layer
+
+
+def symmetric(case: Conv2dCase) -> Conv2dCase:
+    """The same with equal padding on both sides, as a layer has it."""
+    top, left, _, _ = case.padding
+    fields = {**vars(case), "padding": (top, left, top, left)}
+    return Conv2dCase(**fields)
+
+
+def has_outputs(case: Conv2dCase) -> bool:
+    return min(case.out_size) > 0 and case.batch > 0
+
+
+def by_phase(session: flopcuda.Session) -> dict[str, flopcuda.Counters]:
+    launches = session.report().launches
+    for launch in launches:
+        counters = launch.counters
+        assert (counters.mul, counters.add, counters.pad) == exact_counts(launch)
+    return {
+        phase: flopcuda.Counters.sum(launch.counters for launch in launches if launch.phase == phase)
+        for phase in {launch.phase for launch in launches}
+    }
+
+
+def assert_close(result: Tensor, expected: Tensor, magnitude: float) -> None:
+    """Within float32's error for sums whose terms add up to about this much."""
+    assert result.shape == expected.shape
+    assert float((result.double() - expected.double()).abs().max()) <= 2e-6 * (1 + magnitude)
+
+
+@property_settings
+@given(case=conv2d_cases().map(symmetric).filter(has_outputs), seed=st.integers(0, 99))
+def test_any_convolution(case: Conv2dCase, seed: int) -> None:
+    """All products that meet an input meet it again in both gradients."""
+    input, weight, bias = case.tensors(seed)
+    layer = layer_of(case, weight, bias)
+    input.requires_grad_()
+    exact_operands = [tensor.detach().double().requires_grad_() for tensor in (input, weight)]
+    exact = conv2d(case, *exact_operands, None if bias is None else bias.double())
+    grad = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed))
+    exact_gradients = torch.autograd.grad(exact, exact_operands, grad.double())
+    with flopcuda.instrument(layer) as session:
+        gradients = torch.autograd.grad(layer(input), (input, layer.weight), grad)
+    scale = float(grad.abs().sum() * max(input.abs().max(), weight.abs().max()))
+    for gradient, expected in zip(gradients, exact_gradients, strict=True):
+        assert_close(gradient, expected, scale)
+    phases = by_phase(session)
+    meeting_inputs = phases["forward"].mul - phases["forward"].pad
+    for phase in ("backward_input", "backward_weight"):
+        counters = phases.get(phase, flopcuda.Counters())
+        assert counters.mul - counters.pad == meeting_inputs, phase
+
+
+@st.composite
+def transposed_layers(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A transposed convolution in one or two dimensions and an input for it."""
+    dimensions = draw(st.sampled_from([1, 2, 2]))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+
+    def sizes(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(dimensions))
+
+    kernel, stride, dilation, image = sizes(1, 5), sizes(1, 4), sizes(1, 3), sizes(1, 7)
+    padding = tuple(draw(st.integers(0, dilation[i] * (kernel[i] - 1) // 2)) for i in range(dimensions))
+    ends = tuple(draw(st.integers(0, max(stride[i], dilation[i]) - 1)) for i in range(dimensions))
+    channels = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
+    kind = nn.ConvTranspose1d if dimensions == 1 else nn.ConvTranspose2d
+    layer = kind(*channels, kernel, stride, padding, ends, groups, draw(st.booleans()), dilation)
+    return layer, torch.randn(draw(st.integers(1, 2)), channels[0], *image)
+
+
+@property_settings
+@given(drawn=transposed_layers())
+def test_any_transposed_convolution(drawn: tuple[nn.Module, Tensor]) -> None:
+    layer, input = drawn
+    input.requires_grad_()
+    expected = layer(input)
+    grad = torch.randn(expected.shape)
+    operands = [input, *layer.parameters()]
+    expected_gradients = torch.autograd.grad(expected, operands, grad)
+    with flopcuda.count() as session:
+        output = layer(input)
+        gradients = torch.autograd.grad(output, operands, grad)
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4)
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-3, rtol=1e-3)
+    phases = by_phase(session)
+    ones = functional.conv_transpose2d if input.dim() == 4 else functional.conv_transpose1d
+    products = ones(
+        torch.ones_like(input, dtype=torch.float64),
+        torch.ones_like(layer.weight, dtype=torch.float64),
+        None, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation,
+    )  # fmt: skip
+    for phase in ("forward", "backward_input", "backward_weight"):
+        counters = phases.get(phase, flopcuda.Counters())
+        assert counters.mul - counters.pad == int(products.sum()), phase
+    assert session.report().not_counted == ()
+
+
+@property_settings
+@given(rows=st.integers(1, 9), inputs=st.integers(1, 40), outputs=st.integers(1, 30), bias=st.booleans())
+def test_any_linear_layer(rows: int, inputs: int, outputs: int, bias: bool) -> None:
+    layer, input = nn.Linear(inputs, outputs, bias=bias), torch.randn(2, rows, inputs, requires_grad=True)
+    grad = torch.randn(2, rows, outputs)
+    expected = torch.autograd.grad(layer(input), [input, *layer.parameters()], grad)
+    with flopcuda.instrument(layer) as session:
+        gradients = torch.autograd.grad(layer(input), [input, *layer.parameters()], grad)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-4, rtol=1e-4)
+    phases = by_phase(session)
+    assert {phase: counters.mul for phase, counters in phases.items()} == dict.fromkeys(
+        ("forward", "backward_input", "backward_weight"), 2 * rows * inputs * outputs
+    )
+
+
+def test_what_is_frozen_is_not_computed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5 * 4 * 4, 2))
+    model[2].requires_grad_(False)
+    with flopcuda.instrument(model) as session:
+        model(torch.randn(1, 3, 8, 8)).sum().backward()
+    phases = {(launch.module, launch.phase) for launch in session.report().launches if launch.phase != "forward"}
+    assert phases == {
+        ("0", "backward_weight"),
+        ("2", "backward_input"),
+        ("4", "backward_weight"),
+        ("4", "backward_input"),
+    }
+
+
+@pytest.mark.parametrize("backend", ["native", pytest.param("ptxvm", marks=needs_kernels)])
+def test_double_backward(backend: str) -> None:
+    """The penalty on a gradient, as in a Wasserstein GAN."""
+    model = nn.Sequential(nn.Conv2d(2, 3, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+    x = torch.randn(2, 2, 8, 8, requires_grad=True)
+
+    def penalty() -> Tensor:
+        (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        return gradient.square().sum()
+
+    expected = torch.autograd.grad(penalty(), list(model.parameters()))
+    with flopcuda.instrument(model, backend=backend) as session:
+        gradients = torch.autograd.grad(penalty(), list(model.parameters()))
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, atol=1e-4, rtol=1e-3)
+    by_phase(session)
+    assert session.report().not_counted == ()
+
+
+def test_function_transforms_end_in_a_clear_error() -> None:
+    layer = nn.Linear(3, 2)
+    with flopcuda.instrument(layer), pytest.raises(RuntimeError, match=r"vmap|functorch|transform"):
+        torch.func.vmap(layer)(torch.randn(4, 3))
