@@ -64,4 +64,5 @@ def main(command: tuple[str, ...], allocator: str, **settings: object) -> NoRetu
         raise click.ClickException(str(error)) from None
 
 
-main(prog_name="python -m flopcuda.virtual_cuda")
+if __name__ == "__main__":
+    main(prog_name="python -m flopcuda.virtual_cuda")

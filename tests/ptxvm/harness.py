@@ -96,26 +96,35 @@ needs_nvcc = pytest.mark.skipif(nvcc() is None, reason="needs nvcc")
 
 
 def compile_cuda(source: str, *flags: str, architecture: str = "compute_80") -> str:
-    """PTX of CUDA source text, from a cache by content. nvcc's own version is part of the key."""
+    """PTX of CUDA source text, from a cache by content."""
+    return _compiled(source, ".ptx", ["-ptx", f"-arch={architecture}", *flags]).read_text()
+
+
+def compile_cuda_library(source: str, *flags: str, architecture: str = "compute_80") -> Path:
+    """A shared library of CUDA source text that holds PTX only and needs the shared CUDA runtime; cached likewise."""
+    target = f"-gencode=arch={architecture},code={architecture}"
+    return _compiled(source, ".so", ["-shared", "-Xcompiler=-fPIC", "-cudart=shared", target, *flags])
+
+
+def _compiled(source: str, suffix: str, options: list[str]) -> Path:
+    """What nvcc makes of CUDA source text. Its own version is part of the cache's key."""
     compiler = nvcc()
     if compiler is None:
         pytest.skip("needs nvcc")
-    options = ["-std=c++17", f"-arch={architecture}", *flags]
+    options = ["-std=c++17", *options]
     key = hashlib.sha256("\0".join([source, *options, _version(compiler)]).encode()).hexdigest()[:24]
     folder = Path(tempfile.gettempdir()) / "flopcuda-ptx-cache"
     folder.mkdir(exist_ok=True)
-    output = folder / f"{key}.ptx"
+    output = folder / f"{key}{suffix}"
     if not output.exists():
         with tempfile.TemporaryDirectory() as work:
             file = Path(work) / "kernel.cu"
             file.write_text(source)
-            built = Path(work) / "kernel.ptx"
-            done = subprocess.run(
-                [compiler, "-ptx", *options, str(file), "-o", str(built)], capture_output=True, text=True
-            )
+            built = Path(work) / f"kernel{suffix}"
+            done = subprocess.run([compiler, *options, str(file), "-o", str(built)], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             shutil.move(built, output)
-    return output.read_text()
+    return output
 
 
 _versions: dict[str, str] = {}
