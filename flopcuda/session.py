@@ -202,7 +202,9 @@ def _read_counters(records: list[Tensor]) -> list[list[int]]:
     by_device: dict[torch.device, list[int]] = {}
     for index, record in enumerate(records):
         by_device.setdefault(record.device, []).append(index)
-    for indices in by_device.values():
+    for device, indices in by_device.items():
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # some may be written on other streams than the current one
         rows = torch.stack([records[index] for index in indices]).tolist()
         for index, row in zip(indices, rows, strict=True):
             values[index] = row
