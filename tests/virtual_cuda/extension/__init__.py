@@ -14,6 +14,7 @@ from torch.utils import cpp_extension
 from tests.ptxvm.harness import nvcc
 
 FOLDER = Path(__file__).parent
+BUILD = FOLDER.parents[2] / "build" / f"gate_sample-torch{torch.__version__}"
 
 
 def load() -> Any:
@@ -22,12 +23,14 @@ def load() -> Any:
     toolkit = re.search(r"^#\$ TOP=(.*)$", dry_run.stderr, re.MULTILINE)
     assert toolkit
     cpp_extension.CUDA_HOME = str(Path(toolkit[1]).resolve())
+    BUILD.mkdir(parents=True, exist_ok=True)
     headers = Path(torch.__file__).parents[1].glob("nvidia/*/include")  # of the libraries that the toolkit lacks
     cpp_extension.load(
         "gate_sample",
         [str(FOLDER / "gate.cpp"), str(FOLDER / "gate.cu")],
         extra_cuda_cflags=["-gencode=arch=compute_80,code=compute_80"],
         extra_include_paths=[str(folder) for folder in headers],
+        build_directory=str(BUILD),
     )
     torch.library.register_fake("gate_sample::leaky_gate")(lambda a, b, slope: torch.empty_like(a))
     torch.library.register_fake("gate_sample::leaky_gate_backward")(
