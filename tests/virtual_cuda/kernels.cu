@@ -1,4 +1,4 @@
-// Kernels of an extension that torch knows nothing of, right ones and defective ones, with C functions that launch them.
+// Kernels of an extension that torch knows nothing of, right ones and defective ones, with functions to launch them.
 #include <cuda_runtime.h>
 
 __global__ void scale(float* values, int count, float factor) {

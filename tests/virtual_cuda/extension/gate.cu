@@ -40,8 +40,8 @@ at::Tensor leaky_gate(const at::Tensor& a, const at::Tensor& b, double slope) {
   if (result.numel() == 0) return result;
   AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), "leaky_gate", [&] {
     forward_kernel<scalar_t><<<blocks_for(a.numel()), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-        a.numel(), dense_a.const_data_ptr<scalar_t>(), dense_b.const_data_ptr<scalar_t>(),
-        static_cast<scalar_t>(slope), result.mutable_data_ptr<scalar_t>());
+        a.numel(), dense_a.const_data_ptr<scalar_t>(), dense_b.const_data_ptr<scalar_t>(), static_cast<scalar_t>(slope),
+        result.mutable_data_ptr<scalar_t>());
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return result;
