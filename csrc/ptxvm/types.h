@@ -40,6 +40,8 @@ enum class Type : uint8_t {
   kU4,
   kS4,
   kB1,
+  kE4M3,
+  kE5M2,
 };
 
 enum class Space : uint8_t { kGeneric, kRegister, kGlobal, kShared, kLocal, kConst, kParam };
@@ -76,6 +78,8 @@ constexpr int size_of(Type type) {
     case Type::kU4:
     case Type::kS4:
     case Type::kB1:
+    case Type::kE4M3:
+    case Type::kE5M2:
       return 1;
     case Type::kB16:
     case Type::kU16:

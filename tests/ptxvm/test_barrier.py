@@ -145,7 +145,7 @@ def test_sixteen_barriers_at_once(seed: int | None) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("consumers", [1, 3])
 def test_producer_and_consumers(consumers: int, seed: int | None) -> None:
-    """Warp 0 fills a buffer again and again: it arrives at "full" and waits at "empty"; for the others it is reverse."""
+    """Warp 0 fills a buffer again and again: it arrives at "full" and waits at "empty"; the others do the reverse."""
     threads = 32 * (1 + consumers)
     body = f"""
         mov.u32 %r4, s; mad.lo.u32 %r4, %r3, 4, %r4; mov.u32 %r5, 0; mov.u32 %r6, 0;

@@ -3,7 +3,9 @@
 // All are warp-wide and aligned, so they are control instructions whose mask of members is the whole warp (c absent).
 #include "decode/matrix.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <tuple>
 
 #include "decode/address_flags.h"
 #include "decode/rules.h"
@@ -19,29 +21,27 @@ void emit_collective(FunctionDecoder& decoder, const Instruction& instruction, H
   decoder.pending().back().is_control = true;
 }
 
-bool take(std::vector<std::string_view>& words, std::string_view name) {
-  for (auto word = words.begin(); word != words.end(); ++word) {
-    if (*word != name) continue;
-    words.erase(word);
-    return true;
-  }
-  return false;
+// All of a warp together: .sync.aligned, and no other flag.
+void expect_aligned(const FunctionDecoder& decoder, const Modifiers& modifiers, size_t types, size_t spaces = 0) {
+  constexpr uint64_t kBoth = kFlagSync | kFlagAligned;
+  decoder.expect_modifiers(modifiers, types, kBoth, spaces);
+  decoder.require((modifiers.flags & kBoth) == kBoth, "expected .sync.aligned");
 }
 
-void set_address(FunctionDecoder& decoder, Instruction& instruction, const Operand& operand) {
+// Sets the address, and in u[2] its state space: the modifier's, or else that of the variable named.
+Space set_address(FunctionDecoder& decoder, Instruction& instruction, const Operand& operand,
+                  const Modifiers& modifiers) {
   const FunctionDecoder::Address address = decoder.address(operand);
   decoder.require(!address.entry_parameter, "not a parameter's address");
   instruction.a = address.base;
   instruction.offset = address.offset;
   instruction.u[3] =
       static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
-}
-
-Space collective_space(const FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.spaces.size() <= 1, "expected one state space");
-  const Space space = modifiers.spaces.empty() ? Space::kGeneric : modifiers.spaces[0];
+  const Space space = modifiers.spaces.empty() ? address.space : modifiers.spaces[0];
   decoder.require(space == Space::kGeneric || space == Space::kShared || space == Space::kGlobal,
                   "state space not supported");
+  decoder.require(address.space == Space::kGeneric || space == address.space, "the variable is in another state space");
+  instruction.u[2] = static_cast<uint8_t>(space);
   return space;
 }
 
@@ -68,22 +68,20 @@ void define_fragment(FunctionDecoder& decoder, const Operand& operand, Type type
   for (const Operand* item : items) out.push_back(decoder.define(*item, type));
 }
 
-// ---- ldmatrix, stmatrix: u[0] matrices, u[1] transposed ----
+// ---- ldmatrix, stmatrix: u[0] matrices, u[1] transposed, u[2] state space ----
 
-void matrix_move(FunctionDecoder& decoder, const Modifiers& modifiers, bool load) {
-  std::vector<std::string_view> words = modifiers.others;
-  decoder.require(take(words, "m8n8"), "only .m8n8 is supported");
+void matrix_move(FunctionDecoder& decoder, Modifiers modifiers, bool load) {
+  decoder.require(modifiers.take("m8n8"), "only .m8n8 is supported");
   Instruction instruction;
-  instruction.u[1] = take(words, "trans");
-  const int count = take(words, "x1") ? 1 : take(words, "x2") ? 2 : take(words, "x4") ? 4 : 0;
-  decoder.require(count != 0 && words.empty(), "expected .x1, .x2 or .x4");
-  decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == Type::kB16, "only .b16 is supported");
-  decoder.require(modifiers.has(kFlagSync) && modifiers.has(kFlagAligned), "expected .sync.aligned");
-  const Space space = collective_space(decoder, modifiers);
-  decoder.require(space != Space::kGlobal, "the matrix must be in shared memory");
+  instruction.u[1] = modifiers.take("trans");
+  const int count = modifiers.take("x1") ? 1 : modifiers.take("x2") ? 2 : modifiers.take("x4") ? 4 : 0;
+  decoder.require(count != 0, "expected .x1, .x2 or .x4");
+  expect_aligned(decoder, modifiers, 1, 1);
+  decoder.require(modifiers.types[0] == Type::kB16, "only .b16 is supported");
   decoder.expect_operands(2);
   Extra* extra = decoder.new_extra();
-  set_address(decoder, instruction, decoder.operand(load ? 1 : 0));
+  const Space space = set_address(decoder, instruction, decoder.operand(load ? 1 : 0), modifiers);
+  decoder.require(space != Space::kGlobal, "the matrix must be in shared memory");
   if (load) {
     define_fragment(decoder, decoder.operand(0), Type::kB32, static_cast<size_t>(count), extra->dst);
   } else {
@@ -97,10 +95,11 @@ void matrix_move(FunctionDecoder& decoder, const Modifiers& modifiers, bool load
 void ldmatrix_rule(FunctionDecoder& d, const Modifiers& m) { matrix_move(d, m, true); }
 void stmatrix_rule(FunctionDecoder& d, const Modifiers& m) { matrix_move(d, m, false); }
 
-void movmatrix_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  std::vector<std::string_view> words = modifiers.others;
-  decoder.require(take(words, "m8n8") && take(words, "trans") && words.empty(), "expected .m8n8.trans");
-  decoder.require(modifiers.types.size() == 1 && modifiers.types[0] == Type::kB16, "only .b16 is supported");
+void movmatrix_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("m8n8") && modifiers.take("trans"), "expected .m8n8.trans");
+  expect_aligned(decoder, modifiers, 1);
+  decoder.require(modifiers.types[0] == Type::kB16, "only .b16 is supported");
   decoder.expect_operands(2);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(1), Type::kB32);
@@ -110,29 +109,13 @@ void movmatrix_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 
 // ---- mma ----
 
-bool read_shape(std::vector<std::string_view>& words, MatrixShape& shape) {
-  for (auto word = words.begin(); word != words.end(); ++word) {
+bool read_shape(Modifiers& modifiers, MatrixShape& shape) {
+  for (const std::string_view word : modifiers.others) {
     char rest = 0;
-    if (std::sscanf(std::string(*word).c_str(), "m%dn%dk%d%c", &shape.m, &shape.n, &shape.k, &rest) != 3) continue;
-    words.erase(word);
-    return true;
+    if (std::sscanf(std::string(word).c_str(), "m%dn%dk%d%c", &shape.m, &shape.n, &shape.k, &rest) == 3)
+      return modifiers.take(word);
   }
   return false;
-}
-
-int element_bits(Type type) {
-  switch (type) {
-    case Type::kS4:
-    case Type::kU4:
-      return 4;
-    default:
-      return 8 * size_of(type);
-  }
-}
-
-bool is_multiplicand(Type type) {
-  return type == Type::kF16 || type == Type::kBF16 || type == Type::kTF32 || type == Type::kF64 || type == Type::kS8 ||
-         type == Type::kU8 || type == Type::kS4 || type == Type::kU4;
 }
 
 bool is_whole_number(Type type) {
@@ -144,30 +127,59 @@ Type register_of(Type element) {
   return element == Type::kF64 ? Type::kF64 : element == Type::kF32 ? Type::kF32 : Type::kB32;
 }
 
-struct MmaShape {
-  int m, n, k;
-  int bits;  // of a multiplicand
-};
-constexpr MmaShape kMmaShapes[] = {
-    {16, 8, 8, 16},  {16, 8, 16, 16}, {16, 8, 4, 32}, {16, 8, 8, 32}, {8, 8, 4, 64}, {16, 8, 4, 64}, {16, 8, 8, 64},
-    {16, 8, 16, 64}, {8, 8, 16, 8},   {16, 8, 16, 8}, {16, 8, 32, 8}, {8, 8, 32, 4}, {16, 8, 32, 4}, {16, 8, 64, 4},
+// Multiplicands that may stand together, and the shapes and accumulators they have.
+struct MatrixFamily {
+  std::vector<Type> multiplicands;
+  std::vector<MatrixShape> shapes;
+  std::vector<Type> accumulators;
+  bool mixes = false;               // the multiplicands may differ
+  bool mixes_accumulators = false;  // c and d may differ
 };
 
-bool is_mma_shape(const MatrixShape& shape, Type element) {
-  for (const MmaShape& known : kMmaShapes) {
-    if (known.m == shape.m && known.n == shape.n && known.k == shape.k && known.bits == element_bits(element))
-      return true;
-  }
-  return false;
+const std::vector<MatrixFamily>& mma_families() {
+  static const std::vector<MatrixFamily> families = {
+      {{Type::kF16}, {{16, 8, 8}, {16, 8, 16}}, {Type::kF16, Type::kF32}},
+      {{Type::kBF16}, {{16, 8, 8}, {16, 8, 16}}, {Type::kF32}},
+      {{Type::kTF32}, {{16, 8, 4}, {16, 8, 8}}, {Type::kF32}},
+      {{Type::kF64}, {{8, 8, 4}, {16, 8, 4}, {16, 8, 8}, {16, 8, 16}}, {Type::kF64}},
+      {{Type::kE4M3, Type::kE5M2}, {{16, 8, 16}, {16, 8, 32}}, {Type::kF16, Type::kF32}, true},
+      {{Type::kS8, Type::kU8}, {{8, 8, 16}, {16, 8, 16}, {16, 8, 32}}, {Type::kS32}, true},
+      {{Type::kS4, Type::kU4}, {{8, 8, 32}, {16, 8, 32}, {16, 8, 64}}, {Type::kS32}, true},
+      {{Type::kB1}, {{8, 8, 128}, {16, 8, 128}, {16, 8, 256}}, {Type::kS32}},
+  };
+  return families;
 }
 
-void check_accumulators(const FunctionDecoder& decoder, Type element, Type d, Type c) {
-  bool known = false;
-  if (element == Type::kF16) known = (d == Type::kF16 || d == Type::kF32) && (c == Type::kF16 || c == Type::kF32);
-  if (element == Type::kBF16 || element == Type::kTF32) known = d == Type::kF32 && c == Type::kF32;
-  if (element == Type::kF64) known = d == Type::kF64 && c == Type::kF64;
-  if (is_whole_number(element)) known = d == Type::kS32 && c == Type::kS32;
-  decoder.require(known, "mma does not know these types together");
+const std::vector<MatrixFamily>& wmma_families() {
+  static const std::vector<MatrixShape> usual = {{16, 16, 16}, {8, 32, 16}, {32, 8, 16}};
+  static const std::vector<MatrixFamily> families = {
+      {{Type::kF16}, usual, {Type::kF16, Type::kF32}, false, true},
+      {{Type::kBF16}, usual, {Type::kF32}},
+      {{Type::kTF32}, {{16, 16, 8}}, {Type::kF32}},
+      {{Type::kF64}, {{8, 8, 4}}, {Type::kF64}},
+      {{Type::kS8, Type::kU8}, usual, {Type::kS32}},
+  };
+  return families;
+}
+
+template <class T>
+bool contains(const std::vector<T>& list, const T& value) {
+  return std::find(list.begin(), list.end(), value) != list.end();
+}
+
+// d, a, b, c as the four types stand in the instruction.
+void check_multiply(const FunctionDecoder& decoder, const std::vector<MatrixFamily>& families, const MatrixShape& shape,
+                    const std::vector<Type>& types) {
+  const Type d = types[0], a = types[1], b = types[2], c = types[3];
+  for (const MatrixFamily& family : families) {
+    if (!contains(family.multiplicands, a)) continue;
+    decoder.require(contains(family.shapes, shape), "this type does not come in this shape");
+    const bool known = contains(family.multiplicands, b) && (a == b || family.mixes) &&
+                       contains(family.accumulators, c) && contains(family.accumulators, d) &&
+                       (c == d || family.mixes_accumulators);
+    return decoder.require(known, "these types do not go together");
+  }
+  decoder.fail("matrices of this type are not multiplied");
 }
 
 size_t accumulator_registers(int m, int n, Type type) {
@@ -175,45 +187,48 @@ size_t accumulator_registers(int m, int n, Type type) {
   return static_cast<size_t>(type == Type::kF16 ? elements / 2 : elements);
 }
 
-void mma_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  std::vector<std::string_view> words = modifiers.others;
-  MatrixShape shape;
-  decoder.require(read_shape(words, shape), "expected a shape");
-  decoder.require(take(words, "row") && take(words, "col"), "expected .row.col");
-  const bool saturate = take(words, "satfinite");
-  decoder.require(words.empty(), "unknown modifier of mma");
-  decoder.require(!(modifiers.flags & ~(kFlagSync | kFlagAligned)) && modifiers.types.size() == 4,
-                  "expected four types");
-  const Type d = modifiers.types[0], a = modifiers.types[1], b = modifiers.types[2], c = modifiers.types[3];
-  decoder.require(is_multiplicand(a) && element_bits(a) == element_bits(b) && (a == b || is_whole_number(a)),
-                  "mma does not know these types together");
-  decoder.require(is_mma_shape(shape, a), "mma does not know this shape for this type");
-  check_accumulators(decoder, a, d, c);
-  decoder.require(!saturate || is_whole_number(a), ".satfinite needs integers");
+// Emits d = a b + c over fragments of these numbers of registers.
+void emit_multiply(FunctionDecoder& decoder, MatrixMultiply multiply) {
+  const auto [m, n, k] = std::tuple(multiply.shape.m, multiply.shape.n, multiply.shape.k);
+  const size_t a_registers = static_cast<size_t>(multiply.a_registers);
+  const size_t b_registers = static_cast<size_t>(multiply.b_registers);
   decoder.expect_operands(4);
-  const int per_register = element_bits(a) == 64 ? 1 : 32 / element_bits(a);
-  const size_t a_registers = static_cast<size_t>(shape.m * shape.k / kLanes / per_register);
-  const size_t b_registers = static_cast<size_t>(shape.k * shape.n / kLanes / per_register);
   Extra* extra = decoder.new_extra();
-  use_fragment(decoder, decoder.operand(1), register_of(a), a_registers, extra->src);
-  use_fragment(decoder, decoder.operand(2), register_of(b), b_registers, extra->src);
-  use_fragment(decoder, decoder.operand(3), register_of(c), accumulator_registers(shape.m, shape.n, c), extra->src);
-  define_fragment(decoder, decoder.operand(0), register_of(d), accumulator_registers(shape.m, shape.n, d), extra->dst);
-  extra->values = pack_matrix(
-      {shape, a, b, c, d, saturate, false, true, true, static_cast<int>(a_registers), static_cast<int>(b_registers)});
+  use_fragment(decoder, decoder.operand(1), register_of(multiply.a), a_registers, extra->src);
+  use_fragment(decoder, decoder.operand(2), register_of(multiply.b), b_registers, extra->src);
+  use_fragment(decoder, decoder.operand(3), register_of(multiply.c), accumulator_registers(m, n, multiply.c),
+               extra->src);
+  define_fragment(decoder, decoder.operand(0), register_of(multiply.d), accumulator_registers(m, n, multiply.d),
+                  extra->dst);
+  extra->values = pack_matrix(multiply);
   Instruction instruction;
   instruction.extra = extra;
-  emit_collective(decoder, instruction, {Op::kMma}, Space::kGeneric, a, int64_t{shape.m} * shape.n * shape.k / kLanes);
+  emit_collective(decoder, instruction, {Op::kMma}, Space::kGeneric, multiply.a, int64_t{m} * n * k / kLanes);
+}
+
+void mma_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  MatrixMultiply multiply{};
+  decoder.require(read_shape(modifiers, multiply.shape), "expected a shape");
+  decoder.require(modifiers.take("row") && modifiers.take("col"), "expected .row.col");
+  multiply.saturate = modifiers.take("satfinite");
+  const bool bits = modifiers.has(kFlagPopc);
+  multiply.exclusive = modifiers.has(kFlagXor);
+  decoder.require(!bits || multiply.exclusive != modifiers.has(kFlagAnd), "expected .xor.popc or .and.popc");
+  if (bits) modifiers.flags &= ~(kFlagPopc | kFlagXor | kFlagAnd);
+  expect_aligned(decoder, modifiers, 4);
+  check_multiply(decoder, mma_families(), multiply.shape, modifiers.types);
+  multiply.d = modifiers.types[0], multiply.a = modifiers.types[1];
+  multiply.b = modifiers.types[2], multiply.c = modifiers.types[3];
+  decoder.require(bits == (multiply.a == Type::kB1), "single bits, and only they, need .popc");
+  decoder.require(!multiply.saturate || is_whole_number(multiply.a), ".satfinite needs integers");
+  const int per_lane = kLanes * std::max(32 / element_bits(multiply.a), 1);  // elements of one register of all lanes
+  multiply.a_registers = multiply.shape.m * multiply.shape.k / per_lane;
+  multiply.b_registers = multiply.shape.k * multiply.shape.n / per_lane;
+  emit_multiply(decoder, multiply);
 }
 
 // ---- wmma: the layout of its fragments is the machine's own business ----
-
-bool is_wmma_shape(const MatrixShape& s, Type element) {
-  if (element == Type::kF64) return s.m == 8 && s.n == 8 && s.k == 4;
-  if (element == Type::kTF32) return s.m == 16 && s.n == 16 && s.k == 8;
-  const bool sixteen = (s.m == 16 && s.n == 16) || (s.m == 8 && s.n == 32) || (s.m == 32 && s.n == 8);
-  return sixteen && s.k == 16 && (element_bits(element) == 16 || element_bits(element) == 8);
-}
 
 size_t wmma_registers(const MatrixShape& shape, char which, Type element) {
   if (which == 'c') return accumulator_registers(shape.m, shape.n, element);
@@ -222,28 +237,30 @@ size_t wmma_registers(const MatrixShape& shape, char which, Type element) {
   return static_cast<size_t>(element == Type::kF64 ? elements : elements * element_bits(element) / 32);
 }
 
-bool is_accumulator(Type type) {
-  return type == Type::kF16 || type == Type::kF32 || type == Type::kF64 || type == Type::kS32;
+void check_fragment(const FunctionDecoder& decoder, const MatrixShape& shape, char which, Type type) {
+  for (const MatrixFamily& family : wmma_families()) {
+    const std::vector<Type>& types = which == 'c' ? family.accumulators : family.multiplicands;
+    if (contains(types, type) && contains(family.shapes, shape)) return;
+  }
+  decoder.fail("wmma does not know this shape for this type");
 }
 
-void wmma_memory(FunctionDecoder& decoder, const Modifiers& modifiers, std::vector<std::string_view> words, bool load) {
+void wmma_memory(FunctionDecoder& decoder, Modifiers modifiers, bool load) {
   MatrixShape shape;
-  decoder.require(read_shape(words, shape), "expected a shape");
-  const bool row = take(words, "row");
-  decoder.require(row || take(words, "col"), "expected .row or .col");
-  const char which = load && take(words, "a")        ? 'a'
-                     : load && take(words, "b")      ? 'b'
-                     : take(words, load ? "c" : "d") ? 'c'
-                                                     : 0;
-  decoder.require(which != 0 && words.empty() && modifiers.types.size() == 1, "unknown modifier of wmma");
+  decoder.require(read_shape(modifiers, shape), "expected a shape");
+  const bool row = modifiers.take("row");
+  decoder.require(row || modifiers.take("col"), "expected .row or .col");
+  const char which = load && modifiers.take("a")        ? 'a'
+                     : load && modifiers.take("b")      ? 'b'
+                     : modifiers.take(load ? "c" : "d") ? 'c'
+                                                        : 0;
+  decoder.require(which != 0, "expected the name of a matrix");
+  expect_aligned(decoder, modifiers, 1, 1);
   const Type type = modifiers.types[0];
-  decoder.require(
-      which == 'c' ? is_accumulator(type) : is_multiplicand(type) && is_wmma_shape(shape, type) && size_of(type) >= 1,
-      "wmma does not know this shape for this type");
-  decoder.require(shape.m * shape.n >= 64 && shape.m * shape.n <= 256, "unknown shape of wmma");
+  check_fragment(decoder, shape, which, type);
   decoder.expect_operands(2, 3);
   Instruction instruction;
-  set_address(decoder, instruction, decoder.operand(load ? 1 : 0));
+  const Space space = set_address(decoder, instruction, decoder.operand(load ? 1 : 0), modifiers);
   if (decoder.operand_count() == 3) instruction.b = decoder.use(decoder.operand(2), Type::kU32);
   Extra* extra = decoder.new_extra();
   const size_t count = wmma_registers(shape, which, type);
@@ -256,45 +273,37 @@ void wmma_memory(FunctionDecoder& decoder, const Modifiers& modifiers, std::vect
   const int columns = which == 'a' ? shape.k : shape.n;
   extra->values = {rows, columns, row, static_cast<int64_t>(type)};
   instruction.extra = extra;
-  const Space space = collective_space(decoder, modifiers);
-  instruction.u[2] = static_cast<uint8_t>(space);
   emit_collective(decoder, instruction, {load ? Op::kWmmaLoad : Op::kWmmaStore}, space);
 }
 
-void wmma_multiply(FunctionDecoder& decoder, const Modifiers& modifiers, std::vector<std::string_view> words) {
-  MatrixShape shape;
-  decoder.require(read_shape(words, shape), "expected a shape");
-  decoder.require(words.size() >= 2, "expected two layouts");
-  const bool saturate = words.size() == 3 && take(words, "satfinite");
-  for (std::string_view word : words) decoder.require(word == "row" || word == "col", "unknown modifier of wmma");
-  std::vector<Type> types = modifiers.types;
+void wmma_multiply(FunctionDecoder& decoder, Modifiers modifiers) {
+  MatrixMultiply multiply{};
+  multiply.wmma = true;
+  decoder.require(read_shape(modifiers, multiply.shape), "expected a shape");
+  for (int layout = 0; layout < 2; ++layout) {
+    decoder.require(modifiers.take("row") || modifiers.take("col"), "expected two layouts");
+  }
+  multiply.saturate = modifiers.take("satfinite");
+  std::vector<Type>& types = modifiers.types;
   if (types.size() == 2) types = {types[0], Type::kF16, Type::kF16, types[1]};
-  decoder.require(types.size() == 4 && words.size() == 2, "expected two or four types");
-  const Type d = types[0], a = types[1], b = types[2], c = types[3];
-  decoder.require(a == b && is_multiplicand(a) && is_wmma_shape(shape, a),
-                  "wmma does not know this shape for this type");
-  check_accumulators(decoder, a, d, c);
-  decoder.expect_operands(4);
-  const size_t a_registers = wmma_registers(shape, 'a', a), b_registers = wmma_registers(shape, 'b', b);
-  Extra* extra = decoder.new_extra();
-  use_fragment(decoder, decoder.operand(1), register_of(a), a_registers, extra->src);
-  use_fragment(decoder, decoder.operand(2), register_of(b), b_registers, extra->src);
-  use_fragment(decoder, decoder.operand(3), register_of(c), wmma_registers(shape, 'c', c), extra->src);
-  define_fragment(decoder, decoder.operand(0), register_of(d), wmma_registers(shape, 'c', d), extra->dst);
-  extra->values = pack_matrix({shape, a, b, c, d, saturate, true, words[0] == "row", words[1] == "row",
-                               static_cast<int>(a_registers), static_cast<int>(b_registers)});
-  Instruction instruction;
-  instruction.extra = extra;
-  emit_collective(decoder, instruction, {Op::kMma}, Space::kGeneric, a, int64_t{shape.m} * shape.n * shape.k / kLanes);
+  // .rn is what fma does here anyway, and all that nvcc writes.
+  if (types.size() == 4 && types[1] == Type::kF64 && modifiers.rounding == Rounding::kNearest)
+    modifiers.rounding.reset();
+  expect_aligned(decoder, modifiers, 4);
+  check_multiply(decoder, wmma_families(), multiply.shape, types);
+  multiply.d = types[0], multiply.a = types[1], multiply.b = types[2], multiply.c = types[3];
+  decoder.require(!multiply.saturate || is_whole_number(multiply.a), ".satfinite needs integers");
+  multiply.a_registers = static_cast<int>(wmma_registers(multiply.shape, 'a', multiply.a));
+  multiply.b_registers = static_cast<int>(wmma_registers(multiply.shape, 'b', multiply.b));
+  emit_multiply(decoder, multiply);
 }
 
-void wmma_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  std::vector<std::string_view> words = modifiers.others;
-  decoder.require(modifiers.has(kFlagSync) && modifiers.has(kFlagAligned), "expected .sync.aligned");
-  if (take(words, "load")) return wmma_memory(decoder, modifiers, words, true);
-  if (take(words, "store")) return wmma_memory(decoder, modifiers, words, false);
-  decoder.require(take(words, "mma"), "expected .load, .store or .mma");
-  wmma_multiply(decoder, modifiers, words);
+void wmma_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  if (modifiers.take("load")) return wmma_memory(decoder, modifiers, true);
+  if (modifiers.take("store")) return wmma_memory(decoder, modifiers, false);
+  decoder.require(modifiers.take("mma"), "expected .load, .store or .mma");
+  wmma_multiply(decoder, modifiers);
 }
 
 constexpr NamedRule kRules[] = {

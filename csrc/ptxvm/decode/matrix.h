@@ -10,16 +10,21 @@ namespace flopcuda::ptxvm {
 
 struct MatrixShape {
   int m = 0, n = 0, k = 0;
+  bool operator==(const MatrixShape& other) const { return m == other.m && n == other.n && k == other.k; }
 };
 
 struct MatrixMultiply {
   MatrixShape shape;
   Type a, b, c, d;
   bool saturate;
-  bool wmma;  // fragments in the machine's own layout, not mma.sync's
-  bool a_row, b_row;
+  bool exclusive;  // single bits are combined by xor instead of and
+  bool wmma;       // fragments in the machine's own layout, not mma.sync's
   int a_registers, b_registers;
 };
+
+inline int element_bits(Type type) {
+  return type == Type::kB1 ? 1 : type == Type::kS4 || type == Type::kU4 ? 4 : 8 * size_of(type);
+}
 
 inline std::vector<int64_t> pack_matrix(const MatrixMultiply& m) {
   return {m.shape.m,
@@ -30,9 +35,8 @@ inline std::vector<int64_t> pack_matrix(const MatrixMultiply& m) {
           static_cast<int64_t>(m.c),
           static_cast<int64_t>(m.d),
           m.saturate,
+          m.exclusive,
           m.wmma,
-          m.a_row,
-          m.b_row,
           m.a_registers,
           m.b_registers};
 }
@@ -46,9 +50,8 @@ inline MatrixMultiply unpack_matrix(const std::vector<int64_t>& v) {
           v[7] != 0,
           v[8] != 0,
           v[9] != 0,
-          v[10] != 0,
-          static_cast<int>(v[11]),
-          static_cast<int>(v[12])};
+          static_cast<int>(v[10]),
+          static_cast<int>(v[11])};
 }
 
 }  // namespace flopcuda::ptxvm

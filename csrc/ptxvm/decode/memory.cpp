@@ -55,9 +55,9 @@ void set_address(Instruction& instruction, const FunctionDecoder::Address& addre
 }
 
 void check_element(const FunctionDecoder& decoder, Type type, int count) {
-  const int size = size_of(type);
-  decoder.require(size == 1 || size == 2 || size == 4 || size == 8, "this type cannot be loaded or stored");
-  decoder.require(size * count <= 32, "vector over 32 bytes");
+  const bool plain = is_integer(type) || is_untyped(type) || type == Type::kF32 || type == Type::kF64;
+  decoder.require(plain && type != Type::kB128, "this type cannot be loaded or stored");
+  decoder.require(size_of(type) * count <= 32, "vector over 32 bytes");
 }
 
 void ld_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {

@@ -18,8 +18,6 @@
 namespace flopcuda::ptxvm {
 namespace {
 
-int element_bits(Type type) { return type == Type::kS4 || type == Type::kU4 ? 4 : 8 * size_of(type); }
-
 struct Element {
   int row, column;
 };
@@ -79,6 +77,12 @@ double decode_element(uint64_t bits, Type type) {
       return static_cast<int8_t>(bits << 4) >> 4;
     case Type::kU4:
       return static_cast<double>(bits & 15);
+    case Type::kB1:
+      return static_cast<double>(bits & 1);
+    case Type::kE4M3:
+      return to_double(static_cast<uint8_t>(bits), kE4M3);
+    case Type::kE5M2:
+      return to_double(static_cast<uint8_t>(bits), kE5M2);
     default:
       return static_cast<int32_t>(bits);
   }
@@ -162,7 +166,10 @@ void run_mma(Warp& warp, const Instruction& in) {
         sum = c.at(e.row, e.column);
         for (int k = 0; k < depth; ++k) sum = std::fma(a.at(e.row, k), b.at(k, e.column), sum);
       } else {
-        for (int k = 0; k < depth; ++k) sum += a.at(e.row, k) * b.at(k, e.column);
+        for (int k = 0; k < depth; ++k) {
+          const double x = a.at(e.row, k), y = b.at(k, e.column);
+          sum += m.exclusive ? x != y : x * y;
+        }
         sum += c.at(e.row, e.column);
       }
       write_slot(warp, in.extra->dst, m.d, lane, slot, encode_element(sum, m));
@@ -179,8 +186,11 @@ bool matrix_rows(Warp& warp, const Instruction& in, AccessKind kind, Access& acc
   const int lanes = 8 * in.u[0];
   warp.mask &= lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
   uint32_t faulty = 0;
-  const Space space = (addresses[0] & static_cast<int64_t>(kWindowMask)) ? Space::kGeneric : Space::kShared;
-  const bool good = warp.mask && begin_access_at(warp, in, space, kind, addresses, 16, access, &faulty);
+  // A generic address is one of the window of shared memory, or out of bounds.
+  if (static_cast<Space>(in.u[2]) == Space::kGeneric) {
+    for (int64_t& address : addresses) address -= static_cast<int64_t>(kSharedWindow);
+  }
+  const bool good = warp.mask && begin_access_at(warp, in, Space::kShared, kind, addresses, 16, access, &faulty);
   warp.mask = saved;
   return good;
 }
@@ -238,17 +248,31 @@ void run_movmatrix(Warp& warp, const Instruction& in) {
 
 // ---- wmma.load and wmma.store ----
 
-// Addresses of element `slot` of every lane's fragment.
-void wmma_addresses(Warp& warp, const Instruction& in, const int64_t* base, int slot, int64_t* out) {
+// Where the matrix lies, from each lane's operands: read before any result is written over them.
+struct WmmaPlace {
+  alignas(64) int64_t base[kLanes];
+  int64_t leading[kLanes];
+};
+
+WmmaPlace wmma_place(Warp& warp, const Instruction& in) {
   const std::vector<int64_t>& v = in.extra->values;
-  const int rows = static_cast<int>(v[0]), columns = static_cast<int>(v[1]);
+  WmmaPlace place;
+  register_addresses(warp, in, place.base);
+  for (int lane = 0; lane < kLanes; ++lane) {
+    place.leading[lane] = in.b == kNoRef ? v[v[2] ? 1 : 0] : warp.row<uint32_t>(in.b)[lane];
+  }
+  return place;
+}
+
+// Addresses of element `slot` of every lane's fragment.
+void wmma_addresses(const Instruction& in, const WmmaPlace& place, int slot, int64_t* out) {
+  const std::vector<int64_t>& v = in.extra->values;
   const bool row_major = v[2] != 0;
   const int bytes = size_of(static_cast<Type>(v[3]));
   for (int lane = 0; lane < kLanes; ++lane) {
-    const int64_t leading = in.b == kNoRef ? (row_major ? columns : rows) : warp.row<uint32_t>(in.b)[lane];
-    const Element e = wmma_element(rows, columns, lane, slot);
-    const int64_t index = row_major ? e.row * leading + e.column : e.column * leading + e.row;
-    out[lane] = base[lane] + index * bytes;
+    const Element e = wmma_element(static_cast<int>(v[0]), static_cast<int>(v[1]), lane, slot);
+    const int64_t major = row_major ? e.row : e.column, minor = row_major ? e.column : e.row;
+    out[lane] = place.base[lane] + (major * place.leading[lane] + minor) * bytes;
   }
 }
 
@@ -259,10 +283,10 @@ void run_wmma_memory(Warp& warp, const Instruction& in) {
   const std::vector<Ref>& refs = load ? in.extra->dst : in.extra->src;
   const int slots = static_cast<int>(refs.size()) * (bytes == 8 ? 1 : 4 / bytes);
   const Space space = static_cast<Space>(in.u[2]);
-  alignas(64) int64_t base[kLanes], addresses[kLanes];
-  register_addresses(warp, in, base);
+  const WmmaPlace place = wmma_place(warp, in);
+  alignas(64) int64_t addresses[kLanes];
   for (int slot = 0; slot < slots; ++slot) {
-    wmma_addresses(warp, in, base, slot, addresses);
+    wmma_addresses(in, place, slot, addresses);
     Access access;
     uint32_t faulty = 0;
     const bool good = begin_access_at(warp, in, space, load ? AccessKind::kRead : AccessKind::kWrite, addresses, bytes,
