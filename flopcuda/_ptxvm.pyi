@@ -28,6 +28,7 @@ class Module:
         seed: int | None,
         checks: int,
         budget: int,
+        cooperative: bool,
     ) -> dict[str, Any]: ...
 
 def lane_instruction_set() -> str: ...

@@ -88,11 +88,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Row:
-    """One instruction of the text, over the whole launch."""
+    """One instruction of the text, over the whole launch; one for each state space that a generic access led to."""
 
     name: str  #: with its modifiers: "fma.rn.f32"
     lanes: int  #: lane-instructions executed
-    space: str  #: state space of a memory instruction: "global", "shared", "local", "param" or "" (generic)
+    space: str  #: state space of a memory access: "global", "shared", "local", "param" or ""
     requests: int  #: warps that issued it, of a memory instruction
     units: int  #: global: sectors of 32 bytes touched; shared: wavefronts
     ideal: int  #: global: sectors that the bytes would fill side by side; shared: wavefronts without bank conflicts
@@ -240,6 +240,7 @@ class Module:
         args: Sequence[Any] = (),
         shared_bytes: int = 0,
         memory: Sequence[Any] = (),
+        cooperative: bool = False,
     ) -> LaunchResult:
         """Run a kernel to its end.
 
@@ -253,6 +254,10 @@ class Module:
             shared_bytes: dynamic shared memory of a block.
             memory: arrays and CPU tensors that the kernel may touch besides, through a pointer inside a structure. A
                 numpy array that is not writeable is the kernel's to read only.
+            cooperative: all blocks, at most 1024, run at a time, so that they may wait for each other (`grid.sync()` of
+                cooperative groups).
+                Otherwise a block runs to its end before its host thread begins the next, and may only wait for
+                blocks that have begun. Warps of a block and lanes of a warp take turns in any case.
 
         Raises:
             PtxError: unknown kernel, extents out of range, or arguments that do not fit the parameters. What a kernel
@@ -273,6 +278,7 @@ class Module:
             seed=self._machine.seed,
             checks=self._machine._check_bits,
             budget=self._machine.budget,
+            cooperative=cooperative,
         )
         return LaunchResult(
             findings=[Finding(**finding) for finding in raw["findings"]],

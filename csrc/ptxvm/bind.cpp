@@ -121,8 +121,8 @@ py::list describe_rows(const Module& module, const Program& program, const Launc
   py::list rows;
   for (const InstructionRow& row : instruction_rows(program, result.counters)) {
     const InstructionInfo& info = *row.info;
-    rows.append(py::make_tuple(info.name, row.lanes, space_name(info.space), row.requests, row.units, row.ideal,
-                               std::string(name_of(info.fma_type)), info.macs_per_lane, info.line,
+    rows.append(py::make_tuple(info.name, row.lanes, space_name(row.space), row.memory.requests, row.memory.units,
+                               row.memory.ideal, std::string(name_of(info.fma_type)), info.macs_per_lane, info.line,
                                file_name(module, info.source_file), info.source_line,
                                program.functions[info.function].name));
   }
@@ -134,7 +134,7 @@ using AllocationTuple = std::tuple<uint64_t, uint64_t, bool, std::string>;
 py::dict launch(const Module& module, const std::string& name, const py::bytes& parameters,
                 const std::vector<AllocationTuple>& allocations, const std::array<uint32_t, 3>& grid,
                 const std::array<uint32_t, 3>& block, int64_t shared_bytes, int threads, std::optional<uint64_t> seed,
-                uint32_t checks, int64_t budget) {
+                uint32_t checks, int64_t budget, bool cooperative) {
   const Program& program = module.kernel(name);
   LaunchOptions options;
   options.grid = grid;
@@ -145,6 +145,7 @@ py::dict launch(const Module& module, const std::string& name, const py::bytes& 
   options.seed = seed.value_or(0);
   options.checks = checks;
   options.instruction_budget = budget;
+  options.cooperative = cooperative;
   const std::string_view bytes(parameters);
   MemoryMap memory(module.heap);
   for (const ModuleVariable& variable : module.decoded.variables) {
@@ -197,7 +198,7 @@ PYBIND11_MODULE(_ptxvm, m) {
       .def_property_readonly("target", [](const Module& module) { return module.decoded.syntax.target; })
       .def("launch", &launch, py::arg("name"), py::arg("parameters"), py::arg("allocations"), py::arg("grid"),
            py::arg("block"), py::arg("shared_bytes"), py::arg("threads"), py::arg("seed"), py::arg("checks"),
-           py::arg("budget"));
+           py::arg("budget"), py::arg("cooperative"));
   m.def("lane_instruction_set", &lane_instruction_set);
   m.def("set_lane_instruction_set", &set_lane_instruction_set, py::arg("name"));
   m.attr("opcodes") = py::cast(opcode_names());

@@ -477,3 +477,56 @@ def test_intrinsics_and_cooperative_groups(machine: ptx.Machine, flags: tuple[st
                 max(label) * 64 + len(label),
             ]
             assert wide[start + lane] == y[start + (lane ^ 17)]
+
+
+# ---- functions ----
+
+
+def test_lanes_that_call_a_function_at_different_times(machine: ptx.Machine) -> None:
+    """They exchange all the same; registers of every width, predicates and the caller's values stay each lane's own."""
+    body = """
+        .func (.param .b32 result) inner(.param .b32 x) {
+            .reg .b32 %r<4>; .reg .pred %p;
+            ld.param.b32 %r0, [x];
+            setp.gt.u32 %p, %r0, 100;
+            vote.sync.ballot.b32 %r1, %p, -1;
+            shfl.sync.bfly.b32 %r2, %r0, 31, 31, -1;
+            @%p add.u32 %r2, %r2, %r1;
+            st.param.b32 [result], %r2;
+            ret;
+        }
+        .func (.param .b64 result) outer(.param .b32 x) {
+            .reg .b32 %r<4>; .reg .b64 %d<3>; .reg .b16 %h; .reg .pred %p;
+            ld.param.b32 %r0, [x];
+            and.b32 %r1, %r0, 1;
+            setp.eq.u32 %p, %r1, 1;
+            cvt.u16.u32 %h, %r0;
+            mul.wide.u32 %d0, %r0, %r0;
+            { .param .b32 a; .param .b32 b; st.param.b32 [a], %r0; call.uni (b), inner, (a); ld.param.b32 %r2, [b]; }
+            @%p add.u64 %d0, %d0, 1000000;
+            cvt.u64.u16 %d1, %h;
+            add.u64 %d0, %d0, %d1;
+            cvt.u64.u32 %d1, %r2;
+            shl.b64 %d1, %d1, 32;
+            add.u64 %d0, %d0, %d1;
+            st.param.b64 [result], %d0;
+            ret;
+        }"""
+    main = """
+        .reg .b32 %r<4>; .reg .b64 %d<4>; .reg .pred %p;
+        mov.u32 %r0, %tid.x;
+        mul.lo.u32 %r1, %r0, 7919; and.b32 %r1, %r1, 31; mul.lo.u32 %r2, %r1, 5000;
+    spin:
+        sub.u32 %r2, %r2, 1; setp.gt.s32 %p, %r2, 0; @%p bra spin;
+        mul.lo.u32 %r3, %r0, 10;
+        { .param .b32 a; .param .b64 b; st.param.b32 [a], %r3; call.uni (b), outer, (a); ld.param.b64 %d0, [b]; }
+        ld.param.u64 %d1, [out]; mul.wide.u32 %d2, %r0, 8; add.s64 %d1, %d1, %d2; st.global.u64 [%d1], %d0;
+        ret;"""
+    out = np.zeros(LANES, np.uint64)
+    result = machine.load(kernel(main, ".param .u64 out", module=body)).launch("k", 1, LANES, [out])
+    assert not result.findings, result.findings
+    values = [10 * lane for lane in range(LANES)]
+    ballot = sum((value > 100) << lane for lane, value in enumerate(values))
+    for lane, value in enumerate(values):
+        exchanged = (values[lane ^ 31] + (ballot if value > 100 else 0)) & MASK
+        assert int(out[lane]) == (exchanged << 32) + value**2 + value + (1000000 if value % 2 else 0)

@@ -459,7 +459,60 @@ def test_shared_atomics(machine: ptx.Machine) -> None:
     assert out[0] == sum(range(256))
 
 
+def test_generic_accesses_are_counted_by_where_they_lead(machine: ptx.Machine) -> None:
+    """A third of the lanes each in shared, global and local memory, at one instruction."""
+    body = """
+        .shared .align 8 .b8 words[256]; .local .align 8 .b8 own[8];
+        .reg .b64 %a<4>; .reg .b32 %i, %r, %s; .reg .pred %p;
+        mov.u32 %i, %tid.x;
+        ld.param.u64 %a0, [data]; mul.wide.u32 %a1, %i, 8; add.s64 %a0, %a0, %a1;
+        mov.u64 %a2, words; cvta.shared.u64 %a2, %a2; add.s64 %a2, %a2, %a1;
+        mov.u64 %a3, own; cvta.local.u64 %a3, %a3;
+        rem.u32 %r, %i, 3;
+        setp.eq.u32 %p, %r, 0; selp.b64 %a1, %a0, %a2, %p;
+        setp.eq.u32 %p, %r, 1; selp.b64 %a1, %a3, %a1, %p;
+        st.u32 [%a1], %i;
+        ret;"""
+    data = np.zeros((32, 2), np.uint32)
+    result = launch(machine, body, ".param .u64 data", [data])
+    assert not result.findings, result.findings
+    lanes = [[lane for lane in range(32) if lane % 3 == k] for k in range(3)]
+    sectors = {(data.ctypes.data + 8 * lane) // 32 for lane in lanes[0]}
+    banks = [2 * lane % 32 for lane in lanes[2]]
+    wavefronts = max(banks.count(bank) for bank in banks)
+    seen = {
+        row.space: (row.lanes, row.requests, row.units, row.conflicts) for row in result.rows if row.name == "st.u32"
+    }
+    assert seen == {
+        "global": (len(lanes[0]), 1, len(sectors), 0),
+        "shared": (len(lanes[2]), 1, wavefronts, wavefronts - 1),
+        "": (len(lanes[1]), 0, 0, 0),
+    }
+    assert result.counts["st.u32"] == 32
+    assert result.global_memory.units == len(sectors)
+
+
 # ---- cp.async ----
+
+
+@pytest.mark.parametrize("stride", [4, 8, 128])
+def test_cp_async_is_counted_at_both_ends(machine: ptx.Machine, stride: int) -> None:
+    body = f"""
+        .shared .align 16 .b8 words[4096];
+        .reg .b64 %a<2>; .reg .b32 %i, %s;
+        mov.u32 %i, %tid.x;
+        ld.param.u64 %a0, [data]; mul.wide.u32 %a1, %i, 4; add.s64 %a0, %a0, %a1;
+        mov.u32 %s, words; mad.lo.u32 %s, %i, {stride}, %s;
+        cp.async.ca.shared.global [%s], [%a0], 4;
+        cp.async.wait_all;
+        ret;"""
+    data = np.zeros(32, np.uint32)
+    result = launch(machine, body, ".param .u64 data", [data])
+    assert not result.findings
+    ways = stride // 4
+    assert result.global_memory.units == len({(data.ctypes.data + 4 * lane) // 32 for lane in range(32)})
+    assert (result.shared_memory.units, result.shared_memory.conflicts) == (ways, ways - 1)
+    assert result.counts["cp.async.ca.shared.global"] == 32
 
 
 @pytest.mark.parametrize(("size", "modifier"), [(4, "ca"), (8, "ca"), (16, "ca"), (16, "cg.shared.global.L2::128B")])

@@ -256,6 +256,7 @@ class ModuleDecoder {
     if (slots.frame_bytes > kMaxFrameBytes)
       fail("more registers live than fit in 16 MiB a warp", source.line, source.name);
     out.frame_bytes = slots.frame_bytes;
+    out.areas = slots.areas;
     for (Pending& entry : pending) {
       Extra* extra = const_cast<Extra*>(entry.instruction.extra);
       for_each_register(entry.instruction, extra,

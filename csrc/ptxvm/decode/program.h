@@ -225,6 +225,12 @@ struct CallSite {
   std::vector<ParameterSlot> arguments, returns;
 };
 
+// The rows of one width in a frame; size 0 are predicates.
+struct RegisterArea {
+  int size = 0;
+  int64_t begin = 0, end = 0;
+};
+
 struct Function {
   std::string name;
   std::vector<Instruction> instructions;
@@ -233,6 +239,7 @@ struct Function {
   std::deque<Extra> extras;
   std::vector<CallSite> calls;
   int64_t frame_bytes = 0;  // registers of one warp
+  std::vector<RegisterArea> areas;
   int64_t local_bytes = 0;  // of one thread: parameters, depot, call arguments
   int64_t parameter_bytes = 0;
   std::vector<ParameterSlot> parameters, returns;

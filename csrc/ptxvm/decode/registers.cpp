@@ -122,7 +122,8 @@ RegisterSlots allocate_registers(const std::vector<Pending>& pending, const std:
   RegisterSlots result;
   result.slot.assign(registers.size(), 0);
   for (int size : {0, 2, 4, 8}) {
-    result.frame_bytes = (result.frame_bytes + 63) / 64 * 64;
+    const int64_t begin = (result.frame_bytes + 63) / 64 * 64;
+    result.frame_bytes = begin;
     std::vector<size_t> ids;
     for (size_t id = 0; id < registers.size(); ++id) {
       if (registers[id].size == size && ranges[id].end >= 0) ids.push_back(id);
@@ -144,6 +145,7 @@ RegisterSlots allocate_registers(const std::vector<Pending>& pending, const std:
       vacant.pop();
       occupied.push({ranges[id].end, result.slot[id]});
     }
+    result.areas.push_back({size, begin, result.frame_bytes});
   }
   result.frame_bytes = (result.frame_bytes + 63) / 64 * 64;
   return result;

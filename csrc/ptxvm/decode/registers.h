@@ -15,6 +15,7 @@ namespace flopcuda::ptxvm {
 struct RegisterSlots {
   std::vector<Ref> slot;  // by virtual register
   int64_t frame_bytes = 0;
+  std::vector<RegisterArea> areas;
 };
 
 RegisterSlots allocate_registers(const std::vector<Pending>& pending, const std::vector<VirtualRegister>& registers,

@@ -174,7 +174,8 @@ bool is_in_bounds(Warp& warp, const Instruction& in, Space space, int64_t low, i
 }
 
 void observe_shared(Warp& warp, const Instruction& in, int64_t base, const Pattern& pattern, AccessKind kind) {
-  InstructionCounters& counters = warp.worker->counters.instructions[in.index];
+  MemoryCounters& counters = warp.worker->counters.instructions[in.index].shared;
+  counters.lanes += static_cast<uint64_t>(__builtin_popcount(pattern.mask));
   ++counters.requests;
   counters.units += pattern.wavefronts;
   counters.ideal += pattern.ideal_wavefronts;
@@ -195,7 +196,8 @@ void observe_shared(Warp& warp, const Instruction& in, int64_t base, const Patte
 }
 
 void observe_global(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern) {
-  InstructionCounters& counters = warp.worker->counters.instructions[in.index];
+  MemoryCounters& counters = warp.worker->counters.instructions[in.index].global;
+  counters.lanes += static_cast<uint64_t>(__builtin_popcount(pattern.mask));
   ++counters.requests;
   counters.units += static_cast<uint64_t>(pattern.sectors_at(static_cast<uint64_t>(first)));
   counters.ideal += pattern.ideal_sectors;

@@ -19,6 +19,33 @@ constexpr int64_t kPatience = 20'000;
 
 int popcount(uint32_t mask) { return __builtin_popcount(mask); }
 
+// Whether two frames are of one call, which lanes came to at different times.
+bool is_same_call(const Frame* x, const Frame* y) {
+  if (x->depth != y->depth) return false;
+  for (; x != y; x = x->caller, y = y->caller) {
+    if (x->function != y->function || x->site != y->site) return false;
+  }
+  return true;
+}
+
+void copy_registers(const Frame& from, Frame& to, uint32_t lanes) {
+  for (const RegisterArea& area : from.function->areas) {
+    const int64_t stride = area.size == 0 ? int64_t{sizeof(uint32_t)} : int64_t{kLanes} * area.size;
+    for (int64_t row = area.begin; row < area.end; row += stride) {
+      if (area.size == 0) {
+        const uint32_t source = *reinterpret_cast<const uint32_t*>(from.registers + row);
+        uint32_t& target = *reinterpret_cast<uint32_t*>(to.registers + row);
+        target = (target & ~lanes) | (source & lanes);
+        continue;
+      }
+      for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+        const int64_t column = row + int64_t{__builtin_ctz(rest)} * area.size;
+        std::memcpy(to.registers + column, from.registers + column, static_cast<size_t>(area.size));
+      }
+    }
+  }
+}
+
 bool is_exchange(Op op) { return (op >= Op::kShfl && op <= Op::kWmmaStore) || op == Op::kWarpBarrier; }
 
 }  // namespace
@@ -120,13 +147,15 @@ bool Warp::resolve_exchanges() {
 // Paths that stand where the current one does become part of it.
 void Warp::join() {
   for (size_t i = 0; i < paths_.size();) {
-    const Path& path = paths_[i];
-    if (path.state == Path::State::kAtBarrier || path.frame != frame || path.segment != segment_) {
+    const Path path = paths_[i];
+    if (path.state == Path::State::kAtBarrier || path.segment != segment_ || !is_same_call(path.frame, frame)) {
       ++i;
       continue;
     }
     mask |= path.mask;
-    --frame->users;
+    for (Frame *from = path.frame, *to = frame; from != to; from = from->caller, to = to->caller)
+      copy_registers(*from, *to, path.mask);
+    release_frame(path.frame);
     paths_.erase(paths_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }

@@ -6,11 +6,24 @@
 
 namespace flopcuda::ptxvm {
 
-struct InstructionCounters {
-  uint64_t lanes = 0;     // lanes that executed it, where the segment's count does not say so
-  uint64_t requests = 0;  // memory: warps that issued it
+struct MemoryCounters {
+  uint64_t lanes = 0;
+  uint64_t requests = 0;  // warps that issued it
   uint64_t units = 0;     // global: sectors of 32 bytes touched; shared: wavefronts needed
   uint64_t ideal = 0;     // global: sectors that the bytes would fill side by side; shared: without bank conflicts
+
+  MemoryCounters& operator+=(const MemoryCounters& other) {
+    lanes += other.lanes;
+    requests += other.requests;
+    units += other.units;
+    ideal += other.ideal;
+    return *this;
+  }
+};
+
+struct InstructionCounters {
+  uint64_t lanes = 0;             // lanes that executed it, where the segment's count does not say so
+  MemoryCounters global, shared;  // by where its addresses led
 };
 
 struct Counters {
@@ -27,9 +40,8 @@ struct Counters {
     for (size_t i = 0; i < segment_lanes.size(); ++i) segment_lanes[i] += other.segment_lanes[i];
     for (size_t i = 0; i < instructions.size(); ++i) {
       instructions[i].lanes += other.instructions[i].lanes;
-      instructions[i].requests += other.instructions[i].requests;
-      instructions[i].units += other.instructions[i].units;
-      instructions[i].ideal += other.instructions[i].ideal;
+      instructions[i].global += other.instructions[i].global;
+      instructions[i].shared += other.instructions[i].shared;
     }
     branches += other.branches;
     diverged_branches += other.diverged_branches;

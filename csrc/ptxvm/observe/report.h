@@ -1,4 +1,5 @@
-// Counters -> rows, one for each instruction of the text that was executed.
+// Counters -> rows, one for each instruction of the text that was executed. One that touched several state spaces has a
+// row for each: a generic access with the lanes that went there, cp.async with its lanes at the source only.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +13,9 @@ namespace flopcuda::ptxvm {
 
 struct InstructionRow {
   const InstructionInfo* info = nullptr;
+  Space space = Space::kGeneric;
   uint64_t lanes = 0;
-  uint64_t requests = 0;
-  uint64_t units = 0;
-  uint64_t ideal = 0;
+  MemoryCounters memory;
 };
 
 std::vector<InstructionRow> instruction_rows(const Program& program, const Counters& counters);

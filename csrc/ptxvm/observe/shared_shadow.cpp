@@ -104,7 +104,8 @@ void SharedShadow::enter_lane(int thread, int64_t address, int bytes, uint32_t t
       *conflict = {lane, at, other, write_clash};
     }
     if (kind == Kind::kRead) {
-      const bool fresh = word.reader == kNobody || word.read_time < block_time_;
+      // Readers that this one is ordered after need not be known any more: what is ordered after it is so after them.
+      const bool fresh = word.reader == kNobody || readers_ordered(thread, word);
       if (fresh) word.reader_warps = 0, word.read_bytes = 0;
       word.reader = fresh || word.reader == thread ? static_cast<uint16_t>(thread) : kSeveral;
       word.reader_warps |= 1u << (thread / kLanes);
