@@ -255,9 +255,8 @@ class Module:
             memory: arrays and CPU tensors that the kernel may touch besides, through a pointer inside a structure. A
                 numpy array that is not writeable is the kernel's to read only.
             cooperative: all blocks, at most 1024, run at a time, so that they may wait for each other (`grid.sync()` of
-                cooperative groups).
-                Otherwise a block runs to its end before its host thread begins the next, and may only wait for
-                blocks that have begun. Warps of a block and lanes of a warp take turns in any case.
+                cooperative groups). Otherwise a block runs to its end before its host thread begins the next, and may
+                wait only for blocks that have begun. Warps of a block and lanes of a warp take turns in any case.
 
         Raises:
             PtxError: unknown kernel, extents out of range, or arguments that do not fit the parameters. What a kernel
