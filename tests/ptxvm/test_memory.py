@@ -545,6 +545,67 @@ def test_cp_async(machine: ptx.Machine, size: int, modifier: str) -> None:
     assert (words[32:] == np.where(np.arange(32) % 2 == 0, want, 0)).all()
 
 
+def copy(machine: ptx.Machine, text: str) -> tuple[np.ndarray, np.ndarray, ptx.LaunchResult]:
+    """Source and output of a kernel that copies by way of shared memory, 64 bytes for each of 32 threads.
+
+    In `text` %a0 is a thread's place in the source, %s in shared memory, %a1 in the output; %r0 is its number.
+    """
+    memory = np.zeros(32 * 64 + 16, np.uint8)
+    source = memory[-memory.ctypes.data % 16 :][: 32 * 64].reshape(32, 64)
+    source[:] = np.random.default_rng(1).integers(1, 256, source.shape)
+    out = np.zeros((32, 64), np.uint8)
+    body = f"""
+        .shared .align 16 .b8 s[2048]; .reg .b64 %a<4>; .reg .b32 %r<8>, %s; .reg .pred %p<4>;
+        mov.u32 %r0, %tid.x; mov.u32 %s, s; mad.lo.u32 %s, %r0, 64, %s;
+        ld.param.u64 %a0, [src]; mad.wide.u32 %a0, %r0, 64, %a0;
+        ld.param.u64 %a1, [dst]; mad.wide.u32 %a1, %r0, 64, %a1;
+        {text} ret;"""
+    return source, out, launch(machine, body, ".param .u64 src, .param .u64 dst", [source, out])
+
+
+def take_out(words: range, guard: str = "") -> str:
+    return "".join(f"{guard} ld.shared.u32 %r6, [%s+{4 * k}]; {guard} st.global.u32 [%a1+{4 * k}], %r6;" for k in words)
+
+
+GROUPS = "".join(
+    f"cp.async.ca.shared.global [%s+{16 * k}], [%a0+{16 * k}], 16; cp.async.commit_group;" for k in range(4)
+) + ("and.b32 %r2, %r0, 1; setp.ne.u32 %p0, %r2, 0; @%p0 cp.async.commit_group;")
+
+
+@pytest.mark.parametrize("pending", range(6))
+def test_groups_of_cp_async(machine: ptx.Machine, pending: int) -> None:
+    """All of a thread's groups but the last `pending` have landed; odd threads have an empty one behind the four."""
+    even, odd = (max(0, min(4, groups - pending)) for groups in (4, 5))
+    reads = take_out(range(4 * even)) + take_out(range(4 * even, 4 * odd), "@%p0")
+    source, out, result = copy(machine, f"{GROUPS} cp.async.wait_group {pending}; {reads} cp.async.wait_all;")
+    assert not result.findings, result.findings
+    for slots, parity in ((even, 0), (odd, 1)):
+        assert (out[parity::2, : 16 * slots] == source[parity::2, : 16 * slots]).all()
+
+
+@pytest.mark.parametrize("pending", range(1, 5))
+def test_groups_of_cp_async_that_nobody_waited_for(machine: ptx.Machine, pending: int) -> None:
+    first = 4 * (4 - pending)
+    _, _, result = copy(machine, f"{GROUPS} cp.async.wait_group {pending}; {take_out(range(first, first + 1))}")
+    races = [finding for finding in result.findings if finding.kind == "race"]
+    assert races
+    assert all(finding.thread[0] % 2 == 0 for finding in races)  # for odd threads this group has landed
+
+
+@pytest.mark.parametrize(("size", "cache"), [(4, "ca"), (8, "ca"), (16, "ca"), (16, "cg")])
+@pytest.mark.parametrize("short", ["%r1", "%p0", "!%p0"])
+def test_zeros_of_cp_async(machine: ptx.Machine, size: int, cache: str, short: str) -> None:
+    """Behind a shorter source, whose size is the thread's own, or in place of an ignored one."""
+    text = f"""
+        rem.u32 %r1, %r0, {size + 1}; and.b32 %r2, %r0, 1; setp.ne.u32 %p0, %r2, 0;
+        cp.async.{cache}.shared.global [%s], [%a0], {size}, {short}; cp.async.wait_all; {take_out(range(size // 4))}"""
+    source, out, result = copy(machine, text)
+    assert not result.findings, result.findings
+    for thread in range(32):
+        kept = {"%r1": thread % (size + 1), "%p0": size * (thread % 2 == 0), "!%p0": size * (thread % 2)}[short]
+        assert out[thread, :size].tolist() == [*source[thread, :kept], *[0] * (size - kept)]
+
+
 def test_tensors_without_a_copy(machine: ptx.Machine) -> None:
     torch = pytest.importorskip("torch")
     x = torch.arange(12, dtype=torch.int32).reshape(3, 4)[:, 1:3]

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "execute/block.h"
 
@@ -76,7 +77,8 @@ struct Conversion {
   int width = 0;
   int precision = -1;  // none
   bool is_64_bit = false;
-  char letter = 0;  // 0: the format ended before it
+  int halvings = 0;  // of an int, by h or hh
+  char letter = 0;   // 0: the format ended before it
 
   Conversion(const std::string& format, size_t& at) : format_(format), at_(at) {
     for (++at_; is_any_of("-+ #0"); ++at_) flags += format_[at_];
@@ -85,8 +87,16 @@ struct Conversion {
       ++at_;
       precision = number(0);
     }
-    for (; is_any_of("hlLjzt"); ++at_) is_64_bit |= format_[at_] != 'h';
+    for (; is_any_of("hlLjzt"); ++at_) {
+      halvings += format_[at_] == 'h';
+      is_64_bit |= format_[at_] != 'h';
+    }
     if (at_ < format_.size()) letter = format_[at_++];
+  }
+
+  template <class Byte, class Short, class Int>
+  Int narrowed(Int value) const {
+    return halvings == 0 ? value : halvings == 1 ? static_cast<Short>(value) : static_cast<Byte>(value);
   }
 
   bool is_of(const char* letters) const { return letter && std::strchr(letters, letter); }
@@ -125,15 +135,20 @@ class Arguments {
     T value{};
     memory_.read(address_, value);
     address_ += sizeof(T);
+    ++taken_;
     return value;
   }
+  int taken() const { return taken_; }
 
  private:
   const LaneMemory& memory_;
   uint64_t address_;
+  int taken_ = 0;
 };
 
-std::string format_lane(const LaneMemory& memory, uint64_t format_address, uint64_t arguments_address) {
+// The text, and what printf returns: the number of arguments it took, or -1 without a format.
+std::pair<std::string, int> format_lane(const LaneMemory& memory, uint64_t format_address, uint64_t arguments_address) {
+  if (format_address == 0) return {"", -1};
   const std::string format = memory.text(format_address);
   Arguments arguments(memory, arguments_address);
   std::string out;
@@ -152,10 +167,13 @@ std::string format_lane(const LaneMemory& memory, uint64_t format_address, uint6
     if (conversion.is_of("%")) {
       out += '%';
     } else if (conversion.is_of("di")) {
-      const long long value = conversion.is_64_bit ? arguments.next<int64_t>() : arguments.next<int32_t>();
+      const long long value = conversion.is_64_bit ? arguments.next<int64_t>()
+                                                   : conversion.narrowed<int8_t, int16_t>(arguments.next<int32_t>());
       out += conversion.print("ll", value);
     } else if (conversion.is_of("uoxX")) {
-      const unsigned long long value = conversion.is_64_bit ? arguments.next<uint64_t>() : arguments.next<uint32_t>();
+      const unsigned long long value = conversion.is_64_bit
+                                           ? arguments.next<uint64_t>()
+                                           : conversion.narrowed<uint8_t, uint16_t>(arguments.next<uint32_t>());
       out += conversion.print("ll", value);
     } else if (conversion.is_of("c")) {
       out += conversion.print("", arguments.next<int32_t>());
@@ -167,7 +185,7 @@ std::string format_lane(const LaneMemory& memory, uint64_t format_address, uint6
       out += conversion.print("", arguments.next<double>());
     }
   }
-  return out;
+  return {out, arguments.taken()};
 }
 
 }  // namespace
@@ -177,12 +195,13 @@ void native_printf(Warp& warp, const Instruction& instruction) {
   for (int lane = 0; lane < kLanes; ++lane) {
     if (!(warp.mask >> lane & 1)) continue;
     const LaneMemory memory(warp, lane);
-    const std::string text = format_lane(memory, memory.local<uint64_t>(slots[0]), memory.local<uint64_t>(slots[1]));
+    const auto [text, returned] =
+        format_lane(memory, memory.local<uint64_t>(slots[0]), memory.local<uint64_t>(slots[1]));
     {
       const std::lock_guard<std::mutex> lock(warp.launch->output_mutex);
       if (warp.launch->output.size() < (1u << 20)) warp.launch->output += text;
     }
-    if (instruction.u[0]) memory.set_local<int32_t>(slots[2], 1);
+    if (instruction.u[0]) memory.set_local<int32_t>(slots[2], returned);
   }
 }
 
