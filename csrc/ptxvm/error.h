@@ -11,10 +11,12 @@ class PtxError : public std::runtime_error {
  public:
   explicit PtxError(const std::string& message, std::string kernel = "", int line = 0, std::string text = "")
       : std::runtime_error(sentence(message, kernel, line, text)),
+        message_(message),
         kernel_(std::move(kernel)),
         line_(line),
         text_(std::move(text)) {}
 
+  const std::string& message() const { return message_; }  // without the place
   const std::string& kernel() const { return kernel_; }
   int line() const { return line_; }
   const std::string& text() const { return text_; }
@@ -28,6 +30,7 @@ class PtxError : public std::runtime_error {
     return where + message + (text.empty() ? "" : ": " + text);
   }
 
+  std::string message_;
   std::string kernel_;
   int line_;
   std::string text_;

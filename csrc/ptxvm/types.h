@@ -107,6 +107,11 @@ constexpr bool is_unsigned(Type type) { return type >= Type::kU8 && type <= Type
 constexpr bool is_integer(Type type) { return is_signed(type) || is_unsigned(type); }
 constexpr bool is_untyped(Type type) { return type >= Type::kB8 && type <= Type::kB128; }
 constexpr bool is_float(Type type) { return type >= Type::kF16 && type <= Type::kF64; }
+// Of variables and registers; the others, such as .bf16 or .u16x2, are of instructions only.
+constexpr bool is_storable(Type type) {
+  return is_integer(type) || is_untyped(type) || type == Type::kF16 || type == Type::kF16x2 || type == Type::kF32 ||
+         type == Type::kF64;
+}
 
 // The name without its dot ("f32"); Type::kNone for a name that is no type.
 Type type_named(std::string_view name);

@@ -85,7 +85,7 @@ PREDICATED: dict[str, Instruction] = {
     "activemask": ("{p} activemask.b32 %t0; {p} and.b32 %y, %t0, 0;", lambda x: const(0)),
     "match": ("{p} match.any.sync.b32 %t0, 1, %t1; {p} and.b32 %y, %t0, 0;", lambda x: const(0)),
     "vote": ("{p} vote.sync.ballot.b32 %t0, %p2, %t1; {p} sub.u32 %y, %t0, %t1;", lambda x: const(0)),
-    "shfl": ("{p} shfl.sync.idx.b32 %y, %x0, %laneid, 31, %t1;", lambda x: x),
+    "shfl": ("mov.u32 %t0, %laneid; {p} shfl.sync.idx.b32 %y, %x0, %t0, 31, %t1;", lambda x: x),
     "bar.warp": ("{p} bar.warp.sync %t1; {p} mov.b32 %y, %x0;", lambda x: x),
     "fence": ("{p} membar.cta; {p} mov.b32 %y, %x0;", lambda x: x),
     "nanosleep": ("{p} nanosleep.u32 10; {p} mov.b32 %y, %x0;", lambda x: x),

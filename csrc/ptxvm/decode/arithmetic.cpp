@@ -25,7 +25,7 @@ constexpr uint64_t kF32x2Only = bit(Type::kF32x2);
 enum class Roundings : uint8_t { kNone, kOptionalNearest, kOptionalAny, kRequiredNearest, kRequiredAny, kUnlessApprox };
 
 // One form of an operation. `operands`, result first: d result, t source of the main type, U 32-bit result, u 32-bit
-// source, W result and w source of twice the width.
+// source, o the same of which 8 bits count, W result and w source of twice the width.
 struct Form {
   std::string_view opcode;
   Op op;
@@ -54,7 +54,7 @@ constexpr Form kForms[] = {
     {"mul", Op::kMulLo, "dtt", kHalf, kFlagFtz | kFlagSat, Roundings::kOptionalNearest},
     {"mul", Op::kMulLo, "dtt", kBfloat, 0, Roundings::kOptionalNearest},
     {"mul", Op::kMulLo, "dtt", kF32x2Only, kFlagFtz, Roundings::kOptionalAny},
-    {"mad", Op::kFma, "dttt", kF32, kFlagFtz | kFlagSat, Roundings::kOptionalAny},
+    {"mad", Op::kFma, "dttt", kF32, kFlagFtz | kFlagSat, Roundings::kRequiredAny},
     {"mad", Op::kFma, "dttt", kF64, 0, Roundings::kRequiredAny},
     {"fma", Op::kFma, "dttt", kF32, kFlagFtz | kFlagSat, Roundings::kRequiredAny},
     {"fma", Op::kFma, "dttt", kF64, 0, Roundings::kRequiredAny},
@@ -73,7 +73,8 @@ constexpr Form kForms[] = {
     {"sin", Op::kSin, "dt", kF32, kFlagFtz | kFlagApprox},
     {"cos", Op::kCos, "dt", kF32, kFlagFtz | kFlagApprox},
     {"lg2", Op::kLg2, "dt", kF32, kFlagFtz | kFlagApprox},
-    {"ex2", Op::kEx2, "dt", kF32 | kHalf | kBfloat, kFlagFtz | kFlagApprox},
+    {"ex2", Op::kEx2, "dt", kF32 | kBfloat, kFlagFtz | kFlagApprox},
+    {"ex2", Op::kEx2, "dt", kHalf, kFlagApprox},
     {"tanh", Op::kTanh, "dt", kF32 | kHalf | kBfloat, kFlagApprox},
     {"abs", Op::kAbs, "dt", kSigned, 0},
     {"abs", Op::kAbs, "dt", kF32 | kHalf, kFlagFtz},
@@ -92,7 +93,8 @@ constexpr Form kForms[] = {
     {"mul24", Op::kMul24Lo, "dtt", kInt32, kFlagLo},
     {"mul24", Op::kMul24Hi, "dtt", kInt32, kFlagHi},
     {"mad24", Op::kMad24Lo, "dttt", kInt32, kFlagLo},
-    {"mad24", Op::kMad24Hi, "dttt", kInt32, kFlagHi},
+    {"mad24", Op::kMad24Hi, "dttt", bit(Type::kS32), kFlagHi | kFlagSat},
+    {"mad24", Op::kMad24Hi, "dttt", bit(Type::kU32), kFlagHi},
     {"sad", Op::kSad, "dttt", kIntegers, 0},
     {"popc", Op::kPopc, "Ut", kBits32Or64, 0},
     {"clz", Op::kClz, "Ut", kBits32Or64, 0},
@@ -100,8 +102,8 @@ constexpr Form kForms[] = {
     {"bfind", Op::kBfindShift, "Ut", kInt32 | kInt64, kFlagShiftAmount},
     {"fns", Op::kFns, "dtuu", bit(Type::kB32), 0},
     {"brev", Op::kBrev, "dt", kBits32Or64, 0},
-    {"bfe", Op::kBfe, "dtuu", kInt32 | kInt64, 0},
-    {"bfi", Op::kBfi, "dttuu", kBits32Or64, 0},
+    {"bfe", Op::kBfe, "dtoo", kInt32 | kInt64, 0},
+    {"bfi", Op::kBfi, "dttoo", kBits32Or64, 0},
     {"szext", Op::kSzext, "dtu", kInt32, kFlagClamp | kFlagWrap},
     {"bmsk", Op::kBmsk, "dtu", bit(Type::kB32), kFlagClamp | kFlagWrap},
     {"and", Op::kAnd, "dtt", kBits, 0},
@@ -188,9 +190,13 @@ void check_rounding(const FunctionDecoder& decoder, const Modifiers& modifiers, 
 }
 
 Type main_type(const FunctionDecoder& decoder, const Modifiers& modifiers, size_t count = 1) {
-  decoder.require(modifiers.types.size() == count && modifiers.spaces.empty() && !modifiers.compare,
-                  "unexpected modifiers or types");
+  decoder.require(modifiers.types.size() == count, count == 1 ? "expected one type" : "expected two types");
   return modifiers.types[0];
+}
+
+void check_octet(const FunctionDecoder& decoder, const syntax::Operand& operand) {
+  if (operand.kind != syntax::Operand::Kind::kInteger) return;
+  decoder.require(operand.bits <= 255, "this constant is from 0 to 255");
 }
 
 // Operands by the letters of Form::operands; sources go to a, b, c and, where there is a fourth, to extra.
@@ -200,7 +206,9 @@ void emit_form(FunctionDecoder& decoder, const Form& form, Type type, const Modi
   Instruction instruction;
   std::array<Ref, 4> sources{kNoRef, kNoRef, kNoRef, kNoRef};
   for (size_t i = 1; i < spec.size(); ++i) {
-    const Type wanted = spec[i] == 'u' ? Type::kU32 : spec[i] == 'w' ? wide(type) : type;
+    const bool word = spec[i] == 'u' || spec[i] == 'o';
+    const Type wanted = word ? Type::kU32 : spec[i] == 'w' ? wide(type) : type;
+    if (spec[i] == 'o') check_octet(decoder, decoder.operand(i));
     sources[i - 1] = decoder.use(decoder.operand(i), wanted);
   }
   const Type result = spec[0] == 'U' ? Type::kU32 : spec[0] == 'W' ? wide(type) : type;
@@ -226,29 +234,33 @@ void emit_form(FunctionDecoder& decoder, const Form& form, Type type, const Modi
                multiply_add ? element : Type::kNone, multiply_add ? (pair ? 2 : 1) : 0);
 }
 
-void check_special_flags(const FunctionDecoder& decoder, const Form& form, const Modifiers& modifiers) {
-  if (form.flags & (kFlagLo | kFlagHi | kFlagShiftAmount)) {
-    decoder.require(modifiers.has(form.flags), "expected .lo or .hi");
-  }
+void check_special_flags(const FunctionDecoder& decoder, const Form& form, Type type, const Modifiers& modifiers) {
   const bool always_approximate = form.op == Op::kRsqrt || form.op == Op::kSin || form.op == Op::kCos ||
                                   form.op == Op::kLg2 || form.op == Op::kEx2 || form.op == Op::kTanh;
   if (always_approximate) decoder.require(modifiers.has(kFlagApprox), "expected .approx");
+  const bool extends = form.op == Op::kSzext || form.op == Op::kBmsk;
+  if (extends) decoder.require(modifiers.has(kFlagClamp | kFlagWrap), "expected .clamp or .wrap");
+  const bool always_flushes = (form.op == Op::kEx2 && (kBfloat & bit(type))) ||
+                              (form.op == Op::kRcp && type == Type::kF64 && modifiers.has(kFlagApprox));
+  if (always_flushes) decoder.require(modifiers.has(kFlagFtz), "expected .ftz");
 }
 
 void table_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type type = main_type(decoder, modifiers);
+  bool takes_type = false;
   for (const Form& form : kForms) {
     if (form.opcode != decoder.source().opcode || !(form.types & bit(type))) continue;
-    // .xorsign is always followed by .abs
     const uint64_t allowed = form.flags | (modifiers.has(kFlagXorSign) ? uint64_t{kFlagAbs} : 0);
-    const bool distinguishing = form.flags & (kFlagLo | kFlagHi | kFlagShiftAmount);
-    if (distinguishing && !modifiers.has(form.flags)) continue;
-    if (!distinguishing && modifiers.has(kFlagShiftAmount)) continue;
+    decoder.require(!modifiers.has(kFlagXorSign) || modifiers.has(kFlagAbs), ".xorsign is followed by .abs");
+    const uint64_t choice = form.flags & (kFlagLo | kFlagHi | kFlagShiftAmount);
+    takes_type = true;
+    if (choice ? !modifiers.has(choice) : modifiers.has(kFlagShiftAmount)) continue;
     decoder.only_flags(modifiers, allowed);
-    check_special_flags(decoder, form, modifiers);
+    check_special_flags(decoder, form, type, modifiers);
     check_rounding(decoder, modifiers, form.roundings);
     return emit_form(decoder, form, type, modifiers);
   }
+  decoder.require(!takes_type, "expected .lo or .hi");
   decoder.fail("this instruction does not take the type ." + std::string(name_of(type)));
 }
 
@@ -258,6 +270,7 @@ bool is_whole(Type type) { return is_integer(type) && size_of(type) >= 2; }
 void carry_rule(FunctionDecoder& decoder, const Modifiers& modifiers, Op op, bool reads) {
   const Type type = main_type(decoder, modifiers);
   decoder.only_flags(modifiers, kFlagCc);
+  check_rounding(decoder, modifiers, Roundings::kNone);
   decoder.require(is_whole(type) && size_of(type) >= 4, "carry needs a 32-bit or 64-bit integer");
   decoder.expect_operands(3);
   Instruction instruction;
@@ -273,6 +286,7 @@ void carry_rule(FunctionDecoder& decoder, const Modifiers& modifiers, Op op, boo
 
 void saturated_rule(FunctionDecoder& decoder, const Modifiers& modifiers, Op op) {
   decoder.only_flags(modifiers, kFlagSat);
+  check_rounding(decoder, modifiers, Roundings::kNone);
   decoder.require(main_type(decoder, modifiers) == Type::kS32, ".sat needs .s32");
   decoder.expect_operands(3);
   Instruction instruction;
@@ -312,6 +326,7 @@ void mul_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 void madc_common(FunctionDecoder& decoder, const Modifiers& modifiers, bool reads) {
   const Type type = main_type(decoder, modifiers);
   decoder.only_flags(modifiers, kFlagLo | kFlagHi | kFlagCc);
+  check_rounding(decoder, modifiers, Roundings::kNone);
   decoder.require(is_whole(type) && size_of(type) >= 4, "carry needs a 32-bit or 64-bit integer");
   decoder.require(modifiers.has(kFlagLo) != modifiers.has(kFlagHi), "expected .lo or .hi");
   decoder.expect_operands(4);
@@ -366,9 +381,15 @@ void logic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 Compare comparison(FunctionDecoder& decoder, const Modifiers& modifiers, Type type) {
+  decoder.require(modifiers.has(kFlagLo | kFlagHi) != modifiers.compare.has_value(), "expected one comparison");
+  for (std::string_view suffix : decoder.source().modifiers) {
+    const bool unsigned_spelling = suffix == "lo" || suffix == "ls" || suffix == "hi" || suffix == "hs";
+    decoder.require(!unsigned_spelling || is_unsigned(type), "this comparison needs unsigned operands");
+  }
+  const bool flushes = type == Type::kF32 || type == Type::kF16 || type == Type::kF16x2;
+  decoder.require(flushes || !modifiers.has(kFlagFtz), ".ftz does not apply to this type");
   if (modifiers.has(kFlagLo)) return Compare::kLt;
   if (modifiers.has(kFlagHi)) return Compare::kGt;
-  decoder.require(modifiers.compare.has_value(), "expected a comparison");
   const Compare compare = *modifiers.compare;
   decoder.require(is_float(type) || type == Type::kF16x2 || type == Type::kBF16x2 || compare < Compare::kEqu,
                   "this comparison needs floating-point operands");
@@ -393,7 +414,7 @@ void combine(FunctionDecoder& decoder, const Modifiers& modifiers, Instruction& 
 }
 
 void setp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.types.size() == 1 && modifiers.spaces.empty() && !modifiers.rounding, "expected one type");
+  decoder.require(modifiers.types.size() == 1, "expected one type");
   const Type type = modifiers.types[0];
   decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
   decoder.only_flags(modifiers, kFlagFtz | kFlagAnd | kFlagOr | kFlagXor | kFlagLo | kFlagHi);
@@ -406,17 +427,17 @@ void setp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   Extra* extra = decoder.new_extra();
   instruction.extra = extra;
   if (result.kind == syntax::Operand::Kind::kPair) {
-    instruction.dst = decoder.define_predicate(result.items[0]);
-    extra->dst.push_back(decoder.define_predicate(result.items[1]));
+    instruction.dst = decoder.define_predicate_or_discard(result.items[0]);
+    extra->dst.push_back(decoder.define_predicate_or_discard(result.items[1]));
   } else {
-    instruction.dst = decoder.define_predicate(result);
+    instruction.dst = decoder.define_predicate_or_discard(result);
   }
   decoder.emit(instruction, {Op::kSetp, handler_type(Op::kSetp, type), Type::kNone,
                              static_cast<uint8_t>(instruction.u[0] | (modifiers.has(kFlagFtz) ? 32 : 0))});
 }
 
 void set_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.types.size() == 2 && modifiers.spaces.empty() && !modifiers.rounding, "expected two types");
+  decoder.require(modifiers.types.size() == 2, "expected two types");
   const Type result = modifiers.types[0];
   const Type type = modifiers.types[1];
   decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
@@ -424,7 +445,8 @@ void set_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
       kF32 | kInt32 | kInt16 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
   decoder.require(results & bit(result), "set cannot give this type");
   const bool pair = type == Type::kF16x2 || type == Type::kBF16x2;
-  decoder.require(!pair || size_of(result) == 4, "set of a pair gives a 32-bit result");
+  const bool gives_pair = size_of(result) == 4 && (is_integer(result) || result == type);
+  decoder.require(!pair || gives_pair, "set of a pair gives a pair or 32 bits");
   decoder.only_flags(modifiers, kFlagFtz | kFlagAnd | kFlagOr | kFlagXor | kFlagLo | kFlagHi);
   Instruction instruction;
   instruction.u[0] = static_cast<uint8_t>(comparison(decoder, modifiers, type));
@@ -438,12 +460,17 @@ void set_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
                              static_cast<uint8_t>(instruction.u[0] | (modifiers.has(kFlagFtz) ? 32 : 0))});
 }
 
+void require_selectable(const FunctionDecoder& decoder, Type type) {
+  const bool whole = (is_integer(type) || is_untyped(type)) && size_of(type) >= 2 && size_of(type) <= 8;
+  decoder.require(whole || type == Type::kF32 || type == Type::kF64, "this instruction does not take this type");
+}
+
 void selp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type type = main_type(decoder, modifiers);
   decoder.only_flags(modifiers, 0);
   decoder.expect_operands(4);
+  require_selectable(decoder, type);
   const int size = size_of(type);
-  decoder.require(size == 2 || size == 4 || size == 8, "selp needs 16, 32 or 64 bits");
   Instruction instruction;
   bool negated = false;
   instruction.a = decoder.use(decoder.operand(1), type);
@@ -460,10 +487,10 @@ void slct_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type type = main_type(decoder, modifiers, 2);
   const Type selector = modifiers.types[1];
   decoder.require(selector == Type::kS32 || selector == Type::kF32, "the selector is .s32 or .f32");
-  decoder.only_flags(modifiers, kFlagFtz);
+  decoder.only_flags(modifiers, selector == Type::kF32 ? kFlagFtz : 0);
   decoder.expect_operands(4);
+  require_selectable(decoder, type);
   const int size = size_of(type);
-  decoder.require(size == 2 || size == 4 || size == 8, "slct needs 16, 32 or 64 bits");
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(1), type);
   instruction.b = decoder.use(decoder.operand(2), type);
@@ -496,7 +523,7 @@ void lop3_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   bool negated = false;
   extra->src.push_back(decoder.use_predicate(decoder.operand(5), negated));
   extra->dst.push_back(decoder.define_predicate(result.items[1]));
-  instruction.dst = decoder.define(result.items[0], Type::kB32);
+  instruction.dst = decoder.define_or_discard(result.items[0], Type::kB32);
   instruction.u[1] = modifiers.has(kFlagOr) ? 1 : 2;
   instruction.u[2] = negated;
   instruction.extra = extra;
@@ -574,18 +601,28 @@ void testp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit(instruction, {Op::kTestp, type});
 }
 
+constexpr uint8_t kRounded = kSuffixType | kSuffixRounding;
+constexpr uint8_t kCompared = kSuffixType | kSuffixCompare;
+
 constexpr NamedRule kRules[] = {
-    {"add", add_rule},    {"sub", sub_rule},        {"addc", addc_rule},   {"subc", subc_rule},   {"mul", mul_rule},
-    {"mad", mad_rule},    {"madc", madc_rule},      {"fma", table_rule},   {"div", table_rule},   {"rem", table_rule},
-    {"rcp", table_rule},  {"sqrt", table_rule},     {"rsqrt", table_rule}, {"sin", table_rule},   {"cos", table_rule},
-    {"lg2", table_rule},  {"ex2", table_rule},      {"tanh", table_rule},  {"abs", table_rule},   {"neg", table_rule},
-    {"min", table_rule},  {"max", table_rule},      {"mul24", table_rule}, {"mad24", table_rule}, {"sad", table_rule},
-    {"popc", table_rule}, {"clz", table_rule},      {"bfind", table_rule}, {"fns", table_rule},   {"brev", table_rule},
-    {"bfe", table_rule},  {"bfi", table_rule},      {"szext", table_rule}, {"bmsk", table_rule},  {"and", logic_rule},
-    {"or", logic_rule},   {"xor", logic_rule},      {"not", logic_rule},   {"cnot", logic_rule},  {"shl", table_rule},
-    {"shr", table_rule},  {"copysign", table_rule}, {"setp", setp_rule},   {"set", set_rule},     {"selp", selp_rule},
-    {"slct", slct_rule},  {"lop3", lop3_rule},      {"shf", shf_rule},     {"prmt", prmt_rule},   {"dp4a", dot_rule},
-    {"dp2a", dot_rule},   {"testp", testp_rule},
+    {"add", add_rule, kRounded},        {"sub", sub_rule, kRounded},        {"addc", addc_rule, kSuffixType},
+    {"subc", subc_rule, kSuffixType},   {"mul", mul_rule, kRounded},        {"mad", mad_rule, kRounded},
+    {"madc", madc_rule, kSuffixType},   {"fma", table_rule, kRounded},      {"div", table_rule, kRounded},
+    {"rem", table_rule, kSuffixType},   {"rcp", table_rule, kRounded},      {"sqrt", table_rule, kRounded},
+    {"rsqrt", table_rule, kSuffixType}, {"sin", table_rule, kSuffixType},   {"cos", table_rule, kSuffixType},
+    {"lg2", table_rule, kSuffixType},   {"ex2", table_rule, kSuffixType},   {"tanh", table_rule, kSuffixType},
+    {"abs", table_rule, kSuffixType},   {"neg", table_rule, kSuffixType},   {"min", table_rule, kSuffixType},
+    {"max", table_rule, kSuffixType},   {"mul24", table_rule, kSuffixType}, {"mad24", table_rule, kSuffixType},
+    {"sad", table_rule, kSuffixType},   {"popc", table_rule, kSuffixType},  {"clz", table_rule, kSuffixType},
+    {"bfind", table_rule, kSuffixType}, {"fns", table_rule, kSuffixType},   {"brev", table_rule, kSuffixType},
+    {"bfe", table_rule, kSuffixType},   {"bfi", table_rule, kSuffixType},   {"szext", table_rule, kSuffixType},
+    {"bmsk", table_rule, kSuffixType},  {"and", logic_rule, kSuffixType},   {"or", logic_rule, kSuffixType},
+    {"xor", logic_rule, kSuffixType},   {"not", logic_rule, kSuffixType},   {"cnot", logic_rule, kSuffixType},
+    {"shl", table_rule, kSuffixType},   {"shr", table_rule, kSuffixType},   {"copysign", table_rule, kSuffixType},
+    {"setp", setp_rule, kCompared},     {"set", set_rule, kCompared},       {"selp", selp_rule, kSuffixType},
+    {"slct", slct_rule, kSuffixType},   {"lop3", lop3_rule, kSuffixType},   {"shf", shf_rule, kSuffixType},
+    {"prmt", prmt_rule, kSuffixType},   {"dp4a", dot_rule, kSuffixType},    {"dp2a", dot_rule, kSuffixType},
+    {"testp", testp_rule, kSuffixType},
 };
 
 }  // namespace

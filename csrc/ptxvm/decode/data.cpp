@@ -6,6 +6,10 @@ namespace {
 
 using syntax::Operand;
 
+Type bits_of_size(int size) {
+  return size == 2 ? Type::kB16 : size == 4 ? Type::kB32 : size == 8 ? Type::kB64 : Type::kNone;
+}
+
 Type unsigned_of_size(int size) {
   return size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : size == 8 ? Type::kU64 : Type::kNone;
 }
@@ -45,7 +49,7 @@ void pack(FunctionDecoder& decoder, Type type) {
   decoder.require((count == 2 || count == 4) && size_of(type) / count >= 2, "cannot pack so many parts");
   const Type part = unsigned_of_size(size_of(type) / static_cast<int>(count));
   Extra* extra = decoder.new_extra();
-  for (const Operand& item : vector.items) extra->src.push_back(decoder.use(item, part));
+  for (const Operand& item : vector.items) extra->src.push_back(decoder.use(item, bits_of_size(size_of(part))));
   Instruction instruction;
   instruction.extra = extra;
   instruction.dst = decoder.define(decoder.operand(0), type);
@@ -58,15 +62,18 @@ void unpack(FunctionDecoder& decoder, Type type) {
   decoder.require((count == 2 || count == 4) && size_of(type) / count >= 2, "cannot unpack so many parts");
   const Type part = unsigned_of_size(size_of(type) / static_cast<int>(count));
   Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), type);
+  instruction.a = decoder.use_or_special(decoder.operand(1), type);
   Extra* extra = decoder.new_extra();
-  for (const Operand& item : vector.items) extra->dst.push_back(decoder.define(item, part));
+  for (const Operand& item : vector.items) {
+    extra->dst.push_back(decoder.define_or_discard(item, bits_of_size(size_of(part))));
+  }
   instruction.extra = extra;
   decoder.emit(instruction, {Op::kUnpack, unsigned_of_size(size_of(type)), part});
 }
 
 void move_address(FunctionDecoder& decoder, Type type, const FunctionDecoder::SymbolValue& symbol) {
   Instruction instruction;
+  decoder.require(!is_float(type), "an address is no floating-point number");
   instruction.dst = decoder.define(decoder.operand(0), type);
   const bool small = symbol.space == Space::kShared || symbol.space == Space::kLocal || symbol.space == Space::kParam;
   decoder.require(size_of(type) == 8 || (size_of(type) == 4 && small), "the address of this variable has 64 bits");
@@ -80,25 +87,28 @@ void move_address(FunctionDecoder& decoder, Type type, const FunctionDecoder::Sy
 
 void mov_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.only_flags(modifiers, 0);
-  decoder.require(modifiers.types.size() == 1 && modifiers.spaces.empty() && !modifiers.rounding && !modifiers.compare,
-                  "expected one type");
+  decoder.require(modifiers.types.size() == 1, "expected one type");
   decoder.expect_operands(2);
   const Type type = modifiers.types[0];
   if (type == Type::kPred) return move_predicate(decoder);
-  decoder.require(unsigned_of_size(size_of(type)) != Type::kNone, "mov needs 16, 32 or 64 bits");
+  const bool plain = is_integer(type) || is_untyped(type) || type == Type::kF32 || type == Type::kF64;
+  decoder.require(plain && unsigned_of_size(size_of(type)) != Type::kNone, "mov does not take this type");
   const Operand& source = decoder.operand(1);
-  if (source.kind == Operand::Kind::kVector) return pack(decoder, type);
-  if (decoder.operand(0).kind == Operand::Kind::kVector) return unpack(decoder, type);
+  const bool packs = source.kind == Operand::Kind::kVector;
+  const bool unpacks = decoder.operand(0).kind == Operand::Kind::kVector;
+  decoder.require(is_untyped(type) || !(packs || unpacks), "a vector is moved as .b32 or .b64");
+  if (packs) return pack(decoder, type);
+  if (unpacks) return unpack(decoder, type);
   FunctionDecoder::SymbolValue symbol;
   if (decoder.symbol_value(source, symbol)) return move_address(decoder, type, symbol);
   Instruction instruction;
   if (const Clock* clock = clock_named(source.name); clock && source.kind == Operand::Kind::kName) {
-    decoder.require(clock->size == size_of(type), "this clock has another width");
+    decoder.require(clock->size == size_of(type) && !is_float(type), "this clock has another type");
     instruction.u[0] = clock->part;
     instruction.dst = decoder.define(decoder.operand(0), type);
     return decoder.emit(instruction, {Op::kReadClock, unsigned_of_size(size_of(type))});
   }
-  instruction.a = decoder.use(source, type);
+  instruction.a = decoder.use_or_special(source, type);
   instruction.dst = decoder.define(decoder.operand(0), type);
   decoder.emit(instruction, {Op::kMov, unsigned_of_size(size_of(type))});
 }
@@ -116,17 +126,20 @@ void convert_pair(FunctionDecoder& decoder, const Modifiers& modifiers, bool sat
   const Type to = modifiers.types[0];
   const Type from = modifiers.types[1];
   decoder.only_flags(modifiers, kFlagRelu);
-  decoder.require(modifiers.rounding && !modifiers.round_to_integer && *modifiers.rounding != Rounding::kAway,
-                  "a rounding mode is required");
+  const bool to_eight_bits = to == Type::kE4M3x2 || to == Type::kE5M2x2;
+  const bool nearest = modifiers.rounding == Rounding::kNearest && !modifiers.round_to_integer;
+  const bool to_zero = modifiers.rounding == Rounding::kZero && !modifiers.round_to_integer;
+  decoder.require(nearest || (to_zero && from == Type::kF32 && !to_eight_bits), "expected .rn, or .rz of .f32");
+  decoder.require(satfinite || !to_eight_bits, "8-bit floats need .satfinite");
   Instruction instruction;
   if (from == Type::kF32) {
     decoder.expect_operands(3);
     instruction.a = decoder.use(decoder.operand(1), Type::kF32);
     instruction.b = decoder.use(decoder.operand(2), Type::kF32);
   } else {
-    const bool eight_bits = to == Type::kE4M3x2 || to == Type::kE5M2x2;
     const bool widening = to == Type::kF16x2 && (from == Type::kE4M3x2 || from == Type::kE5M2x2);
-    decoder.require((eight_bits && from == Type::kF16x2) || widening, "cvt does not know this pair of types");
+    decoder.require((to_eight_bits && from == Type::kF16x2) || (widening && !satfinite),
+                    "cvt does not know this pair of types");
     decoder.expect_operands(2);
     instruction.a = decoder.use(decoder.operand(1), from);
   }
@@ -147,8 +160,22 @@ void check_conversion_rounding(const FunctionDecoder& decoder, const Modifiers& 
       to == Type::kTF32 || size_of(to) < size_of(from) || (size_of(to) == 2 && size_of(from) == 2 && to != from);
   if (narrows) return decoder.require(given && !modifiers.round_to_integer, "expected a rounding mode");
   // Between equal types a rounding mode rounds to an integral value.
-  decoder.require(!given || (to == from ? modifiers.round_to_integer : *modifiers.rounding == Rounding::kNearest),
+  decoder.require(!given || (to == from ? modifiers.round_to_integer
+                                        : *modifiers.rounding == Rounding::kNearest && !modifiers.round_to_integer),
                   "this rounding does not apply here");
+}
+
+void check_conversion_flags(const FunctionDecoder& decoder, const Modifiers& modifiers, Type to, Type from,
+                            bool satfinite) {
+  const bool single = to == Type::kF32 || from == Type::kF32;
+  decoder.require(single || !modifiers.has(kFlagFtz), ".ftz does not apply to these types");
+  decoder.require(to != Type::kBF16 || !modifiers.has(kFlagSat), ".sat does not apply to .bf16");
+  if (!modifiers.has(kFlagRelu) && !satfinite) return;
+  const bool narrows = from == Type::kF32 && (to == Type::kF16 || to == Type::kBF16 || to == Type::kTF32);
+  const Rounding rounding = modifiers.rounding.value_or(Rounding::kUp);
+  const bool nearest_or_zero = rounding == Rounding::kNearest || rounding == Rounding::kZero;
+  decoder.require(narrows && !modifiers.has(kFlagFtz | kFlagSat) && (nearest_or_zero || !modifiers.has(kFlagRelu)),
+                  ".relu and .satfinite do not apply here");
 }
 
 void cvt_rule(FunctionDecoder& decoder, const Modifiers& given) {
@@ -163,12 +190,15 @@ void cvt_rule(FunctionDecoder& decoder, const Modifiers& given) {
   decoder.only_flags(modifiers, kFlagFtz | kFlagSat | kFlagRelu);
   decoder.require(to != Type::kTF32 || (from == Type::kF32 && modifiers.rounding), "tf32 comes from f32, rounded");
   check_conversion_rounding(decoder, modifiers, to, from);
+  check_conversion_flags(decoder, modifiers, to, from, satfinite);
   decoder.require(modifiers.rounding != Rounding::kAway || to == Type::kTF32, ".rna applies to tf32");
   decoder.expect_operands(2);
   Instruction instruction;
   int to_size = 0, from_size = 0;
-  instruction.a = decoder.use_at_least(decoder.operand(1), from, from_size);
+  instruction.a = decoder.use_or_special_at_least(decoder.operand(1), from, from_size);
   instruction.dst = decoder.define_at_least(decoder.operand(0), to, to_size);
+  const auto fits = [](Type type, int size) { return size == size_of(type) || is_integer(type) || size_of(type) > 2; };
+  decoder.require(fits(from, from_size) && fits(to, to_size), "a half-precision operand needs a register of 16 bits");
   instruction.u[0] = static_cast<uint8_t>(modifiers.rounding.value_or(Rounding::kNearest));
   instruction.u[1] = static_cast<uint8_t>((modifiers.round_to_integer ? 1 : 0) | (satfinite ? 2 : 0));
   instruction.u[2] = static_cast<uint8_t>(to_size);
@@ -203,7 +233,7 @@ uint64_t window(Space space) {
 void cvta_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.only_flags(modifiers, kFlagToSpace);
   decoder.require(modifiers.spaces.size() == 1 && modifiers.types.size() == 1, "expected one state space and one type");
-  decoder.require(size_of(modifiers.types[0]) == 8, "generic addresses have 64 bits");
+  decoder.require(modifiers.types[0] == Type::kU64, "generic addresses are .u64");
   decoder.expect_operands(2);
   const bool to = modifiers.has(kFlagToSpace);
   Instruction instruction;
@@ -211,8 +241,9 @@ void cvta_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   FunctionDecoder::SymbolValue symbol;
   const uint64_t base = window(modifiers.spaces[0]);
   if (!to && decoder.symbol_value(decoder.operand(1), symbol)) {
-    if (symbol.frame_relative) {
-      instruction.offset = static_cast<int64_t>(symbol.value + base);
+    decoder.require(symbol.space == modifiers.spaces[0], "the variable is in another state space");
+    if (symbol.frame_relative) {  // parameters of a device function too
+      instruction.offset = static_cast<int64_t>(symbol.value + window(Space::kLocal));
       return decoder.emit(instruction, {Op::kLocalAddress, Type::kU64});
     }
     instruction.a = decoder.constant(8, symbol.value + base);
@@ -261,11 +292,11 @@ void shfl_rule(FunctionDecoder& decoder, const Modifiers& given) {
   instruction.a = decoder.use(decoder.operand(1), Type::kB32);
   instruction.b = decoder.use(decoder.operand(2), Type::kB32);
   extra->src.push_back(decoder.use(decoder.operand(3), Type::kB32));
-  instruction.c = decoder.use(decoder.operand(4), Type::kB32);
+  instruction.c = decoder.use(decoder.operand(4), Type::kU32);
   const Operand& result = decoder.operand(0);
   if (result.kind == Operand::Kind::kPair) {
     instruction.dst = decoder.define(result.items[0], Type::kB32);
-    extra->dst.push_back(decoder.define_predicate(result.items[1]));
+    extra->dst.push_back(decoder.define_predicate_or_discard(result.items[1]));
   } else {
     instruction.dst = decoder.define(result, Type::kB32);
   }
@@ -276,11 +307,11 @@ void shfl_rule(FunctionDecoder& decoder, const Modifiers& given) {
 
 // vote.sync: u[0] 0 all, 1 any, 2 uni, 3 ballot; u[1] negation of the source.
 void vote_rule(FunctionDecoder& decoder, const Modifiers& given) {
-  constexpr std::string_view kModes[] = {"all", "any", "uni", "ballot"};
+  constexpr std::string_view kModes[] = {"all", "any", "uni", "ballot"};  // .uni is read as a flag
   Modifiers modifiers = given;
   size_t mode = 0;
   while (mode < 4 && !modifiers.take(kModes[mode])) ++mode;
-  if (modifiers.has(kFlagUni)) {
+  if (mode == 4 && modifiers.has(kFlagUni)) {
     mode = 2;
     modifiers.flags &= ~kFlagUni;
   }
@@ -291,7 +322,7 @@ void vote_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Instruction instruction;
   bool negated = false;
   instruction.a = decoder.use_predicate(decoder.operand(1), negated);
-  instruction.c = decoder.use(decoder.operand(2), Type::kB32);
+  instruction.c = decoder.use(decoder.operand(2), Type::kU32);
   instruction.dst =
       mode == 3 ? decoder.define(decoder.operand(0), Type::kB32) : decoder.define_predicate(decoder.operand(0));
   instruction.u[0] = static_cast<uint8_t>(mode);
@@ -310,12 +341,12 @@ void match_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Instruction instruction;
   Extra* extra = decoder.new_extra();
   instruction.a = decoder.use(decoder.operand(1), modifiers.types[0]);
-  instruction.c = decoder.use(decoder.operand(2), Type::kB32);
+  instruction.c = decoder.use(decoder.operand(2), Type::kU32);
   const Operand& result = decoder.operand(0);
   if (result.kind == Operand::Kind::kPair) {
     decoder.require(all, "only match.all gives a predicate");
-    instruction.dst = decoder.define(result.items[0], Type::kB32);
-    extra->dst.push_back(decoder.define_predicate(result.items[1]));
+    instruction.dst = decoder.define_or_discard(result.items[0], Type::kB32);
+    extra->dst.push_back(decoder.define_predicate_or_discard(result.items[1]));
   } else {
     instruction.dst = decoder.define(result, Type::kB32);
   }
@@ -341,13 +372,14 @@ void redux_rule(FunctionDecoder& decoder, const Modifiers& given) {
   expect_sync(decoder, modifiers, 1, which >= 3 ? kLogic[which - 3] : real ? kFlagAbs | kFlagNan : 0);
   decoder.expect_operands(3);
   Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), type);
-  instruction.c = decoder.use(decoder.operand(2), Type::kB32);
-  instruction.dst = decoder.define(decoder.operand(0), type);
+  const Type in_register = type == Type::kB32 ? Type::kU32 : type;
+  instruction.a = decoder.use(decoder.operand(1), in_register);
+  instruction.c = decoder.use(decoder.operand(2), Type::kU32);
+  instruction.dst = decoder.define(decoder.operand(0), in_register);
   instruction.u[0] = static_cast<uint8_t>(which);
   instruction.u[1] = modifiers.has(kFlagAbs);
   instruction.u[2] = modifiers.has(kFlagNan);
-  emit_collective(decoder, instruction, {Op::kRedux, type == Type::kB32 ? Type::kU32 : type});
+  emit_collective(decoder, instruction, {Op::kRedux, in_register});
 }
 
 void elect_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
@@ -357,8 +389,8 @@ void elect_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.require(result.kind == Operand::Kind::kPair, "expected d|p");
   Instruction instruction;
   Extra* extra = decoder.new_extra();
-  instruction.c = decoder.use(decoder.operand(1), Type::kB32);
-  instruction.dst = decoder.define(result.items[0], Type::kB32);
+  instruction.c = decoder.use(decoder.operand(1), Type::kU32);
+  instruction.dst = decoder.define_or_discard(result.items[0], Type::kB32);
   extra->dst.push_back(decoder.define_predicate(result.items[1]));
   instruction.extra = extra;
   emit_collective(decoder, instruction, {Op::kElect});
@@ -374,11 +406,16 @@ void activemask_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 }
 
 constexpr NamedRule kRules[] = {
-    {"mov", mov_rule},     {"cvt", cvt_rule},
-    {"cvta", cvta_rule},   {"isspacep", isspacep_rule},
-    {"shfl", shfl_rule},   {"vote", vote_rule},
-    {"match", match_rule}, {"redux", redux_rule},
-    {"elect", elect_rule}, {"activemask", activemask_rule},
+    {"mov", mov_rule, kSuffixType},
+    {"cvt", cvt_rule, kSuffixType | kSuffixRounding},
+    {"cvta", cvta_rule, kSuffixType | kSuffixSpace},
+    {"isspacep", isspacep_rule, kSuffixSpace},
+    {"shfl", shfl_rule, kSuffixType},
+    {"vote", vote_rule, kSuffixType},
+    {"match", match_rule, kSuffixType},
+    {"redux", redux_rule, kSuffixType},
+    {"elect", elect_rule, 0},
+    {"activemask", activemask_rule, kSuffixType},
 };
 
 }  // namespace

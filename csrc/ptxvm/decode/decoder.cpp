@@ -27,6 +27,7 @@ class ModuleDecoder {
 
   DecodedModule run() {
     index_functions();
+    index_variables();
     place_variables();
     relocate();
     for (uint32_t f = 0; f < syntax().functions.size(); ++f) {
@@ -44,54 +45,78 @@ class ModuleDecoder {
     throw PtxError(message, std::string(kernel), line, syntax().line_text(line));
   }
 
-  // A definition takes the place of its earlier declarations.
+  // A definition takes the place of its declarations.
   void index_functions() {
     for (uint32_t f = 0; f < syntax().functions.size(); ++f) {
       const syntax::Function& function = syntax().functions[f];
       const auto [entry, added] = functions_.emplace(function.name, f);
       if (added) continue;
+      const syntax::Function& earlier = syntax().functions[entry->second];
+      if (!same_interface(earlier, function)) {
+        fail("function is declared with other parameters in line " + std::to_string(earlier.line), function.line,
+             function.name);
+      }
       if (!function.has_body) continue;
-      if (syntax().functions[entry->second].has_body) fail("function is defined twice", function.line, function.name);
+      if (earlier.has_body) fail("function is defined twice", function.line, function.name);
       entry->second = f;
     }
   }
 
+  static bool same_interface(const syntax::Function& a, const syntax::Function& b) {
+    const auto same = [](const syntax::Variable& x, const syntax::Variable& y) {
+      return x.type == y.type && x.size == y.size && x.align == y.align;
+    };
+    const auto all = [&](const std::vector<syntax::Variable>& x, const std::vector<syntax::Variable>& y) {
+      return std::equal(x.begin(), x.end(), y.begin(), y.end(), same);
+    };
+    return a.is_entry == b.is_entry && all(a.parameters, b.parameters) && all(a.returns, b.returns);
+  }
+
   // ---- .global and .const ----
 
-  static bool in_memory(const syntax::Variable& variable) {
-    return variable.space == Space::kGlobal || variable.space == Space::kConst;
+  void index_variables() {
+    for (const syntax::Variable& variable : syntax().variables) {
+      const std::string name(variable.name);
+      if (functions_.count(variable.name)) fail("'" + name + "' is a function too", variable.line);
+      const auto [entry, added] = variables_.emplace(variable.name, &variable);
+      if (added) continue;
+      const syntax::Variable& earlier = *entry->second;
+      if (earlier.space != variable.space) {
+        fail("'" + name + "' is in another state space in line " + std::to_string(earlier.line), variable.line);
+      }
+      if (variable.is_extern) continue;
+      if (!earlier.is_extern) fail("'" + name + "' is defined twice", variable.line);
+      entry->second = &variable;
+    }
   }
 
   template <class Visit>
-  static void for_each_variable(const syntax::Function& function, Visit visit) {
-    for (const syntax::Statement& statement : function.body) {
-      if (const auto* variable = std::get_if<syntax::Variable>(&statement)) visit(*variable);
+  void for_each_variable(Visit visit) const {
+    for (const syntax::Variable& variable : syntax().variables) visit(variable);
+    for (const syntax::Function& function : syntax().functions) {
+      for (const syntax::Statement& statement : function.body) {
+        if (const auto* variable = std::get_if<syntax::Variable>(&statement)) visit(*variable);
+      }
     }
   }
 
   void place_variables() {
-    for (const syntax::Variable& variable : syntax().variables) {
-      if (in_memory(variable) && !variable.is_declaration) memory_.insert_or_assign(variable.name, place(variable));
-    }
-    for (const syntax::Variable& variable : syntax().variables) {
-      if (variable.is_declaration) defined(variable);
-    }
-    for (const syntax::Function& function : syntax().functions) {
-      for_each_variable(function, [&](const syntax::Variable& variable) {
-        if (in_memory(variable)) place_of_[&variable] = variable.is_declaration ? defined(variable) : place(variable);
-      });
-    }
+    int64_t total = 0;
+    for_each_variable([&](const syntax::Variable& variable) {
+      if (variable.space != Space::kGlobal && variable.space != Space::kConst) return;
+      if (variable.is_declaration) return check_defined(variable);
+      total += variable.size;
+      if (total > kMaxModuleBytes) fail("more than 1 GiB of variables", variable.line);
+      place(variable);
+    });
   }
 
-  uint64_t defined(const syntax::Variable& variable) const {
-    const auto found = memory_.find(variable.name);
-    if (found != memory_.end()) return found->second;
+  void check_defined(const syntax::Variable& variable) const {
+    if (!variables_.at(variable.name)->is_declaration) return;
     fail("external variable '" + std::string(variable.name) + "' is not defined", variable.line);
   }
 
-  uint64_t place(const syntax::Variable& variable) {
-    placed_bytes_ += variable.size;
-    if (placed_bytes_ > kMaxModuleBytes) fail("more than 1 GiB of variables", variable.line);
+  void place(const syntax::Variable& variable) {
     const size_t align = static_cast<size_t>(std::max<int64_t>(variable.align, 256));
     // Memory fresh from the system is not touched until a kernel does.
     auto* memory = static_cast<uint8_t*>(std::calloc(static_cast<size_t>(variable.size) + align, 1));
@@ -99,28 +124,31 @@ class ModuleDecoder {
     out_.memory.emplace_back(memory, &std::free);
     uint8_t* const place = memory + align - reinterpret_cast<uint64_t>(memory) % align;
     std::copy(variable.initial.begin(), variable.initial.end(), place);
+    places_.emplace(&variable, reinterpret_cast<uint64_t>(place));
     out_.variables.push_back(
         {std::string(variable.name), variable.space, reinterpret_cast<uint64_t>(place), variable.size});
-    initialised_.push_back({&variable, place});
-    return reinterpret_cast<uint64_t>(place);
   }
 
   void relocate() {
-    for (const auto& [variable, place] : initialised_) {
-      for (const syntax::Relocation& entry : variable->relocations) {
-        const uint64_t value = relocated_value(*variable, entry) + entry.addend;
-        std::memcpy(place + entry.position, &value, sizeof value);
+    for_each_variable([&](const syntax::Variable& variable) {
+      for (const syntax::Relocation& entry : variable.relocations) {
+        const uint64_t value = (address_of(entry) + entry.addend) >> entry.shift;
+        auto* place = reinterpret_cast<uint8_t*>(places_.at(&variable));
+        std::memcpy(place + entry.position, &value, static_cast<size_t>(entry.size));
       }
-    }
+    });
   }
 
-  uint64_t relocated_value(const syntax::Variable& variable, const syntax::Relocation& entry) {
-    if (const auto found = memory_.find(entry.symbol); found != memory_.end()) return found->second;
+  uint64_t address_of(const syntax::Relocation& entry) {
+    if (const auto variable = variables_.find(entry.symbol); variable != variables_.end()) {
+      if (const auto place = places_.find(variable->second); place != places_.end()) return place->second;
+      fail("initial value names '" + std::string(entry.symbol) + "', which is not .global or .const", entry.line);
+    }
     if (const auto found = functions_.find(entry.symbol); found != functions_.end()) {
       taken_.insert(found->second);
       return kFunctionWindow + 16 * uint64_t{found->second};
     }
-    fail("initial value names '" + std::string(entry.symbol) + "', which is not defined", variable.line);
+    fail("initial value names '" + std::string(entry.symbol) + "', which is not defined", entry.line);
   }
 
   // ---- programs ----
@@ -146,6 +174,8 @@ class ModuleDecoder {
     for (size_t i = 0; i < result.functions.size(); ++i) {
       std::set<std::string_view> names;
       for (const syntax::Statement& statement : syntax().functions[result.functions[i]].body) {
+        const auto* targets = std::get_if<syntax::Targets>(&statement);
+        if (targets && targets->of_calls) names.insert(targets->names.begin(), targets->names.end());
         const auto* instruction = std::get_if<syntax::Instruction>(&statement);
         if (!instruction) continue;
         for (const syntax::Operand& operand : instruction->operands) collect_names(operand, names);
@@ -184,8 +214,8 @@ class ModuleDecoder {
     Environment environment;
     environment.module = &syntax();
     environment.program = program.get();
-    environment.memory = memory_;
-    environment.place_of = place_of_;
+    environment.variables = variables_;
+    environment.places = places_;
     environment.module_function = functions_;
     environment.constants = &constants;
     place_shared(reached, *program, environment);
@@ -203,6 +233,7 @@ class ModuleDecoder {
     int64_t end = 0, dynamic_align = 16;
     std::vector<const syntax::Variable*> dynamic;
     const auto add = [&](const syntax::Variable& variable) {
+      if (variable.space != Space::kShared) return;
       if (variable.is_extern || variable.unbounded) {
         dynamic.push_back(&variable);
         dynamic_align = std::max(dynamic_align, variable.align);
@@ -212,27 +243,21 @@ class ModuleDecoder {
       if (variable.size > kMaxSharedBytes || offset + variable.size > kMaxSharedBytes) {
         fail("more than 228 KiB of shared memory", variable.line, program.name);
       }
-      environment.place_of[&variable] = static_cast<uint64_t>(offset);
+      environment.places.emplace(&variable, static_cast<uint64_t>(offset));
       end = offset + variable.size;
     };
     for (const syntax::Variable& variable : syntax().variables) {
-      if (variable.space == Space::kShared && reached.names.count(variable.name)) add(variable);
+      if (reached.names.count(variable.name)) add(variable);
     }
     for (uint32_t f : reached.functions) {
-      for_each_variable(syntax().functions[f], [&](const syntax::Variable& variable) {
-        if (variable.space == Space::kShared) add(variable);
-      });
+      for (const syntax::Statement& statement : syntax().functions[f].body) {
+        if (const auto* variable = std::get_if<syntax::Variable>(&statement)) add(*variable);
+      }
     }
     program.static_shared_bytes = end;
     program.dynamic_shared_offset = align_up(end, dynamic_align);
     for (const syntax::Variable* variable : dynamic) {
-      environment.place_of[variable] = static_cast<uint64_t>(program.dynamic_shared_offset);
-    }
-    for (const syntax::Variable& variable : syntax().variables) {
-      const auto found = environment.place_of.find(&variable);
-      if (found != environment.place_of.end() && variable.space == Space::kShared) {
-        environment.shared.insert_or_assign(variable.name, static_cast<int64_t>(found->second));
-      }
+      environment.places.emplace(variable, static_cast<uint64_t>(program.dynamic_shared_offset));
     }
   }
 
@@ -287,10 +312,8 @@ class ModuleDecoder {
 
   DecodedModule out_;
   std::unordered_map<std::string_view, uint32_t> functions_;
-  std::unordered_map<std::string_view, uint64_t> memory_;
-  std::unordered_map<const syntax::Variable*, uint64_t> place_of_;  // of those that functions declare
-  int64_t placed_bytes_ = 0;
-  std::vector<std::pair<const syntax::Variable*, uint8_t*>> initialised_;
+  std::unordered_map<std::string_view, const syntax::Variable*> variables_;  // of the module
+  std::unordered_map<const syntax::Variable*, uint64_t> places_;             // .global and .const
   std::set<uint32_t> taken_;  // functions whose address an initial value takes
   std::set<uint32_t> decoded_;
 };

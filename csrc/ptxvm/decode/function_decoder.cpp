@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "decode/address_flags.h"
 #include "decode/rules.h"
 #include "error.h"
 
@@ -45,7 +46,6 @@ constexpr NamedSpecial kSpecials[] = {
     {"%lanemask_lt", Special::kLanemaskLt},
     {"%lanemask_ge", Special::kLanemaskGe},
     {"%lanemask_gt", Special::kLanemaskGt},
-    {"WARP_SZ", Special::kWarpSize},
     {"%dynamic_smem_size", Special::kDynamicSharedBytes},
     {"%total_smem_size", Special::kTotalSharedBytes},
     {"%reserved_smem_offset_begin", Special::kReservedShared},
@@ -72,6 +72,39 @@ constexpr NamedSpecial kSpecials[] = {
     {"%cluster_nctarank", Special::kOne},
 };
 
+// The number at the end of a name, written without leading zeros, and what stands before it; -1 without one.
+int64_t split_number(std::string_view name, std::string_view& prefix) {
+  size_t digits = name.size();
+  while (digits > 0 && name[digits - 1] >= '0' && name[digits - 1] <= '9') --digits;
+  const size_t length = name.size() - digits;
+  if (length == 0 || length > 7 || digits == 0 || (name[digits] == '0' && length > 1)) return -1;
+  prefix = name.substr(0, digits);
+  int64_t number = 0;
+  for (char c : name.substr(digits)) number = number * 10 + (c - '0');
+  return number;
+}
+
+constexpr std::string_view kWarpSizeName = "WARP_SZ";
+
+// IEEE bits of a literal in the other width.
+uint64_t widened(uint64_t bits) {
+  const uint32_t low = static_cast<uint32_t>(bits);
+  float single;
+  std::memcpy(&single, &low, sizeof single);
+  const double value = single;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+uint64_t narrowed(uint64_t bits) {
+  double value;
+  std::memcpy(&value, &bits, sizeof value);
+  const float single = static_cast<float>(value);
+  uint32_t low;
+  std::memcpy(&low, &single, sizeof low);
+  return low;
+}
+
 uint64_t low_bits(uint64_t bits, int size) { return size >= 8 ? bits : bits & ((uint64_t{1} << (8 * size)) - 1); }
 
 }  // namespace
@@ -93,11 +126,21 @@ int64_t lay_out_parameters(const std::vector<syntax::Variable>& variables, int64
   return offset;
 }
 
+void set_address(Instruction& instruction, const FunctionDecoder::Address& address) {
+  instruction.a = address.base;
+  instruction.offset = address.offset;
+  instruction.u[3] =
+      static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
+}
+
 FunctionDecoder::FunctionDecoder(Environment& environment, const syntax::Function& source, Function& out)
     : environment_(environment), source_(source), out_(out), scopes_(1) {}
 
 void FunctionDecoder::fail(const std::string& message) const {
-  const int line = instruction_ ? instruction_->line : source_.line;
+  fail(message, instruction_ ? instruction_->line : source_.line);
+}
+
+void FunctionDecoder::fail(const std::string& message, int line) const {
   throw PtxError(message, std::string(source_.name), line, environment_.module->line_text(line));
 }
 
@@ -119,8 +162,10 @@ void FunctionDecoder::run() {
 void FunctionDecoder::lay_out_parameters() {
   for (const auto* list : {&source_.parameters, &source_.returns}) {
     for (const syntax::Variable& variable : *list) {
-      if (variable.space == Space::kRegister) fail("parameters in registers (.reg) are not supported");
-      if (variable.unbounded) fail("parameter without a size");
+      if (variable.space == Space::kRegister) {
+        fail("parameters in registers (.reg) are not supported", variable.line);
+      }
+      claim(variable.name, variable.line);
     }
   }
   out_.parameter_bytes = ptxvm::lay_out_parameters(source_.parameters, 0, out_.parameters);
@@ -131,6 +176,7 @@ void FunctionDecoder::lay_out_parameters() {
     for (const ParameterSlot& slot : *list) {
       Symbol symbol;
       symbol.kind = source_.is_entry ? Symbol::Kind::kEntryParameter : Symbol::Kind::kFrame;
+      symbol.space = Space::kParam;
       symbol.value = slot.offset;
       symbol.slot = slot;
       scopes_[0].symbols.emplace(std::string_view(slot.name), std::move(symbol));
@@ -138,26 +184,31 @@ void FunctionDecoder::lay_out_parameters() {
   }
 }
 
+// A name stands for one thing in its scope.
+void FunctionDecoder::claim(std::string_view name, int line) {
+  if (scopes_[scope_].defined_at.emplace(name, line).second) return;
+  fail("'" + std::string(name) + "' is defined twice", line);
+}
+
 // Labels, branch targets and call prototypes may be named before they stand in the text.
 void FunctionDecoder::collect_labels() {
-  size_t current = 0;
   for (size_t i = 0; i < source_.body.size(); ++i) {
     const syntax::Statement& statement = source_.body[i];
     if (std::holds_alternative<syntax::ScopeBegin>(statement)) {
       scopes_.push_back({});
-      scopes_.back().parent = current;
-      current = scopes_.size() - 1;
+      scopes_.back().parent = scope_;
+      scope_ = scopes_.size() - 1;
     } else if (std::holds_alternative<syntax::ScopeEnd>(statement)) {
-      current = scopes_[current].parent;
+      scope_ = scopes_[scope_].parent;
     } else if (const auto* label = std::get_if<syntax::Label>(&statement)) {
-      if (!scopes_[current].labels.emplace(label->name, i).second) {
-        throw PtxError("label '" + std::string(label->name) + "' is defined twice", out_.name, label->line,
-                       environment_.module->line_text(label->line));
-      }
+      claim(label->name, label->line);
+      scopes_[scope_].labels.emplace(label->name, i);
     } else if (const auto* targets = std::get_if<syntax::Targets>(&statement)) {
-      scopes_[current].targets.emplace(targets->name, targets);
+      claim(targets->name, targets->line);
+      scopes_[scope_].targets.emplace(targets->name, targets);
     } else if (const auto* prototype = std::get_if<syntax::Prototype>(&statement)) {
-      scopes_[current].prototypes.emplace(prototype->name, prototype);
+      claim(prototype->name, prototype->line);
+      scopes_[scope_].prototypes.emplace(prototype->name, prototype);
     }
   }
 }
@@ -186,7 +237,9 @@ int64_t FunctionDecoder::reserve_frame(int64_t size, int64_t align) {
 }
 
 void FunctionDecoder::declare(const syntax::Variable& variable) {
+  claim(variable.name, variable.line);
   Symbol symbol;
+  symbol.space = variable.space;
   symbol.type = variable.type;
   symbol.slot = {0,
                  variable.size,
@@ -198,17 +251,25 @@ void FunctionDecoder::declare(const syntax::Variable& variable) {
     case Space::kLocal:
     case Space::kParam:
       symbol.kind = Symbol::Kind::kFrame;
-      if (variable.unbounded) fail("local variable without a size");
       symbol.value = symbol.slot.offset = reserve_frame(variable.size, variable.align);
       break;
-    default: {
-      symbol.kind = variable.space == Space::kShared ? Symbol::Kind::kShared : Symbol::Kind::kMemory;
-      const auto found = environment_.place_of.find(&variable);
-      if (found == environment_.place_of.end()) fail("variable '" + std::string(variable.name) + "' has no place");
-      symbol.value = static_cast<int64_t>(found->second);
-    }
+    case Space::kShared:
+      symbol.kind = Symbol::Kind::kShared;
+      symbol.value = static_cast<int64_t>(place_of(variable));
+      break;
+    default:
+      symbol.kind = Symbol::Kind::kMemory;
+      symbol.value = static_cast<int64_t>(place_of(variable));
   }
-  scopes_[scope_].symbols.insert_or_assign(variable.name, std::move(symbol));
+  scopes_[scope_].symbols.emplace(variable.name, std::move(symbol));
+}
+
+uint64_t FunctionDecoder::place_of(const syntax::Variable& variable) const {
+  const auto found = environment_.places.find(&variable);
+  if (found == environment_.places.end()) {
+    fail("variable '" + std::string(variable.name) + "' has no place", variable.line);
+  }
+  return found->second;
 }
 
 void FunctionDecoder::declare(const syntax::Registers& registers) {
@@ -216,15 +277,33 @@ void FunctionDecoder::declare(const syntax::Registers& registers) {
   symbol.kind = Symbol::Kind::kRegister;
   symbol.type = registers.type;
   symbol.count = registers.count;
-  scopes_[scope_].symbols.insert_or_assign(registers.name, std::move(symbol));
+  Scope& scope = scopes_[scope_];
+  const bool is_family = registers.count >= 0;
+  if (!is_family) claim(registers.name, registers.line);
+  const bool added = (is_family ? scope.families : scope.symbols).emplace(registers.name, std::move(symbol)).second;
+  if (!added) fail("'" + std::string(registers.name) + "' is defined twice", registers.line);
 }
 
 void FunctionDecoder::instruction(const syntax::Instruction& instruction) {
   instruction_ = &instruction;
-  const Rule rule = rule_named(instruction.opcode);
+  const NamedRule* rule = rule_named(instruction.opcode);
   if (!rule) fail("unknown instruction '" + std::string(instruction.opcode) + "'");
+  only_suffixes(rule->suffixes);
   const Modifiers modifiers = read_modifiers(instruction.modifiers);
-  rule(*this, modifiers);
+  if (!modifiers.conflict.empty()) {
+    fail("modifier '." + std::string(modifiers.conflict) + "' repeats or contradicts another");
+  }
+  rule->rule(*this, modifiers);
+}
+
+void FunctionDecoder::only_suffixes(uint8_t kinds) const {
+  for (std::string_view suffix : instruction_->modifiers) {
+    if (!(kind_of(suffix) & (kinds | kSuffixFlag | kSuffixOther))) fail_modifier(suffix);
+  }
+}
+
+void FunctionDecoder::fail_modifier(std::string_view suffix) const {
+  fail("modifier '." + std::string(suffix) + "' does not apply to this instruction");
 }
 
 // Until here a target is the index of a statement; from here the position of an instruction.
@@ -255,10 +334,9 @@ size_t FunctionDecoder::label_position(std::string_view name) const {
   return *found;
 }
 
-std::vector<std::string_view> FunctionDecoder::targets_named(std::string_view name) const {
+const syntax::Targets* FunctionDecoder::targets_named(std::string_view name) const {
   const auto* found = lookup(&Scope::targets, name);
-  if (!found) fail("branch targets '" + std::string(name) + "' are not defined");
-  return (*found)->labels;
+  return found ? *found : nullptr;
 }
 
 const syntax::Prototype* FunctionDecoder::prototype_named(std::string_view name) const {
@@ -273,16 +351,17 @@ const ParameterSlot* FunctionDecoder::local_slot(std::string_view name) const {
 
 // A register by its whole name or, for %r<10>, by prefix and number.
 const FunctionDecoder::Symbol* FunctionDecoder::find_register(std::string_view name) const {
-  const Symbol* whole = find(name);
-  if (whole) return whole->kind == Symbol::Kind::kRegister && whole->count < 0 ? whole : nullptr;
-  size_t digits = name.size();
-  while (digits > 0 && name[digits - 1] >= '0' && name[digits - 1] <= '9') --digits;
-  if (digits == name.size() || digits == 0 || name.size() - digits > 7) return nullptr;
-  if (name[digits] == '0' && name.size() - digits > 1) return nullptr;
-  int64_t number = 0;
-  for (char c : name.substr(digits)) number = number * 10 + (c - '0');
-  const Symbol* family = find(name.substr(0, digits));
-  return family && family->kind == Symbol::Kind::kRegister && number < family->count ? family : nullptr;
+  std::string_view prefix;
+  const int64_t number = split_number(name, prefix);
+  for (size_t scope = scope_;; scope = scopes_[scope].parent) {
+    const Scope& here = scopes_[scope];
+    if (const auto whole = here.symbols.find(name); whole != here.symbols.end()) {
+      return whole->second.kind == Symbol::Kind::kRegister ? &whole->second : nullptr;
+    }
+    const auto family = number < 0 ? here.families.end() : here.families.find(prefix);
+    if (family != here.families.end() && number < family->second.count) return &family->second;
+    if (scope == 0) return nullptr;
+  }
 }
 
 int32_t FunctionDecoder::virtual_register(std::string_view name) {
@@ -320,7 +399,10 @@ void FunctionDecoder::expect_operands(size_t low, size_t high) const {
 
 void FunctionDecoder::only_flags(const Modifiers& modifiers, uint64_t allowed) const {
   if (!modifiers.others.empty()) fail("unknown modifier '." + std::string(modifiers.others[0]) + "'");
-  if (modifiers.flags & ~allowed) fail("a modifier does not apply to this instruction");
+  if (!(modifiers.flags & ~allowed)) return;
+  for (std::string_view suffix : instruction_->modifiers) {
+    if (kind_of(suffix) == kSuffixFlag && !(flag_named(suffix) & allowed)) fail_modifier(suffix);
+  }
 }
 
 void FunctionDecoder::expect_modifiers(const Modifiers& modifiers, size_t types, uint64_t flags, size_t spaces) const {
@@ -347,58 +429,73 @@ Ref FunctionDecoder::constant(int size, uint64_t bits) {
 
 Ref FunctionDecoder::special(Special which) const { return (static_cast<int>(which) * kLanes * 4) | kSpecialBase; }
 
-Ref FunctionDecoder::special_named(std::string_view name, int size) const {
+// An inner name hides a special register.
+std::optional<Special> FunctionDecoder::find_special(const Operand& operand) const {
+  if (operand.kind != Operand::Kind::kName || operand.negated || operand.offset != 0) return std::nullopt;
   for (const NamedSpecial& entry : kSpecials) {
-    if (entry.name != name) continue;
-    if (size != 4) fail("special register " + std::string(name) + " has 32 bits");
-    return special(entry.which);
+    if (entry.name == operand.name && !find(operand.name)) return entry.which;
   }
-  return kNoRef;
+  return std::nullopt;
+}
+
+Ref FunctionDecoder::use_or_special(const Operand& operand, Type type) {
+  int size = 0;
+  const Ref ref = use_or_special_at_least(operand, type, size);
+  check_register_size(operand, size, type);
+  return ref;
+}
+
+Ref FunctionDecoder::use_or_special_at_least(const Operand& operand, Type type, int& size) {
+  const std::optional<Special> which = find_special(operand);
+  if (!which) return use_at_least(operand, type, size);
+  size = size_of(type);
+  if (*which == Special::kGridid && size == 8) return constant(8, kGridId);
+  if (size != 4 || is_float(type)) fail("special register " + std::string(operand.name) + " is .u32");
+  return special(*which);
 }
 
 int64_t FunctionDecoder::immediate(const Operand& operand) const {
-  if (operand.kind == Operand::Kind::kName && operand.name == "WARP_SZ" && operand.offset == 0) return kLanes;
+  if (operand.kind == Operand::Kind::kName && operand.name == kWarpSizeName && operand.offset == 0) return kLanes;
   if (operand.kind != Operand::Kind::kInteger || operand.negated) fail("expected an integer constant");
   return static_cast<int64_t>(operand.bits);
 }
 
-// A literal as the bits of a value of this type; an integer literal in a float context is not PTX.
+// A literal as the bits of a value of this type.
 Ref FunctionDecoder::immediate_bits(const Operand& operand, Type type) {
-  const int size = size_of(type);
   if (operand.negated) fail("'!' before a constant");
-  if (operand.kind == Operand::Kind::kInteger) {
-    if (is_float(type) && size > 2) fail("integer constant where a ." + std::string(name_of(type)) + " is expected");
-    return constant(size, operand.bits);
+  const bool is_integer_literal = operand.kind == Operand::Kind::kInteger;
+  const bool is_single = operand.kind == Operand::Kind::kFloat32;
+  const bool fits = is_integer_literal   ? is_integer(type) || is_untyped(type)
+                    : type == Type::kB32 ? is_single
+                    : type == Type::kB64 ? !is_single
+                                         : type == Type::kF32 || type == Type::kF64;
+  if (!fits) {
+    fail(std::string(is_integer_literal ? "an integer" : "a floating-point") + " constant where a ." +
+         std::string(name_of(type)) + " is expected");
   }
-  if (size == 4) {
-    if (operand.kind == Operand::Kind::kFloat32) return constant(4, operand.bits);
-    double value;
-    std::memcpy(&value, &operand.bits, 8);
-    const float single = static_cast<float>(value);
-    uint32_t bits;
-    std::memcpy(&bits, &single, 4);
-    return constant(4, bits);
-  }
-  if (size == 8) {
-    if (operand.kind == Operand::Kind::kFloat64) return constant(8, operand.bits);
-    const uint32_t low = static_cast<uint32_t>(operand.bits);
-    float single;
-    std::memcpy(&single, &low, 4);
-    const double value = single;
-    uint64_t bits;
-    std::memcpy(&bits, &value, 8);
-    return constant(8, bits);
-  }
-  fail("a floating-point constant needs 32 or 64 bits");
+  if (is_integer_literal || is_single == (size_of(type) == 4)) return constant(size_of(type), operand.bits);
+  return constant(size_of(type), is_single ? widened(operand.bits) : narrowed(operand.bits));
+}
+
+// Untyped bits go with everything, the integers with each other, any other type only with itself.
+void FunctionDecoder::check_register_type(const Operand& operand, Type held, Type wanted) const {
+  const bool fits =
+      is_untyped(held) || is_untyped(wanted) || (is_integer(held) && is_integer(wanted)) || held == wanted;
+  if (fits) return;
+  fail("register '" + std::string(operand.name) + "' is ." + std::string(name_of(held)) + ", not ." +
+       std::string(name_of(wanted)));
+}
+
+void FunctionDecoder::check_register_size(const Operand& operand, int size, Type wanted) const {
+  if (size == size_of(wanted)) return;
+  fail("register '" + std::string(operand.name) + "' has " + std::to_string(8 * size) + " bits, ." +
+       std::string(name_of(wanted)) + " needs " + std::to_string(8 * size_of(wanted)));
 }
 
 Ref FunctionDecoder::use(const Operand& operand, Type type) {
   int size = 0;
   const Ref ref = use_at_least(operand, type, size);
-  if (size != size_of(type)) {
-    fail("register '" + std::string(operand.name) + "' has " + std::to_string(8 * size) + " bits, ." +
-         std::string(name_of(type)) + " needs " + std::to_string(8 * size_of(type)));
-  }
+  check_register_size(operand, size, type);
   return ref;
 }
 
@@ -411,16 +508,12 @@ Ref FunctionDecoder::use_at_least(const Operand& operand, Type type, int& size) 
   if (operand.kind != Operand::Kind::kName || operand.negated || operand.offset != 0) {
     fail("expected a register or a constant");
   }
-  if (!find(operand.name)) {
-    const Ref ref = special_named(operand.name, size);
-    if (ref != kNoRef) return ref;
-  }
+  if (operand.name == kWarpSizeName) return constant(size, kLanes);
+  if (find_special(operand)) fail("special register " + std::string(operand.name) + " is read by mov and cvt only");
   const int32_t id = virtual_register(operand.name);
   if (registers_[id].size == 0) fail("predicate '" + std::string(operand.name) + "' where a value is expected");
-  if (registers_[id].size < size) {
-    fail("register '" + std::string(operand.name) + "' has " + std::to_string(8 * registers_[id].size) + " bits, ." +
-         std::string(name_of(type)) + " needs " + std::to_string(8 * size));
-  }
+  if (registers_[id].size < size) check_register_size(operand, registers_[id].size, type);
+  check_register_type(operand, registers_[id].type, type);
   size = registers_[id].size;
   return id << 2;
 }
@@ -437,28 +530,25 @@ Ref FunctionDecoder::use_predicate(const Operand& operand, bool& negated) {
 Ref FunctionDecoder::define(const Operand& operand, Type type) {
   int size = 0;
   const Ref ref = define_at_least(operand, type, size);
-  if (ref != kNoRef && size != size_of(type)) {
-    fail("register '" + std::string(operand.name) + "' has " + std::to_string(8 * size) + " bits, ." +
-         std::string(name_of(type)) + " needs " + std::to_string(8 * size_of(type)));
-  }
+  check_register_size(operand, size, type);
   return ref;
 }
 
 Ref FunctionDecoder::define_at_least(const Operand& operand, Type type, int& size) {
-  size = size_of(type);
-  if (is_sink(operand)) return kNoRef;
   if (operand.kind != Operand::Kind::kName || operand.negated || operand.offset != 0) fail("expected a register");
+  if (is_sink(operand)) fail("the result cannot be discarded here");
   const int32_t id = virtual_register(operand.name);
-  if (registers_[id].size < size || registers_[id].size == 0) {
+  if (registers_[id].size < size_of(type) || registers_[id].size == 0) {
     fail("register '" + std::string(operand.name) + "' cannot hold a ." + std::string(name_of(type)));
   }
+  check_register_type(operand, registers_[id].type, type);
   size = registers_[id].size;
   return id << 2;
 }
 
 Ref FunctionDecoder::define_predicate(const Operand& operand) {
-  if (is_sink(operand)) return kNoRef;
   if (operand.kind != Operand::Kind::kName || operand.negated || operand.offset != 0) fail("expected a predicate");
+  if (is_sink(operand)) fail("the result cannot be discarded here");
   const int32_t id = virtual_register(operand.name);
   if (registers_[id].size != 0) fail("register '" + std::string(operand.name) + "' is not a predicate");
   return id << 2;
@@ -480,25 +570,18 @@ bool FunctionDecoder::symbol_value(const Operand& operand, SymbolValue& out) con
     if (symbol->kind == Symbol::Kind::kRegister) return false;
     out.value = static_cast<uint64_t>(symbol->value) + static_cast<uint64_t>(operand.offset);
     out.frame_relative = symbol->kind == Symbol::Kind::kFrame;
-    out.space = symbol->kind == Symbol::Kind::kFrame            ? Space::kLocal
-                : symbol->kind == Symbol::Kind::kShared         ? Space::kShared
-                : symbol->kind == Symbol::Kind::kEntryParameter ? Space::kParam
-                                                                : Space::kGlobal;
+    out.space = symbol->space;
     return true;
   }
-  if (const auto memory = environment_.memory.find(operand.name); memory != environment_.memory.end()) {
-    out.value = memory->second + static_cast<uint64_t>(operand.offset);
-    out.space = Space::kGlobal;
-    return true;
-  }
-  if (const auto shared = environment_.shared.find(operand.name); shared != environment_.shared.end()) {
-    out.value = static_cast<uint64_t>(shared->second) + static_cast<uint64_t>(operand.offset);
-    out.space = Space::kShared;
+  if (const auto variable = environment_.variables.find(operand.name); variable != environment_.variables.end()) {
+    out.value = place_of(*variable->second) + static_cast<uint64_t>(operand.offset);
+    out.space = variable->second->space;
     return true;
   }
   if (const auto code = environment_.module_function.find(operand.name); code != environment_.module_function.end()) {
     if (operand.offset != 0) return false;
     out.value = kFunctionWindow + 16 * uint64_t{code->second};
+    out.is_function = true;
     return true;
   }
   return false;
@@ -510,13 +593,15 @@ FunctionDecoder::Address FunctionDecoder::address(const Operand& operand) {
   Address result;
   if (base.kind == Operand::Kind::kInteger && !base.negated) {
     result.base = constant(8, base.bits);
+    result.absolute = true;
     return result;
   }
   if (base.kind != Operand::Kind::kName || base.negated) fail("expected a register or a variable in brackets");
   SymbolValue symbol;
   if (symbol_value(base, symbol)) {
+    if (symbol.is_function) fail("'" + std::string(base.name) + "' is a function, not a variable");
     result.space = symbol.space;
-    if (symbol.space == Space::kParam) {
+    if (symbol.space == Space::kParam && !symbol.frame_relative) {
       result.entry_parameter = true;
       result.offset = static_cast<int64_t>(symbol.value);
     } else if (symbol.frame_relative) {
@@ -529,10 +614,20 @@ FunctionDecoder::Address FunctionDecoder::address(const Operand& operand) {
     return result;
   }
   const int32_t id = virtual_register(base.name);
-  if (registers_[id].size != 4 && registers_[id].size != 8) fail("an address needs a register of 32 or 64 bits");
+  const bool integral = is_integer(registers_[id].type) || is_untyped(registers_[id].type);
+  if (!integral || registers_[id].size < 4) fail("an address needs an integer register of 32 or 64 bits");
   result.base = id << 2;
   result.wide = registers_[id].size == 8;
   result.offset = base.offset;
+  return result;
+}
+
+FunctionDecoder::Address FunctionDecoder::address_in(const Operand& operand, Space space) {
+  const Address result = address(operand);
+  const bool reached_generically = result.space != Space::kConst && result.space != Space::kParam;
+  require(result.space == space || result.space == Space::kGeneric || (space == Space::kGeneric && reached_generically),
+          "the variable is in another state space");
+  require(!result.absolute || space == Space::kLocal, "only .local memory has constant addresses");
   return result;
 }
 

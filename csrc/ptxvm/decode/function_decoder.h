@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -18,9 +19,9 @@ namespace flopcuda::ptxvm {
 struct Environment {
   const syntax::Module* module = nullptr;
   Program* program = nullptr;
-  std::unordered_map<std::string_view, uint64_t> memory;           // .global and .const variables: host addresses
-  std::unordered_map<std::string_view, int64_t> shared;            // offsets in shared memory
-  std::unordered_map<const syntax::Variable*, uint64_t> place_of;  // the same of variables declared in functions
+  std::unordered_map<std::string_view, const syntax::Variable*> variables;  // of the module
+  // Host addresses of .global and .const variables, offsets of .shared ones; those of functions included.
+  std::unordered_map<const syntax::Variable*, uint64_t> places;
   std::unordered_map<std::string_view, uint32_t> module_function;  // index in the module
   std::map<std::pair<int, uint64_t>, Ref>* constants = nullptr;    // rows made so far, by size and bits
 };
@@ -50,6 +51,7 @@ class FunctionDecoder {
   // ---- for the rules ----
 
   [[noreturn]] void fail(const std::string& message) const;
+  [[noreturn]] void fail(const std::string& message, int line) const;
   void require(bool condition, const char* message) const {
     if (!condition) fail(message);
   }
@@ -59,20 +61,33 @@ class FunctionDecoder {
   size_t operand_count() const { return instruction_->operands.size(); }
   void expect_operands(size_t count) const { expect_operands(count, count); }
   void expect_operands(size_t low, size_t high) const;
+  // Refuses every other flag, and words that the rule has not taken.
   void only_flags(const Modifiers& modifiers, uint64_t allowed) const;
   // Just so many types, at most so many state spaces, and none but these flags.
   void expect_modifiers(const Modifiers& modifiers, size_t types, uint64_t flags, size_t spaces = 0) const;
+  // Refuses suffixes of other kinds, flags and words apart.
+  void only_suffixes(uint8_t kinds) const;
 
   bool is_sink(const syntax::Operand& operand) const;
   bool is_register(const syntax::Operand& operand) const;
-  // The reference of a source operand of this type: a register of that width, an immediate or a special register.
+  // The reference of a source operand of this type: a register of that width or an immediate.
   Ref use(const syntax::Operand& operand, Type type);
   // A source that may lie in a wider register (st, cvt); `size` gets the register's bytes.
   Ref use_at_least(const syntax::Operand& operand, Type type, int& size);
+  // The same for mov and cvt, which alone read special registers.
+  Ref use_or_special(const syntax::Operand& operand, Type type);
+  Ref use_or_special_at_least(const syntax::Operand& operand, Type type, int& size);
   Ref use_predicate(const syntax::Operand& operand, bool& negated);
   Ref define(const syntax::Operand& operand, Type type);
   Ref define_at_least(const syntax::Operand& operand, Type type, int& size);
   Ref define_predicate(const syntax::Operand& operand);
+  // Results that the text may discard with an underscore: kNoRef then.
+  Ref define_or_discard(const syntax::Operand& operand, Type type) {
+    return is_sink(operand) ? kNoRef : define(operand, type);
+  }
+  Ref define_predicate_or_discard(const syntax::Operand& operand) {
+    return is_sink(operand) ? kNoRef : define_predicate(operand);
+  }
   Type register_type(const syntax::Operand& operand);
   Ref carry();  // the condition-code register
   Ref constant(int size, uint64_t bits);
@@ -84,13 +99,16 @@ class FunctionDecoder {
     bool wide = true;              // 64-bit base
     bool frame_relative = false;   // offset counts from the thread's local frame
     bool entry_parameter = false;  // a kernel parameter at a constant offset
+    bool absolute = false;         // a constant
     int64_t offset = 0;
-    Space space = Space::kGeneric;  // of the variable named, kGeneric for a register
+    Space space = Space::kGeneric;  // of the variable named, kGeneric for a register or a constant
   };
-  Address address(const syntax::Operand& operand);
+  // What brackets hold, as an address in this space: kGeneric for what generic addressing reaches.
+  Address address_in(const syntax::Operand& operand, Space space);
   // The value of a variable's or function's name: mov.u64 %rd, name.
   struct SymbolValue {
     bool frame_relative = false;
+    bool is_function = false;
     uint64_t value = 0;
     Space space = Space::kGeneric;
   };
@@ -103,7 +121,7 @@ class FunctionDecoder {
   void emit_control(const Instruction& instruction, Op op, std::vector<size_t> targets = {});
 
   size_t label_position(std::string_view name) const;
-  std::vector<std::string_view> targets_named(std::string_view name) const;
+  const syntax::Targets* targets_named(std::string_view name) const;  // null if there are none
   const syntax::Prototype* prototype_named(std::string_view name) const;
   const ParameterSlot* local_slot(std::string_view name) const;
   Environment& environment() { return environment_; }
@@ -113,6 +131,7 @@ class FunctionDecoder {
  private:
   struct Symbol {
     enum class Kind : uint8_t { kRegister, kMemory, kFrame, kEntryParameter, kShared } kind;
+    Space space = Space::kRegister;
     Type type = Type::kNone;
     int64_t count = -1;
     int64_t value = 0;
@@ -120,8 +139,10 @@ class FunctionDecoder {
   };
   struct Scope {
     size_t parent = 0;
+    std::unordered_map<std::string_view, int> defined_at;  // every name of the scope, by line
     std::unordered_map<std::string_view, Symbol> symbols;
-    std::unordered_map<std::string_view, size_t> labels;  // statement index
+    std::unordered_map<std::string_view, Symbol> families;  // %r<10>: by prefix
+    std::unordered_map<std::string_view, size_t> labels;    // statement index
     std::unordered_map<std::string_view, const syntax::Targets*> targets;
     std::unordered_map<std::string_view, const syntax::Prototype*> prototypes;
   };
@@ -131,13 +152,19 @@ class FunctionDecoder {
   void statement(const syntax::Statement& statement);
   void declare(const syntax::Variable& variable);
   void declare(const syntax::Registers& registers);
+  void claim(std::string_view name, int line);
+  uint64_t place_of(const syntax::Variable& variable) const;
   void instruction(const syntax::Instruction& instruction);
   void resolve_targets();
   const Symbol* find(std::string_view name) const;
   const Symbol* find_register(std::string_view name) const;
   int32_t virtual_register(std::string_view name);
   Ref immediate_bits(const syntax::Operand& operand, Type type);
-  Ref special_named(std::string_view name, int size) const;
+  std::optional<Special> find_special(const syntax::Operand& operand) const;
+  void check_register_type(const syntax::Operand& operand, Type held, Type wanted) const;
+  void check_register_size(const syntax::Operand& operand, int size, Type wanted) const;
+  [[noreturn]] void fail_modifier(std::string_view suffix) const;
+  Address address(const syntax::Operand& operand);
   int64_t reserve_frame(int64_t size, int64_t align);
   template <class Map>
   auto lookup(const Map Scope::* map, std::string_view name) const;
@@ -158,6 +185,9 @@ class FunctionDecoder {
   std::map<std::pair<const Symbol*, std::string_view>, int32_t> register_ids_;
   Ref carry_ = kNoRef;
 };
+
+// Where a decoded memory instruction keeps its address: a, offset and the AddressFlags in u[3].
+void set_address(Instruction& instruction, const FunctionDecoder::Address& address);
 
 // Offsets of parameters laid one after the other; returns the bytes they take. What a caller and its callee agree on.
 int64_t lay_out_parameters(const std::vector<syntax::Variable>& variables, int64_t start,

@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <tuple>
 
-#include "decode/address_flags.h"
 #include "decode/rules.h"
 
 namespace flopcuda::ptxvm {
@@ -31,16 +30,12 @@ void expect_aligned(const FunctionDecoder& decoder, const Modifiers& modifiers, 
 // Sets the address, and in u[2] its state space: the modifier's, or else that of the variable named.
 Space set_address(FunctionDecoder& decoder, Instruction& instruction, const Operand& operand,
                   const Modifiers& modifiers) {
-  const FunctionDecoder::Address address = decoder.address(operand);
-  decoder.require(!address.entry_parameter, "not a parameter's address");
-  instruction.a = address.base;
-  instruction.offset = address.offset;
-  instruction.u[3] =
-      static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
-  const Space space = modifiers.spaces.empty() ? address.space : modifiers.spaces[0];
+  const Space named = modifiers.spaces.empty() ? Space::kGeneric : modifiers.spaces[0];
+  const FunctionDecoder::Address address = decoder.address_in(operand, named);
+  const Space space = named == Space::kGeneric ? address.space : named;
   decoder.require(space == Space::kGeneric || space == Space::kShared || space == Space::kGlobal,
                   "state space not supported");
-  decoder.require(address.space == Space::kGeneric || space == address.space, "the variable is in another state space");
+  set_address(instruction, address);
   instruction.u[2] = static_cast<uint8_t>(space);
   return space;
 }
@@ -59,13 +54,16 @@ std::vector<const Operand*> fragment(const Operand& operand) {
 void use_fragment(FunctionDecoder& decoder, const Operand& operand, Type type, size_t count, std::vector<Ref>& out) {
   const std::vector<const Operand*> items = fragment(operand);
   decoder.require(items.size() == count, "a fragment has another number of registers");
-  for (const Operand* item : items) out.push_back(decoder.use(*item, type));
+  for (const Operand* item : items) {
+    decoder.require(item->kind == Operand::Kind::kName, "a fragment consists of registers");
+    out.push_back(decoder.use(*item, type));
+  }
 }
 
 void define_fragment(FunctionDecoder& decoder, const Operand& operand, Type type, size_t count, std::vector<Ref>& out) {
   const std::vector<const Operand*> items = fragment(operand);
   decoder.require(items.size() == count, "a fragment has another number of registers");
-  for (const Operand* item : items) out.push_back(decoder.define(*item, type));
+  for (const Operand* item : items) out.push_back(decoder.define_or_discard(*item, type));
 }
 
 // ---- ldmatrix, stmatrix: u[0] matrices, u[1] transposed, u[2] state space ----
@@ -102,6 +100,7 @@ void movmatrix_rule(FunctionDecoder& decoder, const Modifiers& given) {
   decoder.require(modifiers.types[0] == Type::kB16, "only .b16 is supported");
   decoder.expect_operands(2);
   Instruction instruction;
+  decoder.require(decoder.operand(1).kind == Operand::Kind::kName, "a fragment consists of registers");
   instruction.a = decoder.use(decoder.operand(1), Type::kB32);
   instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
   emit_collective(decoder, instruction, {Op::kMovmatrix});
@@ -307,8 +306,11 @@ void wmma_rule(FunctionDecoder& decoder, const Modifiers& given) {
 }
 
 constexpr NamedRule kRules[] = {
-    {"ldmatrix", ldmatrix_rule}, {"stmatrix", stmatrix_rule}, {"movmatrix", movmatrix_rule},
-    {"mma", mma_rule},           {"wmma", wmma_rule},
+    {"ldmatrix", ldmatrix_rule, kSuffixType | kSuffixSpace},
+    {"stmatrix", stmatrix_rule, kSuffixType | kSuffixSpace},
+    {"movmatrix", movmatrix_rule, kSuffixType},
+    {"mma", mma_rule, kSuffixType},
+    {"wmma", wmma_rule, kSuffixType | kSuffixSpace | kSuffixRounding},
 };
 
 }  // namespace

@@ -3,7 +3,7 @@
 // Decoded form: a is the address register, offset is added to it. u[0] bytes of an element, u[1] elements of a vector,
 // u[2] bytes of the register, u[3] the AddressFlags.
 #include <algorithm>
-#include <array>
+#include <initializer_list>
 
 #include "decode/address_flags.h"
 #include "decode/rules.h"
@@ -13,24 +13,52 @@ namespace {
 
 using syntax::Operand;
 
-constexpr uint64_t kMemoryFlags = kFlagVolatile | kFlagRelaxed | kFlagAcquire | kFlagRelease | kFlagAcqRel | kFlagWeak |
-                                  kFlagScope | kFlagNc | kFlagCacheHint | kFlagMmio;
+constexpr uint64_t kScopes = kFlagCta | kFlagScope | kFlagSys;
+constexpr uint64_t kPriorities = kFlagL1Priority | kFlagL2Priority;
+constexpr uint64_t kLoadOperators = kFlagCa | kFlagCg | kFlagCs | kFlagLu | kFlagCv;
+constexpr uint64_t kStoreOperators = kFlagWb | kFlagCg | kFlagCs | kFlagWt;
 constexpr uint64_t kVectorFlags = kFlagV2 | kFlagV4 | kFlagV8;
 
 int vector_count(const Modifiers& modifiers) {
   return modifiers.has(kFlagV2) ? 2 : modifiers.has(kFlagV4) ? 4 : modifiers.has(kFlagV8) ? 8 : 1;
 }
 
-Space access_space(const FunctionDecoder& decoder, const Modifiers& modifiers,
-                   const FunctionDecoder::Address& address) {
+// The space that an address in brackets is said to be in.
+Space named_space(const FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.require(modifiers.spaces.size() <= 1, "expected one state space");
-  Space space = modifiers.spaces.empty() ? address.space : modifiers.spaces[0];
-  // Constant memory and device-function parameters are ordinary memory here.
-  if (space == Space::kConst) space = Space::kGlobal;
-  if (space == Space::kParam && address.frame_relative) space = Space::kLocal;
-  decoder.require(address.space == Space::kGeneric || space == Space::kGeneric || space == address.space,
-                  "the variable is in another state space");
-  return space;
+  return modifiers.spaces.empty() ? Space::kGeneric : modifiers.spaces[0];
+}
+
+// The space of the access; constant memory and the parameters of device functions are ordinary memory.
+Space access_space(const FunctionDecoder& decoder, Space named, const FunctionDecoder::Address& address) {
+  const Space space = named == Space::kGeneric ? address.space : named;
+  if (space == Space::kConst) return Space::kGlobal;
+  return space == Space::kParam && (address.frame_relative || !decoder.in_entry()) ? Space::kLocal : space;
+}
+
+void require_space(const FunctionDecoder& decoder, const Modifiers& modifiers, std::initializer_list<Space> allowed) {
+  for (Space space : modifiers.spaces) {
+    decoder.require(std::find(allowed.begin(), allowed.end(), space) != allowed.end(),
+                    "this state space does not apply here");
+  }
+}
+
+// Loads and stores: .relaxed and .acquire or .release go with a scope, a cache operator with neither.
+void check_ordering(const FunctionDecoder& decoder, const Modifiers& modifiers, uint64_t scoped) {
+  const bool ordered = modifiers.has(scoped);
+  const bool in_memory = modifiers.spaces.empty() || modifiers.spaces[0] == Space::kGlobal;
+  decoder.require(ordered == modifiers.has(kScopes), ordered ? "expected a scope" : "a scope needs a memory order");
+  decoder.require(!modifiers.has(kFlagMmio) || modifiers.has(kFlagRelaxed), ".mmio needs .relaxed");
+  decoder.require(!modifiers.has(kLoadOperators | kStoreOperators) || !modifiers.has(scoped | kFlagVolatile),
+                  "a cache operator does not go with a memory order");
+  decoder.require(!modifiers.has(kPriorities) || (in_memory && !modifiers.has(kFlagVolatile)),
+                  "a cache priority applies to .global memory, not .volatile");
+  decoder.require(!modifiers.has(kPriorities) || !modifiers.has(kLoadOperators | kStoreOperators),
+                  "a cache priority does not go with a cache operator");
+  decoder.require(in_memory || modifiers.spaces[0] != Space::kParam || !modifiers.has(kFlagVolatile),
+                  "parameters are not .volatile");
+  decoder.require(in_memory || modifiers.spaces[0] == Space::kShared || !ordered,
+                  "a memory order applies to .global and .shared memory");
 }
 
 // The integer type of an element in memory or of a register, which selects the handler.
@@ -47,28 +75,23 @@ Type integer_of(int size, bool with_sign) {
   }
 }
 
-void set_address(Instruction& instruction, const FunctionDecoder::Address& address) {
-  instruction.a = address.base;
-  instruction.offset = address.offset;
-  instruction.u[3] =
-      static_cast<uint8_t>((address.wide ? kWideAddress : 0) | (address.frame_relative ? kFrameRelative : 0));
-}
-
 void check_element(const FunctionDecoder& decoder, Type type, int count) {
-  const bool plain = is_integer(type) || is_untyped(type) || type == Type::kF32 || type == Type::kF64;
-  decoder.require(plain && type != Type::kB128, "this type cannot be loaded or stored");
-  decoder.require(size_of(type) * count <= 32, "vector over 32 bytes");
+  const bool plain =
+      is_integer(type) || (is_untyped(type) && type != Type::kB128) || type == Type::kF32 || type == Type::kF64;
+  decoder.require(plain, "this type cannot be loaded or stored");
+  const int bytes = size_of(type) * count;
+  decoder.require(bytes <= 16 || (bytes == 32 && size_of(type) >= 4), "vector over 16 bytes");
 }
 
-void ld_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.only_flags(modifiers, kMemoryFlags | kVectorFlags);
-  decoder.require(modifiers.types.size() == 1 && !modifiers.rounding && !modifiers.compare, "expected one type");
+void load(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.require(modifiers.types.size() == 1, "expected one type");
   decoder.expect_operands(2);
   const Type type = modifiers.types[0];
   const int count = vector_count(modifiers);
   check_element(decoder, type, count);
-  const FunctionDecoder::Address address = decoder.address(decoder.operand(1));
-  const Space space = access_space(decoder, modifiers, address);
+  const Space named = named_space(decoder, modifiers);
+  const FunctionDecoder::Address address = decoder.address_in(decoder.operand(1), named);
+  const Space space = access_space(decoder, named, address);
   Instruction instruction;
   set_address(instruction, address);
   int size = size_of(type);
@@ -82,14 +105,17 @@ void ld_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
                     "expected a vector of registers");
     int widest = 0;
     for (const Operand& item : result.items) {
+      if (decoder.is_sink(item)) {
+        extra->dst.push_back(kNoRef);
+        continue;
+      }
       extra->dst.push_back(decoder.define_at_least(item, type, size));
-      if (extra->dst.back() == kNoRef) continue;
       decoder.require(widest == 0 || widest == size, "registers of different widths");
       widest = size;
     }
     if (widest != 0) size = widest;
   }
-  if (size == 1) size = 4;  // a sink
+  if (size == 1) size = 4;  // all discarded
   instruction.extra = extra;
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(count);
@@ -100,16 +126,40 @@ void ld_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit(instruction, {Op::kLoad, memory, reg, static_cast<uint8_t>(space)}, space);
 }
 
+void ld_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  constexpr uint64_t scoped = kFlagRelaxed | kFlagAcquire;
+  decoder.only_flags(modifiers, kVectorFlags | kFlagWeak | kFlagVolatile | kFlagMmio | kFlagNc | scoped | kScopes |
+                                    kLoadOperators | kPriorities | kFlagL2Prefetch);
+  check_ordering(decoder, modifiers, scoped);
+  const bool global = modifiers.spaces.size() == 1 && modifiers.spaces[0] == Space::kGlobal;
+  decoder.require(!modifiers.has(kFlagNc) || (global && !modifiers.has(scoped | kFlagVolatile | kFlagLu | kFlagCv)),
+                  ".nc applies to weak loads of .global memory");
+  decoder.require(!modifiers.has(kFlagL2Prefetch) || global || modifiers.spaces.empty(),
+                  "a prefetch applies to .global memory");
+  load(decoder, modifiers);
+}
+
+void ldu_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.only_flags(modifiers, kVectorFlags);
+  require_space(decoder, modifiers, {Space::kGlobal});
+  load(decoder, modifiers);
+}
+
 void st_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.only_flags(modifiers, kMemoryFlags | kVectorFlags);
-  decoder.require(modifiers.types.size() == 1 && !modifiers.rounding && !modifiers.compare, "expected one type");
+  constexpr uint64_t scoped = kFlagRelaxed | kFlagRelease;
+  decoder.only_flags(modifiers, kVectorFlags | kFlagWeak | kFlagVolatile | kFlagMmio | scoped | kScopes |
+                                    kStoreOperators | kPriorities);
+  check_ordering(decoder, modifiers, scoped);
+  require_space(decoder, modifiers, {Space::kGlobal, Space::kShared, Space::kLocal, Space::kParam});
+  decoder.require(modifiers.types.size() == 1, "expected one type");
   decoder.expect_operands(2);
   const Type type = modifiers.types[0];
   const int count = vector_count(modifiers);
   check_element(decoder, type, count);
-  const FunctionDecoder::Address address = decoder.address(decoder.operand(0));
+  const Space named = named_space(decoder, modifiers);
+  const FunctionDecoder::Address address = decoder.address_in(decoder.operand(0), named);
   decoder.require(!address.entry_parameter, "kernel parameters cannot be stored to");
-  const Space space = access_space(decoder, modifiers, address);
+  const Space space = access_space(decoder, named, address);
   Instruction instruction;
   set_address(instruction, address);
   Extra* extra = decoder.new_extra();
@@ -153,12 +203,14 @@ constexpr NamedAtomic kAtomics[] = {
     {"dec", AtomicOp::kDec},       {"min", AtomicOp::kMin},         {"max", AtomicOp::kMax},
 };
 
-AtomicOp atomic_op(FunctionDecoder& decoder, const Modifiers& modifiers) {
+AtomicOp atomic_op(const FunctionDecoder& decoder, const Modifiers& modifiers) {
+  const bool logic = modifiers.has(kFlagAnd | kFlagOr | kFlagXor);
+  decoder.require(modifiers.others.size() == (logic ? 0 : 1), "expected one atomic operation");
   if (modifiers.has(kFlagAnd)) return AtomicOp::kAnd;
   if (modifiers.has(kFlagOr)) return AtomicOp::kOr;
   if (modifiers.has(kFlagXor)) return AtomicOp::kXor;
   for (const NamedAtomic& entry : kAtomics) {
-    if (modifiers.others.size() == 1 && modifiers.others[0] == entry.name) return entry.op;
+    if (modifiers.others[0] == entry.name) return entry.op;
   }
   decoder.fail("unknown atomic operation");
 }
@@ -194,25 +246,37 @@ void check_atomic_type(const FunctionDecoder& decoder, AtomicOp op, Type type) {
   decoder.require(known, "this atomic operation does not take this type");
 }
 
+void check_atomic_flags(const FunctionDecoder& decoder, const Modifiers& modifiers, AtomicOp op, Type type,
+                        bool returns) {
+  const uint64_t orders = kFlagRelaxed | kFlagRelease | (returns ? kFlagAcquire | kFlagAcqRel : 0);
+  Modifiers rest = modifiers;
+  rest.others.clear();  // the operation
+  decoder.only_flags(rest, orders | kScopes | kFlagAnd | kFlagOr | kFlagXor | kFlagNoFtz);
+  require_space(decoder, modifiers, {Space::kGlobal, Space::kShared});
+  const bool half = type == Type::kF16 || type == Type::kF16x2 || type == Type::kBF16 || type == Type::kBF16x2;
+  decoder.require(half == modifiers.has(kFlagNoFtz), half ? "expected .noftz" : ".noftz needs half precision");
+  decoder.require(returns || (op != AtomicOp::kExchange && op != AtomicOp::kCompareSwap),
+                  "red does not know this operation");
+}
+
 void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const bool returns = decoder.source().opcode == "atom";
-  decoder.require(modifiers.types.size() == 1 && !modifiers.rounding, "expected one type");
-  constexpr uint64_t allowed = kMemoryFlags | kFlagAnd | kFlagOr | kFlagXor | kFlagNoFtz;
-  decoder.require(!(modifiers.flags & ~allowed), "a modifier does not apply to this instruction");
+  decoder.require(modifiers.types.size() == 1, "expected one type");
   const Type type = modifiers.types[0];
   const AtomicOp op = atomic_op(decoder, modifiers);
   check_atomic_type(decoder, op, type);
+  check_atomic_flags(decoder, modifiers, op, type, returns);
   const bool swap = op == AtomicOp::kCompareSwap;
   const size_t first = returns ? 1 : 0;
   decoder.expect_operands(first + 2 + swap);
-  const FunctionDecoder::Address address = decoder.address(decoder.operand(first));
-  decoder.require(!address.entry_parameter, "kernel parameters cannot be stored to");
-  const Space space = access_space(decoder, modifiers, address);
+  const Space named = named_space(decoder, modifiers);
+  const FunctionDecoder::Address address = decoder.address_in(decoder.operand(first), named);
+  const Space space = access_space(decoder, named, address);
   Instruction instruction;
   set_address(instruction, address);
   instruction.b = decoder.use(decoder.operand(first + 1), type);
   if (swap) instruction.c = decoder.use(decoder.operand(first + 2), type);
-  if (returns) instruction.dst = decoder.define(decoder.operand(0), type);
+  if (returns) instruction.dst = decoder.define_or_discard(decoder.operand(0), type);
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(op);
   instruction.u[2] = static_cast<uint8_t>(type);
@@ -222,24 +286,20 @@ void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
 
 // ---- cp.async ----
 
-bool is_only_other(const Modifiers& modifiers, std::string_view second) {
-  return modifiers.others.size() == 2 && modifiers.others[0] == "async" && modifiers.others[1] == second;
-}
-
 // u[0] bytes copied; b the bytes read, the rest is zero; c a predicate that ignores the source (u[1] its negation).
 void copy(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.others.size() == 1 && modifiers.others[0] == "async", "unknown modifier of cp");
-  decoder.require(!(modifiers.flags & ~uint64_t{kFlagCacheHint}), "a modifier does not apply to this instruction");
+  decoder.only_flags(modifiers, kFlagCa | kFlagCg | kFlagL2Prefetch);
+  decoder.require(modifiers.has(kFlagCa | kFlagCg), "expected .ca or .cg");
   decoder.require(
       modifiers.spaces.size() == 2 && modifiers.spaces[0] == Space::kShared && modifiers.spaces[1] == Space::kGlobal,
       "cp.async copies from .global to .shared");
   decoder.expect_operands(3, 4);
-  const FunctionDecoder::Address to = decoder.address(decoder.operand(0));
-  const FunctionDecoder::Address from = decoder.address(decoder.operand(1));
-  decoder.require(!from.entry_parameter && !to.entry_parameter && from.wide,
-                  "cp.async needs shared and global addresses");
+  const FunctionDecoder::Address to = decoder.address_in(decoder.operand(0), Space::kShared);
+  const FunctionDecoder::Address from = decoder.address_in(decoder.operand(1), Space::kGlobal);
+  decoder.require(from.wide, "a global address has 64 bits");
   const int64_t bytes = decoder.immediate(decoder.operand(2));
-  decoder.require(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
+  decoder.require(bytes == 16 || (modifiers.has(kFlagCa) && (bytes == 4 || bytes == 8)),
+                  "cp.async copies 16 bytes, with .ca also 4 or 8");
   Instruction instruction;
   set_address(instruction, to);
   Extra* extra = decoder.new_extra();
@@ -255,47 +315,57 @@ void copy(FunctionDecoder& decoder, const Modifiers& modifiers) {
       instruction.u[1] = negated;
     } else {
       instruction.b = decoder.use(last, Type::kU32);
+      decoder.require(last.kind != Operand::Kind::kInteger || last.bits <= static_cast<uint64_t>(bytes),
+                      "cp.async reads no more than it writes");
     }
   }
   instruction.extra = extra;
   decoder.emit(instruction, {Op::kCpAsync}, Space::kGlobal);
 }
 
-void cp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  if (is_only_other(modifiers, "commit_group")) {
-    decoder.expect_operands(0);
-    return decoder.emit({}, {Op::kCpAsyncCommit});
-  }
-  if (is_only_other(modifiers, "wait_group") || is_only_other(modifiers, "wait_all")) {
-    const bool all = modifiers.others[1] == "wait_all";
-    decoder.expect_operands(all ? 0 : 1);
-    Instruction instruction;
-    instruction.u[0] = all;
-    instruction.offset = all ? 0 : decoder.immediate(decoder.operand(0));
-    decoder.require(instruction.offset >= 0 && instruction.offset <= (1 << 20), "group count out of range");
-    return decoder.emit(instruction, {Op::kCpAsyncWait});
-  }
-  copy(decoder, modifiers);
+void cp_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("async"), "only cp.async is supported");
+  const bool commit = modifiers.take("commit_group"), one = modifiers.take("wait_group");
+  const bool all = modifiers.take("wait_all");
+  if (!commit && !one && !all) return copy(decoder, modifiers);
+  decoder.only_flags(modifiers, 0);
+  decoder.only_suffixes(0);
+  decoder.require(commit + one + all == 1, "expected one of .commit_group, .wait_group and .wait_all");
+  decoder.expect_operands(one ? 1 : 0);
+  if (commit) return decoder.emit({}, {Op::kCpAsyncCommit});
+  Instruction instruction;
+  instruction.u[0] = all;
+  instruction.offset = all ? 0 : decoder.immediate(decoder.operand(0));
+  decoder.require(instruction.offset >= 0 && instruction.offset <= (1 << 20), "group count out of range");
+  decoder.emit(instruction, {Op::kCpAsyncWait});
 }
 
-void prefetch_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  for (std::string_view name : modifiers.others) {
-    decoder.require(name == "L1" || name == "L2" || name == "tensormap", "unknown cache level");
-  }
+void prefetch(FunctionDecoder& decoder, const Modifiers& modifiers) {
+  decoder.only_flags(modifiers, 0);
   decoder.expect_operands(1);
-  decoder.address(decoder.operand(0));
+  decoder.address_in(decoder.operand(0), named_space(decoder, modifiers));
   decoder.emit({}, {Op::kPrefetch});
 }
 
+void prefetch_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("L1") != modifiers.take("L2"), "expected .L1 or .L2");
+  require_space(decoder, modifiers, {Space::kGlobal, Space::kLocal});
+  prefetch(decoder, modifiers);
+}
+
+void prefetchu_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  decoder.require(modifiers.take("L1"), "expected .L1");
+  prefetch(decoder, modifiers);
+}
+
 constexpr NamedRule kRules[] = {
-    {"ld", ld_rule},
-    {"ldu", ld_rule},
-    {"st", st_rule},
-    {"atom", atomic_rule},
-    {"red", atomic_rule},
-    {"cp", cp_rule},
-    {"prefetch", prefetch_rule},
-    {"prefetchu", prefetch_rule},
+    {"ld", ld_rule, kSuffixType | kSuffixSpace},      {"ldu", ldu_rule, kSuffixType | kSuffixSpace},
+    {"st", st_rule, kSuffixType | kSuffixSpace},      {"atom", atomic_rule, kSuffixType | kSuffixSpace},
+    {"red", atomic_rule, kSuffixType | kSuffixSpace}, {"cp", cp_rule, kSuffixSpace},
+    {"prefetch", prefetch_rule, kSuffixSpace},        {"prefetchu", prefetchu_rule, 0},
 };
 
 }  // namespace

@@ -42,15 +42,38 @@ enum Flag : uint64_t {
   kFlagRelease = 1ull << 28,
   kFlagAcqRel = 1ull << 29,
   kFlagWeak = 1ull << 30,
-  kFlagScope = 1ull << 31,  // .cta .cluster .gpu .sys .gl
-  kFlagNc = 1ull << 32,
-  kFlagCacheHint = 1ull << 33,  // .ca .cg .cs .lu .cv .wb .wt, .L1::..., .L2::...: of no consequence here
-  kFlagPopc = 1ull << 34,
-  kFlagV2 = 1ull << 35,
-  kFlagV4 = 1ull << 36,
-  kFlagV8 = 1ull << 37,
-  kFlagSc = 1ull << 38,
-  kFlagMmio = 1ull << 39,
+  kFlagCta = 1ull << 31,    // scopes: .cta
+  kFlagScope = 1ull << 32,  // .cluster .gpu
+  kFlagSys = 1ull << 33,
+  kFlagGl = 1ull << 34,  // of membar alone
+  kFlagNc = 1ull << 35,
+  kFlagPopc = 1ull << 36,
+  kFlagV2 = 1ull << 37,
+  kFlagV4 = 1ull << 38,
+  kFlagV8 = 1ull << 39,
+  kFlagSc = 1ull << 40,
+  kFlagMmio = 1ull << 41,
+  // Hints for caches, of no consequence here.
+  kFlagCa = 1ull << 42,
+  kFlagCg = 1ull << 43,
+  kFlagCs = 1ull << 44,
+  kFlagLu = 1ull << 45,
+  kFlagCv = 1ull << 46,
+  kFlagWb = 1ull << 47,
+  kFlagWt = 1ull << 48,
+  kFlagL1Priority = 1ull << 49,  // .L1::...
+  kFlagL2Priority = 1ull << 50,  // .L2::evict_...
+  kFlagL2Prefetch = 1ull << 51,  // .L2::64B and wider
+};
+
+// What a suffix is; a set of kinds has a bit for each.
+enum SuffixKind : uint8_t {
+  kSuffixType = 1,
+  kSuffixSpace = 2,
+  kSuffixRounding = 4,
+  kSuffixCompare = 8,
+  kSuffixFlag = 16,
+  kSuffixOther = 32,
 };
 
 struct Modifiers {
@@ -61,12 +84,17 @@ struct Modifiers {
   bool round_to_integer = false;  // .rni .rzi .rmi .rpi
   std::optional<Compare> compare;
   std::vector<std::string_view> others;  // words of the one instruction that knows them
+  std::string_view conflict;             // a suffix that repeats or contradicts an earlier one
 
   bool has(uint64_t flag) const { return flags & flag; }
-  // Whether this is one of `others`; it is then taken out.
-  bool take(std::string_view name);
+  // Removes this word from the others; false if it is not among them.
+  bool take(std::string_view word);
 };
 
 Modifiers read_modifiers(const std::vector<std::string_view>& suffixes);
+
+SuffixKind kind_of(std::string_view suffix);
+// Of a suffix of kind kSuffixFlag.
+uint64_t flag_named(std::string_view suffix);
 
 }  // namespace flopcuda::ptxvm

@@ -272,7 +272,6 @@ enum class Special : uint8_t {
   kLanemaskLt,
   kLanemaskGe,
   kLanemaskGt,
-  kWarpSize,
   kDynamicSharedBytes,
   kTotalSharedBytes,
   kReservedShared,
@@ -282,6 +281,9 @@ enum class Special : uint8_t {
   kOne,
   kCount,
 };
+
+// What %gridid reads.
+inline constexpr uint64_t kGridId = 1;
 
 // Rows are read with aligned vector instructions.
 template <class T>

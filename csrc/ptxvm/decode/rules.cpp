@@ -6,22 +6,22 @@
 namespace flopcuda::ptxvm {
 namespace {
 
-std::map<std::string_view, Rule> collect() {
-  std::map<std::string_view, Rule> all;
+std::map<std::string_view, const NamedRule*> collect() {
+  std::map<std::string_view, const NamedRule*> all;
   for (const RuleTable& table : {arithmetic_rules(), data_rules(), memory_rules(), matrix_rules(), control_rules()}) {
-    for (const NamedRule* entry = table.begin; entry != table.end; ++entry) all.emplace(entry->opcode, entry->rule);
+    for (const NamedRule* entry = table.begin; entry != table.end; ++entry) all.emplace(entry->opcode, entry);
   }
   return all;
 }
 
-const std::map<std::string_view, Rule>& all_rules() {
-  static const std::map<std::string_view, Rule> all = collect();
+const std::map<std::string_view, const NamedRule*>& all_rules() {
+  static const std::map<std::string_view, const NamedRule*> all = collect();
   return all;
 }
 
 }  // namespace
 
-Rule rule_named(std::string_view opcode) {
+const NamedRule* rule_named(std::string_view opcode) {
   const auto found = all_rules().find(opcode);
   return found == all_rules().end() ? nullptr : found->second;
 }

@@ -13,6 +13,7 @@ using Rule = void (*)(FunctionDecoder& decoder, const Modifiers& modifiers);
 struct NamedRule {
   std::string_view opcode;
   Rule rule;
+  uint8_t suffixes;  // kinds that the instruction has, besides flags and words of its own, which the rule checks
 };
 
 // The tables of the families.
@@ -27,7 +28,7 @@ RuleTable matrix_rules();   // ldmatrix, stmatrix, movmatrix, mma, wmma
 RuleTable control_rules();  // bra, call, ret, exit, bar, vote, membar and so on
 
 // Null for an opcode that nobody knows.
-Rule rule_named(std::string_view opcode);
+const NamedRule* rule_named(std::string_view opcode);
 
 // Of all rules, sorted.
 std::vector<std::string_view> opcode_names();

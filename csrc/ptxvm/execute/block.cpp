@@ -51,8 +51,7 @@ void Block::fill_specials(int warp) {
   set(Special::kNwarpid, static_cast<uint32_t>(warps_.size()));
   set(Special::kSmid, 0);
   set(Special::kNsmid, 1);
-  set(Special::kGridid, 1);
-  set(Special::kWarpSize, kLanes);
+  set(Special::kGridid, static_cast<uint32_t>(kGridId));
   set(Special::kZero, 0);
   set(Special::kOne, 1);
   set(Special::kDynamicSharedBytes, static_cast<uint32_t>(options.dynamic_shared_bytes));

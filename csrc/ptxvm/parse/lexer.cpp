@@ -80,6 +80,7 @@ class Lexer {
     const char c = peek();
     if (is_word_start(c)) return push(Token::Kind::kWord, glued, at_, end_of_word(at_ + 1));
     if (is_digit(c)) return number(glued);
+    if (c == '.' && is_digit(peek(1)) && !glued) return decimal(glued);
     if (c == '.' && is_word(peek(1))) return suffix(glued);
     if (c == '"') return quoted(glued);
     if (c != '\0' && std::strchr("{}[]()<>,;:+-=@!|~*/&?^", c)) return push(Token::Kind::kSymbol, glued, at_, at_ + 1);
@@ -112,7 +113,7 @@ class Lexer {
     if (peek() == '0' && marker == 'b') return integer(glued, at_ + 2, 2);
     size_t end = at_;
     while (end < text_.size() && is_digit(text_[end])) ++end;
-    const bool fraction = end + 1 < text_.size() && text_[end] == '.' && is_digit(text_[end + 1]);
+    const bool fraction = end < text_.size() && (text_[end] == '.' || (text_[end] | 0x20) == 'e');
     if (fraction) return decimal(glued);
     integer(glued, at_, peek() == '0' && end - at_ > 1 ? 8 : 10);
   }
@@ -157,7 +158,9 @@ class Lexer {
     const std::string digits(text_.substr(at_, end - at_));
     char* stop = nullptr;
     const double value = std::strtod(digits.c_str(), &stop);
-    if (*stop != '\0') fail("malformed number '" + digits + "'");
+    const bool ends = end == text_.size() || !is_word(text_[end]);
+    if (*stop != '\0' || !ends)
+      fail("malformed number '" + std::string(text_.substr(at_, end_of_word(end) - at_)) + "'");
     uint64_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     push(Token::Kind::kFloat64, glued, at_, end, bits);

@@ -1,12 +1,13 @@
-// PTX text -> syntax tree, by recursive descent.
+// PTX text -> syntax tree, by recursive descent: the module, its functions and their statements.
 #include "parse/parser.h"
 
 #include <algorithm>
 #include <limits>
-#include <map>
 
 #include "error.h"
-#include "parse/lexer.h"
+#include "parse/constants.h"
+#include "parse/cursor.h"
+#include "parse/declarations.h"
 
 namespace flopcuda::ptxvm {
 
@@ -14,7 +15,7 @@ namespace syntax {
 
 std::string Module::line_text(int line) const {
   if (line < 1 || line > static_cast<int>(lines.size())) return "";
-  std::string_view text = lines[line - 1];
+  std::string_view text = lines[static_cast<size_t>(line) - 1];
   const size_t begin = text.find_first_not_of(" \t\r");
   if (begin == std::string_view::npos) return "";
   return std::string(text.substr(begin, std::min<size_t>(text.find_last_not_of(" \t\r") + 1 - begin, 200)));
@@ -27,9 +28,9 @@ namespace {
 using syntax::Operand;
 using Kind = Token::Kind;
 
-constexpr int64_t kMaxVariableBytes = int64_t{1} << 30;
 constexpr int64_t kMaxRegisters = int64_t{1} << 20;
 constexpr int kMaxNesting = 64;
+constexpr int64_t kMaxThreads = 1024;
 
 std::vector<std::string_view> split_lines(std::string_view text) {
   std::vector<std::string_view> lines;
@@ -42,318 +43,123 @@ std::vector<std::string_view> split_lines(std::string_view text) {
   return lines;
 }
 
-Space space_named(std::string_view name) {
-  if (name == "reg") return Space::kRegister;
-  if (name == "global") return Space::kGlobal;
-  if (name == "shared") return Space::kShared;
-  if (name == "local") return Space::kLocal;
-  if (name == "const") return Space::kConst;
-  if (name == "param") return Space::kParam;
-  return Space::kGeneric;
+syntax::Module with_text(std::string text) {
+  syntax::Module module;
+  module.text = std::make_shared<const std::string>(std::move(text));
+  module.lines = split_lines(*module.text);
+  return module;
+}
+
+// sm_80, sm_90a, sm_100f. An architecture that is not known is no error: what counts is whether the instructions are.
+bool is_architecture(std::string_view name) {
+  if (name.substr(0, 3) != "sm_" && name.substr(0, 8) != "compute_") return false;
+  name.remove_prefix(name.find('_') + 1);
+  if (!name.empty() && (name.back() == 'a' || name.back() == 'f')) name.remove_suffix(1);
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  return (name.size() == 2 || name.size() == 3) && std::all_of(name.begin(), name.end(), is_digit);
+}
+
+bool is_target_option(std::string_view name) {
+  return name == "debug" || name == "texmode_unified" || name == "texmode_independent";
 }
 
 class Parser {
  public:
-  explicit Parser(std::string text) {
-    module_.text = std::make_shared<const std::string>(std::move(text));
-    module_.lines = split_lines(*module_.text);
-  }
+  explicit Parser(std::string text) : module_(with_text(std::move(text))), cursor_(module_) {}
 
   syntax::Module run() {
-    try {
-      tokens_ = tokenize(*module_.text);
-    } catch (const PtxError& error) {
-      throw_located(error);
-    }
     header();
-    while (peek().kind != Kind::kEnd) directive();
+    while (!cursor_.at_end()) directive();
     return std::move(module_);
   }
 
  private:
-  // ---- tokens ----
-
-  const Token& peek(size_t ahead = 0) const { return tokens_[std::min(at_ + ahead, tokens_.size() - 1)]; }
-  const Token& take() {
-    const Token& token = peek();
-    if (at_ + 1 < tokens_.size()) ++at_;
-    return token;
-  }
-  bool accept(char symbol) {
-    if (!peek().is(symbol)) return false;
-    take();
-    return true;
-  }
-  bool accept_suffix(std::string_view name) {
-    if (peek().kind != Kind::kSuffix || peek().text != name) return false;
-    take();
-    return true;
-  }
-  void expect(char symbol) {
-    if (!accept(symbol)) fail(std::string("expected '") + symbol + "', found '" + std::string(peek().text) + "'");
-  }
-  std::string_view word() {
-    if (peek().kind != Kind::kWord) fail("expected a name, found '" + std::string(peek().text) + "'");
-    return take().text;
-  }
-
-  [[noreturn]] void fail(const std::string& message) const { fail(message, peek().line); }
-  [[noreturn]] void fail(const std::string& message, int line) const {
-    throw PtxError(message, function_, line, module_.line_text(line));
-  }
-  [[noreturn]] void throw_located(const PtxError& error) const {
-    std::string message = error.what();
-    const size_t colon = message.find(": ");
-    if (error.line() > 0 && colon != std::string::npos) message = message.substr(colon + 2);
-    throw PtxError(message, "", error.line(), module_.line_text(error.line()));
-  }
-
-  int64_t integer() {
-    const bool negative = accept('-');
-    if (peek().kind != Kind::kInteger) fail("expected an integer, found '" + std::string(peek().text) + "'");
-    const uint64_t bits = take().bits;
-    return static_cast<int64_t>(negative ? 0 - bits : bits);
-  }
-  int64_t integer_within(int64_t low, int64_t high, const char* what) {
-    const int line = peek().line;
-    const int64_t value = integer();
-    if (value < low || value > high) fail(std::string(what) + " out of range", line);
-    return value;
-  }
+  [[noreturn]] void fail(const std::string& message) const { cursor_.fail(message); }
 
   // ---- module level ----
 
   void header() {
-    if (!accept_suffix("version")) fail("a PTX module begins with .version");
+    if (!cursor_.accept_suffix("version")) fail("a PTX module begins with .version");
     version();
-    if (!accept_suffix("target")) fail("expected .target after .version");
-    module_.target = std::string(word());
-    while (accept(',')) word();
-    if (accept_suffix("address_size") && integer() != 64) fail("only .address_size 64 is supported");
+    if (!cursor_.accept_suffix("target")) fail("expected .target after .version");
+    target();
+    if (!cursor_.accept_suffix("address_size")) fail("expected .address_size 64 after .target");
+    cursor_.integer_within(64, 64, "an address size other than 64 is");
   }
 
   void version() {
-    const Token& number = take();
-    if (number.kind != Kind::kFloat64) fail("expected a version like 8.0");
-    module_.version = std::string(number.text);
-    const int major = std::atoi(module_.version.c_str());
-    if (major < 6 || major > 9) fail("PTX ISA version " + module_.version + " is not supported (6.0 to 9.x are)");
+    if (cursor_.peek().kind != Kind::kFloat64) fail("expected a version like 8.0");
+    const std::string number(cursor_.peek().text);
+    const int major = std::atoi(number.c_str());
+    if (major < 6 || major > 9) fail("PTX ISA version " + number + " is not supported (6.0 to 9.x are)");
+    module_.version = number;
+    cursor_.take();
+  }
+
+  void target() {
+    do {
+      const std::string_view name = cursor_.peek().text;
+      const bool first = module_.target.empty();
+      if (!is_architecture(name) && (first || !is_target_option(name))) {
+        fail("unknown target '" + std::string(name) + "'");
+      }
+      if (first) module_.target = std::string(name);
+      cursor_.take();
+    } while (cursor_.accept(','));
   }
 
   void directive() {
-    if (accept(';')) return;
-    if (peek().kind != Kind::kSuffix) fail("expected a directive, found '" + std::string(peek().text) + "'");
-    if (accept_suffix("file")) return file();
-    if (accept_suffix("section")) return section();
-    if (accept_suffix("pragma")) return pragma();
-    if (accept_suffix("loc")) return static_cast<void>(location());
-    if (peek().text == "alias") fail("directive .alias is not supported");
+    if (cursor_.peek().kind != Kind::kSuffix) cursor_.fail_expected("a directive");
+    if (cursor_.accept_suffix("file")) return file();
+    if (cursor_.accept_suffix("section")) return section();
+    if (cursor_.accept_suffix("pragma")) return pragma();
     linked();
   }
 
   void file() {
-    const int64_t index = integer_within(0, 1 << 20, ".file index");
-    if (peek().kind != Kind::kString) fail("expected a file name");
-    if (static_cast<int64_t>(module_.files.size()) <= index) module_.files.resize(index + 1);
-    module_.files[index] = std::string(take().text);
-    while (accept(',')) integer();
+    const int64_t index = cursor_.integer_within(0, 1 << 20, ".file index");
+    const std::string_view name = cursor_.quoted();
+    if (static_cast<int64_t>(module_.files.size()) <= index) module_.files.resize(static_cast<size_t>(index) + 1);
+    module_.files[static_cast<size_t>(index)] = std::string(name);
+    while (cursor_.accept(',')) cursor_.integer();  // time stamp, size
   }
 
   // DWARF: of no consequence for execution.
   void section() {
-    take();
-    const int line = peek().line;
-    expect('{');
-    while (!accept('}')) {
-      if (peek().kind == Kind::kEnd) fail("section without an end", line);
-      take();
+    const int line = cursor_.peek().line;
+    cursor_.take();
+    cursor_.expect('{');
+    while (!cursor_.accept('}')) {
+      if (cursor_.at_end()) cursor_.fail("section without an end", line);
+      cursor_.take();
     }
   }
 
+  // Advice for ptxas, which changes no result.
   void pragma() {
     do {
-      if (peek().kind != Kind::kString) fail("expected a string after .pragma");
-      take();
-    } while (accept(','));
-    expect(';');
+      cursor_.quoted();
+    } while (cursor_.accept(','));
+    cursor_.expect(';');
   }
 
   void linked() {
-    bool is_extern = false;
-    while (peek().kind == Kind::kSuffix) {
-      if (accept_suffix("extern")) {
-        is_extern = true;
-      } else if (!accept_suffix("visible") && !accept_suffix("weak") && !accept_suffix("common")) {
-        break;
-      }
+    std::string_view linkage;
+    for (std::string_view name : {"extern", "visible", "weak", "common"}) {
+      if (cursor_.accept_suffix(name)) linkage = name;
     }
-    const Token& kind = peek();
-    if (accept_suffix("entry")) return function(true, is_extern);
-    if (accept_suffix("func")) return function(false, is_extern);
-    const Space space = kind.kind == Kind::kSuffix ? space_named(kind.text) : Space::kGeneric;
-    if (space == Space::kGlobal || space == Space::kShared || space == Space::kConst) {
-      take();
-      return variables(space, is_extern, [this](syntax::Variable v) { module_.variables.push_back(std::move(v)); });
+    const bool is_extern = linkage == "extern";
+    if (cursor_.accept_suffix("entry")) return function(true, is_extern);
+    if (cursor_.accept_suffix("func")) return function(false, is_extern);
+    if (cursor_.peek().kind != Kind::kSuffix) cursor_.fail_expected("a declaration");
+    const Space space = declared_space(cursor_.peek().text);
+    if (space != Space::kGlobal && space != Space::kShared && space != Space::kConst) {
+      fail("unknown directive '." + std::string(cursor_.peek().text) + "'");
     }
-    fail("unknown directive '." + std::string(kind.text) + "'");
-  }
-
-  // ---- declarations ----
-
-  template <class Sink>
-  void variables(Space space, bool is_extern, Sink sink) {
-    syntax::Variable common = variable_type(space);
-    common.is_extern = is_extern;
-    do {
-      syntax::Variable variable = common;
-      declarator(variable);
-      sink(std::move(variable));
-    } while (accept(','));
-    expect(';');
-  }
-
-  // .align, .attribute, .ptr and the type, in front of the name.
-  syntax::Variable variable_type(Space space) {
-    syntax::Variable variable;
-    variable.line = peek().line;
-    variable.space = space;
-    int64_t vector = 1;
-    while (peek().kind == Kind::kSuffix) {
-      const std::string_view name = peek().text;
-      if (accept_suffix("align")) {
-        variable.align = alignment();
-      } else if (accept_suffix("attribute")) {
-        attribute();
-      } else if (accept_suffix("v2")) {
-        vector = 2;
-      } else if (accept_suffix("v4")) {
-        vector = 4;
-      } else if (accept_suffix("ptr")) {
-        if (peek().kind == Kind::kSuffix && space_named(peek().text) != Space::kGeneric) take();
-      } else if (type_named(name) != Type::kNone && variable.type == Type::kNone) {
-        take();
-        variable.type = type_named(name);
-      } else {
-        fail("unknown attribute '." + std::string(name) + "' of a variable");
-      }
-    }
-    if (variable.type == Type::kNone) fail("variable without a type");
-    if (variable.type == Type::kPred) fail("a predicate cannot be a variable in memory");
-    variable.size = size_of(variable.type) * vector;
-    if (variable.align == 0) variable.align = variable.size;
-    return variable;
-  }
-
-  int64_t alignment() {
-    const int64_t value = integer_within(1, 1 << 16, "alignment");
-    if (value & (value - 1)) fail("alignment is not a power of two");
-    return value;
-  }
-
-  void attribute() {
-    expect('(');
-    while (!accept(')')) {
-      if (peek().kind == Kind::kEnd || peek().is(';')) fail("attribute without an end");
-      take();
-    }
-  }
-
-  void declarator(syntax::Variable& variable) {
-    if (peek().kind == Kind::kWord) variable.name = take().text;
-    const int64_t element = variable.size;
-    while (accept('[')) {
-      if (accept(']')) {
-        variable.unbounded = true;
-        continue;
-      }
-      const int64_t extent = integer_within(0, kMaxVariableBytes, "array extent");
-      if (extent != 0 && variable.size > kMaxVariableBytes / extent) fail("variable larger than 1 GiB");
-      variable.size *= extent;
-      expect(']');
-    }
-    if (accept('=')) initializer(variable, element);
-    if (variable.unbounded && variable.initial.empty()) variable.size = 0;
-    if (variable.unbounded && !variable.initial.empty()) {
-      variable.size = static_cast<int64_t>(variable.initial.size());
-    }
-    variable.is_declaration = variable.is_extern && variable.space != Space::kShared;
-    if (static_cast<int64_t>(variable.initial.size()) > variable.size) fail("more initial values than elements");
-  }
-
-  void initializer(syntax::Variable& variable, int64_t element) {
-    if (variable.space != Space::kGlobal && variable.space != Space::kConst)
-      fail("only .global and .const have initial values");
-    initial_values(variable, static_cast<int>(element), 0);
-  }
-
-  void initial_values(syntax::Variable& variable, int element, int depth) {
-    if (depth > kMaxNesting) fail("initial value nested too deeply");
-    if (!accept('{')) return initial_value(variable, element);
-    if (accept('}')) return;
-    do {
-      initial_values(variable, element, depth + 1);
-    } while (accept(','));
-    expect('}');
-  }
-
-  void initial_value(syntax::Variable& variable, int element) {
-    const size_t position = variable.initial.size();
-    const bool complement = accept('~');
-    const bool negative = accept('-');
-    uint64_t bits = 0;
-    if (peek().kind == Kind::kWord) {
-      relocation(variable, static_cast<int64_t>(position), element);
-    } else if (peek().kind == Kind::kInteger) {
-      bits = take().bits;
-      if (negative) bits = 0 - bits;
-      if (complement) bits = ~bits;
-    } else if (peek().kind == Kind::kFloat32 || peek().kind == Kind::kFloat64) {
-      bits = float_value(variable.type, negative);
-    } else {
-      fail("expected an initial value, found '" + std::string(peek().text) + "'");
-    }
-    for (int i = 0; i < element; ++i) variable.initial.push_back(static_cast<uint8_t>(i < 8 ? bits >> (8 * i) : 0));
-  }
-
-  uint64_t float_value(Type type, bool negative) {
-    const Token& token = take();
-    double value;
-    if (token.kind == Kind::kFloat32) {
-      const uint32_t low = static_cast<uint32_t>(token.bits);
-      if (size_of(type) == 4) return negative ? low ^ 0x80000000u : low;
-      float single;
-      std::copy_n(reinterpret_cast<const char*>(&low), 4, reinterpret_cast<char*>(&single));
-      value = single;
-    } else {
-      std::copy_n(reinterpret_cast<const char*>(&token.bits), 8, reinterpret_cast<char*>(&value));
-    }
-    if (negative) value = -value;
-    uint64_t bits = 0;
-    if (size_of(type) == 4) {
-      const float single = static_cast<float>(value);
-      std::copy_n(reinterpret_cast<const char*>(&single), 4, reinterpret_cast<char*>(&bits));
-    } else {
-      std::copy_n(reinterpret_cast<const char*>(&value), 8, reinterpret_cast<char*>(&bits));
-    }
-    return bits;
-  }
-
-  void relocation(syntax::Variable& variable, int64_t position, int size) {
-    syntax::Relocation entry{position, size, "", 0, false};
-    if (peek().text == "generic" && peek(1).is('(')) {
-      take();
-      take();
-      entry.generic = true;
-    }
-    entry.symbol = word();
-    const auto addend = [&] {
-      if (accept('+') || peek().is('-')) entry.addend += static_cast<uint64_t>(integer());
-    };
-    addend();
-    if (entry.generic) expect(')');
-    addend();
-    if (size != 8) fail("an address needs 8 bytes");
-    variable.relocations.push_back(entry);
+    if (linkage == "common" && space != Space::kGlobal) fail(".common variables are .global");
+    cursor_.take();
+    parse_variables(cursor_, space, is_extern,
+                    [this](syntax::Variable v) { module_.variables.push_back(std::move(v)); });
   }
 
   // ---- functions ----
@@ -361,71 +167,74 @@ class Parser {
   void function(bool is_entry, bool is_extern) {
     syntax::Function function;
     function.is_entry = is_entry;
-    while (accept_suffix("attribute")) attribute();
-    if (!is_entry && peek().is('(')) function.returns = parameters();
-    function.line = peek().line;
-    function.name = word();
-    function_ = std::string(function.name);
-    if (peek().is('(')) function.parameters = parameters();
-    performance_directives(function);
-    if (peek().is('{')) {
+    while (cursor_.accept_suffix("attribute")) skip_attribute(cursor_);
+    if (!is_entry && cursor_.peek().is('(')) function.returns = parse_parameters(cursor_);
+    function.line = cursor_.peek().line;
+    function.name = cursor_.word();
+    cursor_.function = std::string(function.name);
+    if (cursor_.peek().is('(')) function.parameters = parse_parameters(cursor_);
+    while (cursor_.peek().kind == Kind::kSuffix) performance_directive(function);
+    if (cursor_.peek().is('{')) {
       if (is_extern) fail("an .extern function has a body");
       function.has_body = true;
       body(function);
     } else {
-      expect(';');
+      cursor_.expect(';');
     }
-    function_.clear();
+    cursor_.function.clear();
     module_.functions.push_back(std::move(function));
   }
 
-  std::vector<syntax::Variable> parameters() {
-    std::vector<syntax::Variable> list;
-    expect('(');
-    if (accept(')')) return list;
-    do {
-      Space space = Space::kParam;
-      if (accept_suffix("reg")) {
-        space = Space::kRegister;
-      } else if (!accept_suffix("param")) {
-        fail("expected .param or .reg, found '" + std::string(peek().text) + "'");
-      }
-      syntax::Variable variable = variable_type(space);
-      declarator(variable);
-      list.push_back(std::move(variable));
-    } while (accept(','));
-    expect(')');
-    return list;
+  void performance_directive(syntax::Function& function) {
+    const std::string_view name = cursor_.peek().text;
+    const bool known = name == "pragma" || (name == "noreturn") != function.is_entry;
+    const int line = cursor_.peek().line;
+    if (known) cursor_.take();
+    if (known && name == "pragma") return pragma();
+    if (known && name == "noreturn") return;
+    if (known && (name == "maxntid" || name == "reqntid")) return block_size(function, name == "reqntid", line);
+    if (known && name == "reqnctapercluster") return cluster_size();
+    if (known && (name == "explicitcluster" || name == "blocksareclusters")) return;
+    const bool counted =
+        name == "minnctapersm" || name == "maxnctapersm" || name == "maxnreg" || name == "maxclusterrank";
+    if (!known || !counted) cursor_.fail("directive '." + std::string(name) + "' is not supported here", line);
+    cursor_.integer_within(0, std::numeric_limits<int>::max(), "a value of a directive is");
   }
 
-  void performance_directives(syntax::Function& function) {
-    while (peek().kind == Kind::kSuffix) {
-      if (accept_suffix("maxntid") || accept_suffix("reqntid")) {
-        function.max_threads = 1;
-        int extents = 0;
-        do {
-          if (++extents > 3) fail("more than three thread extents");
-          function.max_threads *= integer_within(1, 1024, "thread extent");
-        } while (accept(','));
-      } else if (accept_suffix("minnctapersm") || accept_suffix("maxnreg") || accept_suffix("maxnctapersm") ||
-                 accept_suffix("maxclusterrank")) {
-        integer();
-      } else if (accept_suffix("pragma")) {
-        pragma();
-      } else if (!accept_suffix("noreturn")) {
-        fail("directive '." + std::string(peek().text) + "' is not supported");
-      }
+  // Up to three extents; their product.
+  int64_t extents(int64_t highest, const char* what) {
+    int64_t product = 1;
+    int count = 0;
+    do {
+      if (++count > 3) fail("more than three extents");
+      product *= cursor_.integer_within(1, highest, what);
+    } while (cursor_.accept(','));
+    return product;
+  }
+
+  void block_size(syntax::Function& function, bool exact, int line) {
+    if (function.max_threads != 0 && function.exact_threads != exact) {
+      cursor_.fail(".maxntid and .reqntid exclude each other", line);
+    }
+    function.max_threads = extents(kMaxThreads, "an extent of the block is");
+    function.exact_threads = exact;
+  }
+
+  void cluster_size() {
+    const int line = cursor_.peek().line;
+    if (extents(kMaxThreads, "an extent of the cluster is") != 1) {
+      cursor_.fail("clusters of more than one block are not supported", line);
     }
   }
 
   void body(syntax::Function& function) {
     int depth = 0;
     do {
-      if (peek().kind == Kind::kEnd) fail("function without an end", function.line);
-      if (accept('{')) {
+      if (cursor_.at_end()) cursor_.fail("function without an end", function.line);
+      if (cursor_.accept('{')) {
         if (++depth > kMaxNesting) fail("scopes nested too deeply");
         if (depth > 1) function.body.push_back(syntax::ScopeBegin{});
-      } else if (accept('}')) {
+      } else if (cursor_.accept('}')) {
         if (--depth > 0) function.body.push_back(syntax::ScopeEnd{});
       } else {
         statement(function.body);
@@ -433,25 +242,28 @@ class Parser {
     } while (depth > 0);
   }
 
+  // ---- statements ----
+
   void statement(std::vector<syntax::Statement>& out) {
-    if (accept(';')) return;
-    if (peek().kind == Kind::kSuffix) return body_directive(out);
-    if (peek().kind == Kind::kWord && peek(1).is(':')) return label(out);
+    if (cursor_.peek().kind == Kind::kSuffix) return body_directive(out);
+    if (cursor_.peek().kind == Kind::kWord && cursor_.peek(1).is(':')) return label(out);
     out.push_back(instruction());
   }
 
   void label(std::vector<syntax::Statement>& out) {
-    const int line = peek().line;
-    const std::string_view name = word();
-    expect(':');
-    if (accept_suffix("branchtargets") || accept_suffix("calltargets")) {
-      syntax::Targets targets{line, name, {}};
+    const int line = cursor_.peek().line;
+    const std::string_view name = cursor_.word();
+    cursor_.expect(':');
+    const bool of_calls = cursor_.at_suffix("calltargets");
+    if (of_calls || cursor_.at_suffix("branchtargets")) {
+      cursor_.take();
+      syntax::Targets targets{line, name, of_calls, {}};
       do {
-        targets.labels.push_back(word());
-      } while (accept(','));
-      expect(';');
+        targets.names.push_back(cursor_.word());
+      } while (cursor_.accept(','));
+      cursor_.expect(';');
       out.push_back(std::move(targets));
-    } else if (accept_suffix("callprototype")) {
+    } else if (cursor_.accept_suffix("callprototype")) {
       out.push_back(prototype(line, name));
     } else {
       out.push_back(syntax::Label{line, name});
@@ -460,97 +272,104 @@ class Parser {
 
   syntax::Prototype prototype(int line, std::string_view name) {
     syntax::Prototype result{line, name, {}, {}};
-    if (peek().is('(')) result.returns = parameters();
-    word();
-    if (peek().is('(')) result.parameters = parameters();
-    accept_suffix("noreturn");
-    expect(';');
+    if (cursor_.peek().is('(')) result.returns = parse_parameters(cursor_);
+    cursor_.word();
+    if (cursor_.peek().is('(')) result.parameters = parse_parameters(cursor_);
+    cursor_.accept_suffix("noreturn");
+    cursor_.expect(';');
     return result;
   }
 
   void body_directive(std::vector<syntax::Statement>& out) {
-    if (accept_suffix("loc")) {
+    if (cursor_.accept_suffix("loc")) {
       out.push_back(location());
       return;
     }
-    if (accept_suffix("pragma")) return pragma();
-    if (accept_suffix("reg")) return registers(out);
-    bool is_extern = accept_suffix("extern");
-    const Space space = space_named(peek().text);
-    if (space == Space::kGeneric) fail("unknown directive '." + std::string(peek().text) + "'");
-    take();
-    variables(space, is_extern, [&out](syntax::Variable v) { out.push_back(std::move(v)); });
+    if (cursor_.accept_suffix("pragma")) return pragma();
+    if (cursor_.accept_suffix("reg")) return registers(out);
+    const bool is_extern = cursor_.accept_suffix("extern");
+    const Space space = declared_space(cursor_.peek().text);
+    if (cursor_.peek().kind != Kind::kSuffix || space == Space::kGeneric) {
+      fail("unknown directive '." + std::string(cursor_.peek().text) + "'");
+    }
+    if (is_extern && space != Space::kShared) fail("only .shared variables are .extern in a function");
+    cursor_.take();
+    parse_variables(cursor_, space, is_extern, [&out](syntax::Variable v) { out.push_back(std::move(v)); });
   }
 
   syntax::Location location() {
     syntax::Location result;
-    result.file = static_cast<int>(integer_within(0, 1 << 20, "file index"));
-    result.line = static_cast<int>(integer_within(0, std::numeric_limits<int>::max(), "line number"));
-    integer();
+    result.file = static_cast<int>(cursor_.integer_within(0, 1 << 20, "file index"));
+    result.line = static_cast<int>(cursor_.integer_within(0, std::numeric_limits<int>::max(), "line number"));
+    cursor_.integer();
     // function_name LABEL [+ n], inlined_at file line column: where the code was inlined.
-    while (accept(',')) {
-      word();
-      if (peek().kind == Kind::kWord) {
-        word();
-        if (accept('+')) integer();
+    while (cursor_.accept(',')) {
+      const std::string_view what = cursor_.word();
+      if (what == "function_name") {
+        cursor_.word();
+        if (cursor_.accept('+')) cursor_.integer();
+      } else if (what == "inlined_at") {
+        for (int i = 0; i < 3; ++i) cursor_.integer();
       } else {
-        for (int i = 0; i < 3; ++i) integer();
+        fail("unknown word '" + std::string(what) + "' of .loc");
       }
     }
     return result;
   }
 
   void registers(std::vector<syntax::Statement>& out) {
-    int64_t vector = 1;
-    if (accept_suffix("v2")) vector = 2;
-    if (accept_suffix("v4")) vector = 4;
-    if (vector != 1) fail("vector registers are not supported");
-    if (peek().kind != Kind::kSuffix || type_named(peek().text) == Type::kNone) {
-      fail("expected the type of a register, found '" + std::string(peek().text) + "'");
-    }
-    const Type type = type_named(take().text);
-    if (type == Type::kB128 || size_of(type) == 1)
+    if (cursor_.at_suffix("v2") || cursor_.at_suffix("v4")) fail("vector registers are not supported");
+    const Token& token = cursor_.peek();
+    const Type type = token.kind == Kind::kSuffix ? type_named(token.text) : Type::kNone;
+    if (type == Type::kNone) cursor_.fail_expected("the type of a register");
+    if (type != Type::kPred && (!is_storable(type) || type == Type::kB128 || size_of(type) == 1)) {
       fail("registers of type ." + std::string(name_of(type)) + " are not supported");
+    }
+    cursor_.take();
     do {
-      syntax::Registers entry{peek().line, type, word(), -1};
-      if (accept('<')) {
-        entry.count = integer_within(0, kMaxRegisters, "register count");
-        expect('>');
+      syntax::Registers entry{cursor_.peek().line, type, cursor_.word(), -1};
+      if (cursor_.accept('<')) {
+        entry.count = cursor_.integer_within(0, kMaxRegisters, "register count");
+        cursor_.expect('>');
       }
       out.push_back(entry);
-    } while (accept(','));
-    expect(';');
+    } while (cursor_.accept(','));
+    cursor_.expect(';');
   }
 
   // ---- instructions ----
 
   syntax::Instruction instruction() {
     syntax::Instruction result;
-    result.line = peek().line;
-    if (accept('@')) {
-      result.guard_negated = accept('!');
-      result.guard = word();
-      result.line = peek().line;
+    result.line = cursor_.peek().line;
+    if (cursor_.accept('@')) {
+      result.guard_negated = cursor_.accept('!');
+      result.guard = cursor_.word();
+      result.line = cursor_.peek().line;
     }
-    if (peek().kind != Kind::kWord) fail("expected an instruction, found '" + std::string(peek().text) + "'");
-    result.opcode = take().text;
-    while (peek().kind == Kind::kSuffix) result.modifiers.push_back(take().text);
-    if (accept(';')) return result;
+    if (cursor_.peek().kind != Kind::kWord) cursor_.fail_expected("an instruction");
+    result.opcode = cursor_.take().text;
+    while (cursor_.peek().kind == Kind::kSuffix) result.modifiers.push_back(cursor_.take().text);
+    if (cursor_.accept(';')) return result;
     do {
       result.operands.push_back(operand(0));
-    } while (accept(','));
-    if (!peek().is(';')) fail("expected ';', found '" + std::string(peek().text) + "'", result.line);
-    take();
+    } while (cursor_.accept(','));
+    if (!cursor_.accept(';')) {
+      cursor_.fail("expected ';', found '" + std::string(cursor_.peek().text) + "'", result.line);
+    }
     return result;
   }
 
   Operand operand(int depth) {
     if (depth > 4) fail("operand nested too deeply");
-    if (accept('{')) return group(Operand::Kind::kVector, '}', depth);
-    if (accept('(')) return group(Operand::Kind::kList, ')', depth);
-    if (accept('[')) return address();
+    if (cursor_.accept('{')) return group(Operand::Kind::kVector, '}', depth);
+    if (at_list()) {
+      cursor_.take();
+      return group(Operand::Kind::kList, ')', depth);
+    }
+    if (cursor_.accept('[')) return address();
     Operand first = simple();
-    if (!accept('|')) return first;
+    if (!cursor_.accept('|')) return first;
     Operand pair;
     pair.kind = Operand::Kind::kPair;
     pair.items.push_back(std::move(first));
@@ -558,14 +377,19 @@ class Parser {
     return pair;
   }
 
+  // (a, b) of a call, not a constant in parentheses.
+  bool at_list() const {
+    return cursor_.peek().is('(') && (cursor_.peek(1).kind == Kind::kWord || cursor_.peek(1).is(')'));
+  }
+
   Operand group(Operand::Kind kind, char close, int depth) {
     Operand result;
     result.kind = kind;
-    if (accept(close)) return result;
+    if (cursor_.accept(close)) return result;
     do {
       result.items.push_back(operand(depth + 1));
-    } while (accept(','));
-    expect(close);
+    } while (cursor_.accept(','));
+    cursor_.expect(close);
     return result;
   }
 
@@ -573,54 +397,44 @@ class Parser {
     Operand result;
     result.kind = Operand::Kind::kAddress;
     result.items.push_back(simple());
-    expect(']');
+    cursor_.expect(']');
     return result;
   }
 
   Operand simple() {
-    Operand result;
-    result.negated = accept('!');
-    const bool complement = accept('~');
-    const bool negative = accept('-');
-    const Token& token = peek();
-    if (token.kind == Kind::kWord && !negative && !complement) {
-      take();
-      result.name = token.text;
-      if (peek().kind == Kind::kSuffix && peek().glued) dotted(result);
-      if (accept('+')) {
-        result.offset = integer();
-      } else if (peek().is('-')) {
-        result.offset = integer();
-      }
-      return result;
-    }
-    if (token.kind == Kind::kInteger) {
-      take();
-      result.kind = Operand::Kind::kInteger;
-      result.bits = negative ? 0 - token.bits : token.bits;
-      if (complement) result.bits = ~result.bits;
-      return result;
-    }
-    if ((token.kind == Kind::kFloat32 || token.kind == Kind::kFloat64) && !complement) {
-      take();
-      const bool single = token.kind == Kind::kFloat32;
-      result.kind = single ? Operand::Kind::kFloat32 : Operand::Kind::kFloat64;
-      result.bits = negative ? token.bits ^ (single ? uint64_t{1} << 31 : uint64_t{1} << 63) : token.bits;
-      return result;
-    }
-    fail("expected an operand, found '" + std::string(token.text) + "'");
+    const bool negated = cursor_.peek().is('!') && cursor_.peek(1).kind == Kind::kWord;
+    if (negated) cursor_.take();
+    if (cursor_.peek().kind == Kind::kWord) return named(negated);
+    if (begins_constant(cursor_.peek())) return constant();
+    cursor_.fail_expected("an operand");
   }
 
-  // %tid.x: one name, as it stands in the text.
-  void dotted(Operand& operand) {
-    const Token& suffix = take();
-    operand.name = std::string_view(operand.name.data(), suffix.text.data() + suffix.text.size() - operand.name.data());
+  // name, %tid.x, name + constant
+  Operand named(bool negated) {
+    Operand result;
+    result.negated = negated;
+    result.name = cursor_.take().text;
+    if (cursor_.peek().kind == Kind::kSuffix && cursor_.peek().glued) {
+      const std::string_view suffix = cursor_.take().text;
+      const size_t length = static_cast<size_t>(suffix.data() + suffix.size() - result.name.data());
+      result.name = std::string_view(result.name.data(), length);
+    }
+    if (cursor_.accept('+')) result.offset = integer_expression(cursor_);
+    return result;
+  }
+
+  Operand constant() {
+    const Constant value = constant_expression(cursor_);
+    Operand result;
+    result.kind = value.is_integer()                       ? Operand::Kind::kInteger
+                  : value.kind == Constant::Kind::kFloat32 ? Operand::Kind::kFloat32
+                                                           : Operand::Kind::kFloat64;
+    result.bits = value.bits;
+    return result;
   }
 
   syntax::Module module_;
-  std::vector<Token> tokens_;
-  size_t at_ = 0;
-  std::string function_;
+  Cursor cursor_;
 };
 
 }  // namespace

@@ -44,11 +44,12 @@ struct Instruction {
 
 // A variable's initial value: bytes, and addresses to be filled in when the module is placed in memory.
 struct Relocation {
-  int64_t position;
-  int size;
+  int line = 0;
+  int64_t position = 0;
+  int size = 0;   // bytes to fill
+  int shift = 0;  // of the address, by whole bytes, before it is cut to that size
   std::string_view symbol;
-  uint64_t addend;
-  bool generic;
+  uint64_t addend = 0;
 };
 
 struct Variable {
@@ -85,11 +86,12 @@ struct Location {
 struct ScopeBegin {};
 struct ScopeEnd {};
 
-// name: .branchtargets a, b; or .calltargets
+// name: .branchtargets a, b; or .calltargets f, g;
 struct Targets {
   int line = 0;
   std::string_view name;
-  std::vector<std::string_view> labels;
+  bool of_calls = false;
+  std::vector<std::string_view> names;
 };
 
 struct Prototype {
@@ -110,7 +112,8 @@ struct Function {
   std::vector<Variable> returns;
   std::vector<Variable> parameters;
   std::vector<Statement> body;
-  int64_t max_threads = 0;  // .maxntid or .reqntid: product of the extents, 0 when not given
+  int64_t max_threads = 0;     // .maxntid or .reqntid: product of the extents, 0 when not given
+  bool exact_threads = false;  // .reqntid
 };
 
 struct Module {
