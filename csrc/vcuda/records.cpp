@@ -65,13 +65,13 @@ void count_instructions(LaunchRecord& record, const ptxvm::Program& program, con
       record.fma_lanes[std::string(ptxvm::name_of(info.fma_type))] +=
           row.lanes * static_cast<uint64_t>(info.macs_per_lane);
     }
-    if (info.space == ptxvm::Space::kGlobal) {
-      record.global_requests += row.requests;
-      record.global_sectors += row.units;
-    } else if (info.space == ptxvm::Space::kShared) {
-      record.shared_requests += row.requests;
-      record.shared_wavefronts += row.units;
-      record.bank_conflicts += row.units - row.ideal;
+    if (row.space == ptxvm::Space::kGlobal) {
+      record.global_requests += row.memory.requests;
+      record.global_sectors += row.memory.units;
+    } else if (row.space == ptxvm::Space::kShared) {
+      record.shared_requests += row.memory.requests;
+      record.shared_wavefronts += row.memory.units;
+      record.bank_conflicts += row.memory.units - row.memory.ideal;
     }
   }
 }
