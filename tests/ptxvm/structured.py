@@ -20,6 +20,7 @@ from tests.ptxvm.harness import HEADER
 
 LANES = 32
 REGISTERS = 4
+FLAGS = 2
 BYTES = 4 * REGISTERS
 
 OPERATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
@@ -29,6 +30,12 @@ OPERATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "xor.b32": operator.xor,
     "or.b32": operator.or_,
     "min.u32": np.minimum,
+}
+
+REDUCTIONS: dict[str, np.ufunc] = {
+    "redux.sync.add.u32": np.add,
+    "redux.sync.max.u32": np.maximum,
+    "redux.sync.xor.b32": np.bitwise_xor,
 }
 
 
@@ -75,6 +82,7 @@ class Warp:
     def __init__(self, program: list[Block], registers: np.ndarray, counts: Counter[str]) -> None:
         self.program = program
         self.registers = registers  # by number and lane
+        self.flags = np.zeros((FLAGS, LANES), bool)
         self.counts = counts  # lanes by opcode, and branches
         self.loops: list[dict[str, np.ndarray]] = []  # the lanes that have left each loop, or its round
 
@@ -110,6 +118,35 @@ class Condition:
 
 
 @dataclasses.dataclass(frozen=True)
+class Flag:
+    """A predicate that was set long ago, or its complement."""
+
+    number: int
+    wanted: bool
+
+    def write(self, out: Writer) -> None:
+        out(f"{'mov' if self.wanted else 'not'}.pred %p, %q{self.number};")
+
+    def choose(self, warp: Warp, mask: np.ndarray) -> np.ndarray:
+        return mask & (warp.flags[self.number] == self.wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class SetFlag:
+    number: int
+    condition: Condition
+
+    def write(self, out: Writer) -> None:
+        self.condition.write(out)
+        out(f"mov.pred %q{self.number}, %p;")
+
+    def run(self, warp: Warp, mask: np.ndarray) -> np.ndarray:
+        chosen = self.condition.choose(warp, mask)
+        warp.flags[self.number] = np.where(mask, chosen, warp.flags[self.number])
+        return mask
+
+
+@dataclasses.dataclass(frozen=True)
 class Assign:
     operation: str
     target: int
@@ -128,8 +165,44 @@ class Assign:
 
 
 @dataclasses.dataclass(frozen=True)
+class Middle:
+    """The middle bits of a product of 64 bits."""
+
+    target: int
+    source: int
+
+    def write(self, out: Writer) -> None:
+        out(f"mul.wide.u32 %w, %v{self.target}, %v{self.source}; shr.u64 %w, %w, 16; cvt.u32.u64 %v{self.target}, %w;")
+
+    def run(self, warp: Warp, mask: np.ndarray) -> np.ndarray:
+        warp.count("mul.wide.u32", mask)
+        target = warp.registers[self.target]
+        product = target.astype(np.uint64) * warp.registers[self.source]
+        target[:] = np.where(mask, (product >> np.uint64(16)).astype(np.uint32), target)
+        return mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduce:
+    """Over the lanes that are here together."""
+
+    operation: str
+    target: int
+    source: int
+
+    def write(self, out: Writer) -> None:
+        out(f"activemask.b32 %t; {self.operation} %v{self.target}, %v{self.source}, %t;")
+
+    def run(self, warp: Warp, mask: np.ndarray) -> np.ndarray:
+        warp.count(self.operation, mask)
+        total = REDUCTIONS[self.operation].reduce(warp.registers[self.source][mask], dtype=np.uint32)
+        warp.registers[self.target][mask] = total
+        return mask
+
+
+@dataclasses.dataclass(frozen=True)
 class If:
-    condition: Condition
+    condition: Condition | Flag
     then: Block
     otherwise: Block
 
@@ -238,7 +311,7 @@ class Leave:
     """A conditional break, continue or return."""
 
     kind: str
-    condition: Condition
+    condition: Condition | Flag
 
     def write(self, out: Writer) -> None:
         self.condition.write(out)
@@ -288,7 +361,8 @@ def write(program: list[Block]) -> str:
     texts = []
     for index, block in reversed(list(enumerate(program))):
         out = Writer(is_kernel=index == 0)
-        out(f".reg .b32 %v<{REGISTERS}>, %t; .reg .pred %p;")
+        out(f".reg .b32 %v<{REGISTERS}>, %t; .reg .b64 %w; .reg .pred %p, %q<{FLAGS}>;")
+        out(" ".join(f"mov.pred %q{k}, 0;" for k in range(FLAGS)))
         if index == 0:
             head = ".visible .entry k(.param .u64 in, .param .u64 out)"
             out(_KERNEL.format(bytes=BYTES))
@@ -319,17 +393,20 @@ def simulate(program: list[Block], words: np.ndarray) -> tuple[np.ndarray, Count
 # ---- at random ----
 
 _register = st.integers(0, REGISTERS - 1)
-_condition = st.builds(Condition, _register, st.integers(0, 8), st.integers(1, 7))
-_assign = st.builds(Assign, st.sampled_from(list(OPERATIONS)), _register, _register | st.integers(REGISTERS, 2**31 - 1))
+_flag = st.integers(0, FLAGS - 1)
+_comparison = st.builds(Condition, _register, st.integers(0, 8), st.integers(1, 7))
+_condition = _comparison | st.builds(Flag, _flag, st.booleans())
+_simple: list[st.SearchStrategy[Statement]] = [
+    st.builds(Assign, st.sampled_from(list(OPERATIONS)), _register, _register | st.integers(REGISTERS, 2**31 - 1)),
+    st.builds(SetFlag, _flag, _comparison),
+    st.builds(Middle, _register, _register),
+    st.builds(Reduce, st.sampled_from(list(REDUCTIONS)), _register, _register),
+]
 
 
 def _statements(depth: int, in_loop: bool, callees: tuple[int, ...]) -> st.SearchStrategy[Statement]:
     leaves = ["return", "break", "continue"] if in_loop else ["return"]
-    kinds: list[st.SearchStrategy[Statement]] = [
-        _assign,
-        _assign,
-        st.builds(Leave, st.sampled_from(leaves), _condition),
-    ]
+    kinds = [*_simple, st.builds(Leave, st.sampled_from(leaves), _condition)]
     if callees:
         kinds.append(st.builds(Call, st.sampled_from(callees)))
     if depth:

@@ -165,6 +165,24 @@ def test_producer_and_consumers(consumers: int, seed: int | None) -> None:
     assert result.barriers == 20
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_predicated_barriers(seed: int | None) -> None:
+    """Odd warps meet at one barrier and even ones at another; a reduction leaves the others' registers alone."""
+    body = """
+        and.b32 %r4, %r2, 1; setp.ne.u32 %p0, %r4, 0; setp.lt.u32 %p1, %r0, 70; mov.u32 %r5, 77; mov.u32 %r6, 88;
+        st.shared.u32 [%r1], %r0; @%p0 bar.sync 3, 64; @!%p0 bar.sync 4, 64;
+        xor.b32 %r7, %r0, 64; mov.u32 %r8, s; mad.lo.u32 %r7, %r7, 4, %r8; ld.shared.u32 %r9, [%r7];
+        @%p0 bar.red.popc.u32 %r5, 5, 64, %p1; @!%p0 bar.red.popc.u32 %r6, 6, 64, %p1;
+        mad.lo.u32 %r9, %r9, 100, %r5; mad.lo.u32 %r9, %r9, 100, %r6; st.global.u32 [%a0], %r9; ret;"""
+    out, result = run(body, 128, seed)
+    assert not result.findings, result.findings
+    for thread in range(128):
+        odd, even = (32, 88) if thread // 32 % 2 else (77, 32 + 6)
+        assert out[thread] == ((thread ^ 64) * 100 + odd) * 100 + even
+    assert result.barriers == 4
+    assert result.counts["bar.red.popc.u32"] == 128
+
+
 # ---- reductions ----
 
 

@@ -436,6 +436,25 @@ def test_results_may_replace_operands() -> None:
         assert (from_registers(words, f.c, 32, f.m, f.n) == want).all()
 
 
+def test_predicated_product() -> None:
+    """By whole warps: others keep their registers, and count no products."""
+    mma = Multiply("m16n8k8", "f32", "f16", "f16", "f32")
+    a, b, c = mma.random(7)
+    product, _ = mma.run(a, b, c)
+    f = mma.fragments
+    sources = [to_registers(a, f.a, 16), to_registers(b, f.b, 16), to_registers(c, f.c, 32)]
+    text = (
+        ".reg .pred %p; .reg .b32 %w; shr.u32 %w, %thread, 5; setp.ne.u32 %p, %w, 1;"
+        + " ".join(f"mov.b32 %d_{r}, {r};" for r in range(4))
+        + f"@%p {mma} {{d}}, {{0}}, {{1}}, {{2}};"
+    )
+    words, result = run_with_registers(text, sources, 4, np.uint32)
+    got = from_registers(words, f.c, 32, f.m, f.n)
+    assert (got[[0, 2]] == product[[0, 2]]).all()
+    assert (words[LANES : 2 * LANES] == np.arange(4)).all()
+    assert result.fma_lanes == {"f16": 2 * f.m * f.n * f.k}
+
+
 # ---- ldmatrix, stmatrix, movmatrix ----
 
 #: Shared memory whose 16-bit elements are numbered.
