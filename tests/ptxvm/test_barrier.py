@@ -46,6 +46,8 @@ def run(body: str, threads: int, seed: int | None = None, grid: int = 1) -> tupl
         "mov.u32 %r8, 3; bar.sync %r8;",
         "bar.sync 0, {warps};",
         "mov.u32 %r8, {warps}; barrier.sync 2, %r8;",
+        "barrier.cluster.arrive; barrier.cluster.wait;",
+        "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;",
     ],
 )
 def test_whole_block(barrier: str, threads: int, seed: int | None) -> None:
@@ -120,6 +122,24 @@ def test_exited_threads_are_not_waited_for(leavers: str, seed: int | None) -> No
     stay = [thread for thread in range(128) if not leaves(thread)]
     odd = sum(thread % 2 for thread in stay)
     assert out.tolist() == [odd if thread in stay else 0 for thread in range(128)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_arriving_at_the_cluster_barrier_is_not_waiting(rounds: int, seed: int | None) -> None:
+    """Between arriving and waiting a warp gives the others a word, for which they spin before they arrive."""
+    body = f"""
+        mov.u32 %r4, 0; mov.u32 %r5, s; setp.eq.u32 %p0, %r0, 0; @%p0 st.shared.u32 [%r5], 0; bar.sync 0;
+        ROUND: add.u32 %r4, %r4, 1; setp.eq.u32 %p0, %r2, 0; @%p0 bra FIRST;
+        SPIN: nanosleep.u32 9; atom.shared.add.u32 %r6, [%r5], 0; setp.lt.u32 %p1, %r6, %r4; @%p1 bra SPIN;
+        barrier.cluster.arrive; bra MEET;
+        FIRST: barrier.cluster.arrive; setp.eq.u32 %p1, %r3, 0; @%p1 red.shared.add.u32 [%r5], 1;
+        MEET: barrier.cluster.wait; setp.lt.u32 %p1, %r4, {rounds}; @%p1 bra ROUND;
+        st.global.u32 [%a0], %r4; ret;"""
+    out, result = run(body, 96, seed)
+    assert not result.findings, result.findings
+    assert (out == rounds).all()
+    assert result.barriers == rounds + 1
 
 
 # ---- named barriers of some warps ----
@@ -365,7 +385,12 @@ def test_operands_that_cannot_be(barrier: str, message: str) -> None:
         "bar.red.popc.and.u32 %t0, 0, %p0;",
         "bar.red.popc.u32 %t0, 0;",
         "bar.sync.popc 0;",
-        "barrier.cluster.arrive;",
+        "barrier.cluster.sync;",
+        "barrier.cluster.arrive 0;",
+        "barrier.cluster.arrive.acquire;",
+        "barrier.cluster.arrive.release.relaxed;",
+        "barrier.cluster.wait.release;",
+        "bar.cluster.arrive;",
         "barrier.warp.sync -1;",
         "bar.warp -1;",
         "bar.warp.sync;",

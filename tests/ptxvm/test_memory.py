@@ -305,6 +305,33 @@ def test_dynamic_shared_memory_follows_static(machine: ptx.Machine) -> None:
     assert out.tolist() == [16, 0, 64, 5]
 
 
+@pytest.mark.parametrize("dynamic", [0, 40])
+def test_reserved_shared_memory(machine: ptx.Machine, dynamic: int) -> None:
+    """It lies beyond the kernel's own, whole, and holds what is put into it."""
+    names = ["begin", "0", "1", "end", "cap"]
+    offsets = "".join(
+        f"mov.u32 %r, %reserved_smem_offset_{n}; st.global.u32 [%a+{4 * k}], %r;" for k, n in enumerate(names)
+    )
+    body = f"""
+        .shared .align 4 .b8 own[52];
+        .reg .b64 %a; .reg .b32 %r, %begin, %end;
+        ld.param.u64 %a, [out]; {offsets}
+        mov.u32 %r, %total_smem_size; st.global.u32 [%a+20], %r;
+        mov.u32 %begin, %reserved_smem_offset_begin; mov.u32 %end, %reserved_smem_offset_end;
+        st.shared.u32 [%begin], 17; st.shared.u32 [%end+-4], 18; st.shared.u32 [own+48], 19;
+        ld.shared.u32 %r, [%begin]; st.global.u32 [%a+24], %r;
+        ld.shared.u32 %r, [%end+-4]; st.global.u32 [%a+28], %r;
+        ret;"""
+    out = np.zeros(8, np.uint32)
+    module = ".extern .shared .align 4 .b8 more[];"
+    result = launch(machine, body, ".param .u64 out", [out], block=1, module=module, shared=dynamic)
+    assert not result.findings, result.findings
+    begin, first, second, end, size, total, low, high = out.tolist()
+    assert 52 + dynamic <= total < 52 + dynamic + 16  # which may be aligned
+    assert total <= begin <= first < second < end == begin + size
+    assert (low, high) == (17, 18)
+
+
 def test_local_memory_is_each_threads_own(machine: ptx.Machine) -> None:
     body = """
         .local .align 8 .b8 frame[64];

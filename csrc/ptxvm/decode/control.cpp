@@ -61,6 +61,20 @@ void warp_barrier(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit_control(instruction, Op::kWarpBarrier);
 }
 
+// barrier.cluster: a cluster is one block here, whose threads arrive first and wait later.
+void cluster_barrier(FunctionDecoder& decoder, Modifiers modifiers) {
+  const bool arrive = modifiers.take("arrive");
+  decoder.require(arrive || modifiers.take("wait"), "expected .arrive or .wait");
+  decoder.expect_modifiers(modifiers, 0,
+                           kFlagScope | kFlagAligned | (arrive ? kFlagRelease | kFlagRelaxed : kFlagAcquire));
+  decoder.require(!(modifiers.has(kFlagRelease) && modifiers.has(kFlagRelaxed)),
+                  ".release and .relaxed exclude each other");
+  decoder.expect_operands(0);
+  Instruction instruction;
+  instruction.u[1] = modifiers.has(kFlagAligned);
+  decoder.emit_control(instruction, arrive ? Op::kClusterArrive : Op::kClusterWait);
+}
+
 // A constant is known to be out of range before it runs; b is the number of threads, if there is one.
 void use_barrier(FunctionDecoder& decoder, Instruction& instruction, const Operand& number, const Operand* threads) {
   const auto in_range = [&](const Operand& operand, auto holds) {
@@ -78,6 +92,9 @@ void barrier_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   const bool bar = decoder.source().opcode == "bar";
   if (bar && modifiers.take("warp")) return warp_barrier(decoder, modifiers);
+  if (!bar && modifiers.has(kFlagScope) && decoder.source().modifiers[0] == "cluster") {
+    return cluster_barrier(decoder, modifiers);
+  }
   const bool arrive = modifiers.take("arrive"), reduce = modifiers.take("red");
   decoder.require(modifiers.has(kFlagSync) + arrive + reduce == 1, "expected .sync, .arrive or .red");
   decoder.expect_modifiers(

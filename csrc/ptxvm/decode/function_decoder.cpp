@@ -48,11 +48,11 @@ constexpr NamedSpecial kSpecials[] = {
     {"%lanemask_gt", Special::kLanemaskGt},
     {"%dynamic_smem_size", Special::kDynamicSharedBytes},
     {"%total_smem_size", Special::kTotalSharedBytes},
-    {"%reserved_smem_offset_begin", Special::kReservedShared},
-    {"%reserved_smem_offset_end", Special::kReservedShared},
-    {"%reserved_smem_offset_0", Special::kReservedShared},
-    {"%reserved_smem_offset_1", Special::kReservedShared},
-    {"%reserved_smem_offset_cap", Special::kReservedShared},
+    {"%reserved_smem_offset_begin", Special::kReservedSharedBegin},
+    {"%reserved_smem_offset_end", Special::kReservedSharedEnd},
+    {"%reserved_smem_offset_0", Special::kReservedSharedBegin},
+    {"%reserved_smem_offset_1", Special::kReservedSharedSecond},
+    {"%reserved_smem_offset_cap", Special::kReservedSharedBytes},
     // CUDA's convention: the halves of the address of what a cooperative grid synchronises over.
     {"%envreg1", Special::kGridWorkspaceHigh},
     {"%envreg2", Special::kGridWorkspaceLow},
@@ -451,6 +451,8 @@ Ref FunctionDecoder::use_or_special_at_least(const Operand& operand, Type type, 
   size = size_of(type);
   if (*which == Special::kGridid && size == 8) return constant(8, kGridId);
   if (size != 4 || is_float(type)) fail("special register " + std::string(operand.name) + " is .u32");
+  environment_.program->uses_reserved_shared |=
+      *which >= Special::kReservedSharedBegin && *which <= Special::kReservedSharedBytes;
   return special(*which);
 }
 

@@ -141,6 +141,8 @@ enum class Op : uint16_t {
   kExit,
   kBarrier,
   kWarpBarrier,
+  kClusterArrive,
+  kClusterWait,
   kYield,
   kTrap,
   kCount,
@@ -274,7 +276,10 @@ enum class Special : uint8_t {
   kLanemaskGt,
   kDynamicSharedBytes,
   kTotalSharedBytes,
-  kReservedShared,
+  kReservedSharedBegin,
+  kReservedSharedSecond,
+  kReservedSharedEnd,
+  kReservedSharedBytes,
   kGridWorkspaceHigh,
   kGridWorkspaceLow,
   kZero,
@@ -306,6 +311,7 @@ struct Program {
   std::vector<uint8_t, RowAllocator<uint8_t>> constants;  // rows of kLanes equal values
   int64_t static_shared_bytes = 0;
   int64_t dynamic_shared_offset = 0;
+  bool uses_reserved_shared = false;  // reads where the shared memory of the system lies
   int64_t parameter_bytes = 0;
   int64_t max_threads = 0;
   bool has_indirect_calls = false;

@@ -55,9 +55,12 @@ void Block::fill_specials(int warp) {
   set(Special::kZero, 0);
   set(Special::kOne, 1);
   set(Special::kDynamicSharedBytes, static_cast<uint32_t>(options.dynamic_shared_bytes));
-  // Memory that the system reserves for itself would lie behind the kernel's own; there is none.
-  set(Special::kReservedShared, static_cast<uint32_t>(shared_bytes));
-  set(Special::kTotalSharedBytes, static_cast<uint32_t>(shared_bytes));
+  const uint32_t reserved = static_cast<uint32_t>(launch.reserved_shared_begin());
+  set(Special::kReservedSharedBegin, reserved);
+  set(Special::kReservedSharedSecond, reserved + Launch::kReservedSharedBytes / 2);
+  set(Special::kReservedSharedEnd, reserved + Launch::kReservedSharedBytes);
+  set(Special::kReservedSharedBytes, Launch::kReservedSharedBytes);
+  set(Special::kTotalSharedBytes, static_cast<uint32_t>(launch.kernel_shared_bytes()));
   set(Special::kGridWorkspaceHigh, static_cast<uint32_t>(launch.grid_workspace >> 32));
   set(Special::kGridWorkspaceLow, static_cast<uint32_t>(launch.grid_workspace));
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -80,6 +83,8 @@ void Block::start() {
   std::memset(shared, kSharedPoison, static_cast<size_t>(shared_bytes));
   shadow.reset(shared_bytes, static_cast<int>(warps_.size()), launch.findings.enabled(Check::kRace),
                launch.findings.enabled(Check::kUninitialised));
+  if (launch.program.uses_reserved_shared)
+    shadow.initialise(launch.reserved_shared_begin(), Launch::kReservedSharedBytes);
   for (Barrier& barrier : barriers_) {
     barrier.in_use = false;
     barrier.reported = false;
@@ -161,7 +166,7 @@ void Block::arrive(Warp& warp, const Instruction& instruction, uint32_t id, int6
     barrier.whole_block = expected == 0;
     barrier.expected = expected;
     barrier.instruction = instruction.index;
-    barrier.aligned = instruction.u[1];
+    barrier.aligned = instruction.op == Op::kBarrier && instruction.u[1];
     std::fill(barrier.arrived.begin(), barrier.arrived.end(), 0u);
     std::fill(barrier.waiting.begin(), barrier.waiting.end(), 0u);
     barrier.population = 0;

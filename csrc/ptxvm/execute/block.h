@@ -11,6 +11,9 @@
 
 namespace flopcuda::ptxvm {
 
+// Barrier 16 is that of barrier.cluster.
+inline constexpr uint32_t kClusterBarrier = 16;
+
 struct Barrier {
   bool in_use = false;
   bool whole_block = true;
@@ -66,7 +69,7 @@ class Block {
   bool round(const std::vector<int>& order);
 
   std::deque<Warp> warps_;
-  std::array<Barrier, 16> barriers_;
+  std::array<Barrier, kClusterBarrier + 1> barriers_;
   AlignedMemory shared_memory_, local_, local_valid_, specials_;
 };
 

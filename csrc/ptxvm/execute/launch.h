@@ -48,7 +48,14 @@ struct Launch {
   std::string output;  // of vprintf
 
   int64_t threads_per_block() const { return int64_t{options.block[0]} * options.block[1] * options.block[2]; }
+  // What a block has: the kernel's own, then what the system reserves for itself (cooperative groups use that), which
+  // is there only for a kernel that asks where it lies.
+  static constexpr int64_t kReservedSharedBytes = 1024;
   int64_t shared_bytes() const {
+    return program.uses_reserved_shared ? reserved_shared_begin() + kReservedSharedBytes : kernel_shared_bytes();
+  }
+  int64_t reserved_shared_begin() const { return (kernel_shared_bytes() + 127) / 128 * 128; }
+  int64_t kernel_shared_bytes() const {
     return options.dynamic_shared_bytes > 0 ? program.dynamic_shared_offset + options.dynamic_shared_bytes
                                             : program.static_shared_bytes;
   }

@@ -88,7 +88,7 @@ void check(const Program& program, const LaunchOptions& options, const Launch& l
          std::to_string(program.max_threads));
   }
   if (options.dynamic_shared_bytes < 0) fail("the size of dynamic shared memory is negative");
-  if (options.dynamic_shared_bytes > kMaxSharedBytes || launch.shared_bytes() > kMaxSharedBytes) {
+  if (options.dynamic_shared_bytes > kMaxSharedBytes || launch.kernel_shared_bytes() > kMaxSharedBytes) {
     fail("more than 228 KiB of shared memory");
   }
   if (static_cast<int64_t>(launch.parameters.size()) != program.parameter_bytes)

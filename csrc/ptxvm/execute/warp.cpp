@@ -290,6 +290,9 @@ Warp::Outcome Warp::control(const Segment& segment) {
     }
     case Op::kBarrier:
       return barrier(segment);
+    case Op::kClusterArrive:
+    case Op::kClusterWait:
+      return cluster_barrier(segment);
     case Op::kTrap:
       return trap(segment, false);
     case Op::kAssertFail:
@@ -573,20 +576,35 @@ Warp::Outcome Warp::barrier(const Segment& segment) {
     launch->stop.store(true);
     return Outcome::kContinue;
   }
-  if (instruction.u[1] && mask != live) {
-    report(Check::kBarrier, instruction.index, __builtin_ctz(live & ~mask), 0,
-           "is not at the barrier that other lanes of its warp execute");
-  }
+  check_aligned(instruction);
   if (instruction.u[0] == 1) {
     block->arrive(*this, instruction, id, expected);
     segment_ = segment.next;
     return Outcome::kContinue;
   }
-  const uint32_t lanes = mask;
   park(Path::State::kAtBarrier, id);
-  mask = lanes;
   block->arrive(*this, instruction, id, expected);
   return Outcome::kLeft;
+}
+
+void Warp::check_aligned(const Instruction& instruction) {
+  if (!instruction.u[1] || mask == live) return;
+  report(Check::kBarrier, instruction.index, __builtin_ctz(live & ~mask), 0,
+         "is not at the barrier that other lanes of its warp execute");
+}
+
+Warp::Outcome Warp::cluster_barrier(const Segment& segment) {
+  const Instruction& instruction = *segment.control;
+  check_aligned(instruction);
+  if (instruction.op == Op::kClusterArrive) {
+    block->arrive(*this, instruction, kClusterBarrier, 0);
+  } else if (block->barrier(kClusterBarrier).in_use &&
+             (block->barrier(kClusterBarrier).arrived[static_cast<size_t>(index)] & mask)) {
+    park(Path::State::kAtBarrier, kClusterBarrier);
+    return Outcome::kLeft;
+  }
+  segment_ = segment.next;
+  return Outcome::kContinue;
 }
 
 void Warp::release(uint32_t id) {

@@ -104,6 +104,8 @@ class Warp {
   Outcome branch_indexed(const Segment& segment);
   Outcome exchange(const Segment& segment);
   Outcome barrier(const Segment& segment);
+  Outcome cluster_barrier(const Segment& segment);
+  void check_aligned(const Instruction& instruction);
   Outcome call(const Segment& segment, const CallSite& site, const Function& callee);
   Outcome call_indirect(const Segment& segment);
   Outcome leave_function();
