@@ -107,6 +107,10 @@ class Capture:
         self._visible.close()
         _remove_mode(self._mode)
 
+    def forget(self) -> None:
+        """The way from later backward passes to the modules of earlier forward ones."""
+        self._mode.place_of_node.clear()
+
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self, module: nn.Module, inputs: Any) -> None:
         was_running = self._stack.is_running
@@ -154,7 +158,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, stack: ModuleStack, everything: bool, count: Count, skip: Skip) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._stack, self._everything, self._count, self._skip = stack, everything, count, skip
-        self._place_of_node: dict[int, Place] = {}
+        self.place_of_node: dict[int, Place] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -175,12 +179,12 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Where the operator belongs; None if that is nowhere in the model."""
         node = torch._C._current_autograd_node()
         if node is not None and not self._stack.is_running:
-            return self._place_of_node.get(node._sequence_nr(), Place("", "") if self._everything else None)
+            return self.place_of_node.get(node._sequence_nr(), Place("", "") if self._everything else None)
         if not (self._everything or self._stack.is_running):
             return None
         if torch.is_grad_enabled():
             # The node of this operator, if it has one, is the last that was made.
-            self._place_of_node[_get_sequence_nr() - 1] = self._stack.place
+            self.place_of_node[_get_sequence_nr() - 1] = self._stack.place
         return self._stack.place
 
     def _lower(

@@ -7,10 +7,12 @@ the device that computed the output.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
 from flopcuda.gradients import FORWARD, bias_gradient, gradients
@@ -56,7 +58,7 @@ def conv2d(
     operands, dtype = _in_float32("conv2d", images, weight, bias)
     geometry = (list(stride), list(padding), list(dilation), groups)
     output, counters = torch.ops.flopcuda.conv2d(*operands, *geometry, count_zero)
-    output = output.to(dtype)
+    output = _rounded(output, dtype)
     return (output.squeeze(0) if input.dim() == 3 else output), counters
 
 
@@ -80,7 +82,7 @@ def linear(
     """
     operands, dtype = _in_float32("linear", input, weight, bias)
     output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
-    return output.to(dtype), counters
+    return _rounded(output, dtype), counters
 
 
 def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool = False) -> tuple[Tensor, Tensor]:
@@ -150,7 +152,13 @@ def _in_float32(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> 
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
         if operand.dtype != first.dtype:
             raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {first.dtype}")
-    return [None if operand is None else tensors[name].float() for name, operand in operands.items()], first.dtype
+    if first.dtype != torch.float32:
+        tensors = {name: operand.float() for name, operand in tensors.items()}
+    return [tensors.get(name) for name in operands], first.dtype
+
+
+def _rounded(output: Tensor, dtype: torch.dtype) -> Tensor:
+    return output if output.dtype == dtype else output.to(dtype)
 
 
 def autocast(operand: Tensor) -> Tensor:
@@ -201,6 +209,19 @@ def _linear_fake(input: Tensor, weight: Tensor, bias: Tensor | None, count_zero:
     output = input.new_empty((*input.shape[:-1], weight.shape[0]))
     torch.nn.functional.linear(input, weight, bias)  # for torch's own shape errors
     return output, _fake_counters(input)
+
+
+# FlopCounterMode counts an instrumented model as it counts the original one: 2 FLOPs a MAC.
+
+
+@register_flop_formula(torch.ops.flopcuda.conv2d)
+def _conv2d_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
+    return int(2 * prod(out_shape[0]) * prod(weight[1:]))
+
+
+@register_flop_formula(torch.ops.flopcuda.linear)
+def _linear_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
+    return int(2 * prod(out_shape[0]) * weight[1])
 
 
 def _fake_counters(input: Tensor) -> Tensor:

@@ -131,6 +131,8 @@ class Session:
         """Forget what was counted so far."""
         self._pending.clear()
         self._skipped.clear()
+        if self._capture:
+            self._capture.forget()
 
     def report(self) -> Report:
         """Read the counters of all launches so far from their devices; waits for kernels that still run.

@@ -303,6 +303,29 @@ def test_an_exception_in_the_model_leaves_nothing_behind() -> None:
     assert torch.utils._python_dispatch._get_current_dispatch_mode_stack() == []
 
 
+@pytest.mark.parametrize("capture", ["ops", "modules"])
+def test_torchs_counter_sees_an_instrumented_model_as_the_original(capture: str) -> None:
+    model, x = Mixed().eval(), torch.randn(2, 3, 16, 12)
+    with torchs_own_count() as theirs:
+        model(x)
+    with torchs_own_count() as outside, flopcuda.instrument(model, capture=capture):
+        model(x)
+    assert outside.get_total_flops() == theirs.get_total_flops()
+    with flopcuda.instrument(model, capture=capture), torchs_own_count() as inside:
+        model(x)
+    assert inside.get_total_flops() == theirs.get_total_flops()
+
+
+def test_an_exported_model_has_the_counted_operators() -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2)).eval(), torch.randn(1, 3, 8, 8)
+    with flopcuda.instrument(model) as session:
+        exported = torch.export.export(model, (x,))
+    targets = [str(node.target) for node in exported.graph.nodes]
+    assert [name for name in targets if "flopcuda" in name] == ["flopcuda.conv2d.default", "flopcuda.linear.default"]
+    torch.testing.assert_close(exported.module()(x), model(x))
+    assert session.report().launches == ()
+
+
 def test_an_unknown_capture_is_refused() -> None:
     with pytest.raises(ValueError, match="capture must be 'ops' or 'modules', not 'all'"):
         flopcuda.instrument(Mixed(), capture="all")
