@@ -12,11 +12,13 @@ from torch._ops import OpOverload
 from torch.utils._pytree import TreeSpec, tree_leaves, tree_map_only, tree_unflatten
 
 from flopcuda.virtual_cuda import randomness
-from flopcuda.virtual_cuda.memory import partner
+from flopcuda.virtual_cuda.memory import CPU, partner
 
 Operator = OpOverload[..., Any]
 Kernel = Callable[..., Any]
 
+#: Operators that can be called with numbers for tensors from Python; from C++, where numbers are tensors, all can.
+_TAKE_NUMBERS = {"add", "div", "floor_divide", "mul", "sub", "true_divide"}
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
 
 
@@ -31,6 +33,22 @@ class HostOperator:
         self.out_names = [argument.name for argument in arguments if argument.is_out]
         self.generator_index = next((i for i, a in enumerate(arguments) if "Generator" in str(a.type)), None)
         self.is_random = self.generator_index is not None or torch.Tag.nondeterministic_seeded in op.tags
+
+        self.tensor_indices = [i for i, a in enumerate(arguments) if str(a.type) == "Tensor"]
+        if self.name.rstrip("_") in _TAKE_NUMBERS:
+            self.tensor_indices = []
+
+    def numbers_to_tensors(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Tensors in the place of numbers where the schema wants tensors, of dtypes that change no result's."""
+        numbers = [i for i in self.tensor_indices if i < len(args) and isinstance(args[i], (bool, int, float, complex))]
+        if not numbers:
+            return args
+        other = next((arg for arg in args if isinstance(arg, Tensor)), torch.empty(0, dtype=torch.bool, device=CPU))
+
+        def tensor(number: Any) -> Tensor:
+            return torch.tensor(number, dtype=torch.result_type(other, number), device=CPU)
+
+        return tuple(tensor(arg) if i in numbers else arg for i, arg in enumerate(args))
 
     @property
     def generator_name(self) -> str | None:

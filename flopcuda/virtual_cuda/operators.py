@@ -36,7 +36,7 @@ _KEPT = {
     "set_",
 }
 #: Operators that have no kernel of their own for CUDA, but code for all devices which launches some.
-_ALSO_REPLACED = {"_convolution", "copy_"}
+_ALSO_REPLACED = {"_convolution", "conj_physical_", "copy_", "mode"}
 #: Operators whose operands may be on different devices; the second kind takes indices from the CPU.
 _ACROSS_DEVICES = {"_foreach_copy_", "copy_"}
 _INDEXING = {"_index_put_impl_", "_unsafe_index", "_unsafe_index_put", "index", "index_put", "index_put_"}
@@ -112,7 +112,7 @@ def _is_memcpy(target: Tensor, source: Tensor) -> bool:
 
 def _run(operator: HostOperator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Compute now, or at each replay of the graph that is being captured; returns what the operator returns."""
-    args, generator = operator.take_generator(args, kwargs)
+    args, generator = operator.take_generator(operator.numbers_to_tensors(args), kwargs)
     outs = {name: kwargs.pop(name) for name in operator.out_names if name in kwargs}
     originals, structure = tree_flatten((args, kwargs))
     original_outs, out_structure = tree_flatten(outs)
@@ -174,7 +174,9 @@ def _place(
             result.shape, result.stride(), dtype=result.dtype, device=device
         )
     elif original.shape != result.shape:
-        _maybe_resize_out(original, result.shape).as_strided_(result.shape, result.stride())
+        _maybe_resize_out(original, result.shape)
+        if torch.ops.aten.is_non_overlapping_and_dense(result):
+            original.as_strided_(result.shape, result.stride())
     return original, lender.lend(original)
 
 
