@@ -115,6 +115,8 @@ class Computation:
             results = self._apply(metas[:split], metas[split:])
         except RuntimeError as error:
             raise RuntimeError(f"{self.operator.op} can't be captured in a CUDA graph: {error}") from error
+        for meta, out in zip(metas[split:], self.outs, strict=True):
+            out.resize_(meta.shape)
 
         def original(result: Tensor) -> Tensor:
             known = partner(twins, result)
