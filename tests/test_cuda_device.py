@@ -167,13 +167,34 @@ def test_operands_of_cpu_and_gpu_are_one_clear_error(model: SmallNet, images: Te
             model(images)
 
 
-def test_autocast_is_refused(model: SmallNet, images: Tensor) -> None:
-    with (
-        flopcuda.instrument(model),
-        torch.autocast("cuda"),
-        pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: autocast to torch.float16 is on"),
-    ):
+def test_autocast_computes_and_counts_in_half_precision(model: SmallNet, images: Tensor) -> None:
+    twin = copy.deepcopy(model)
+    with torch.no_grad(), torch.autocast("cuda", dtype=torch.float16), flopcuda.instrument(model) as session:
+        output = model(images)
+        torch.testing.assert_close(output, twin(images), rtol=1e-2, atol=1e-2)
+    assert output.dtype == torch.float16
+    assert {launch.dtype for launch in session.report().launches} == {"float16"}
+    with torch.no_grad(), flopcuda.instrument(model) as in_full:
         model(images)
+    assert session.report().total.mul == in_full.report().total.mul
+
+
+def test_a_training_step_is_counted_as_on_the_cpu(model: SmallNet, images: Tensor) -> None:
+    def step(model: SmallNet, images: Tensor) -> Report:
+        with flopcuda.instrument(model) as session:
+            model(images).square().sum().backward()
+        return session.report()
+
+    twin = copy.deepcopy(model).cpu()
+    on_gpu, on_cpu = step(model, images), step(twin, images.cpu())
+
+    def records(report: Report) -> list[tuple[str, str, int, int, int]]:
+        return sorted((x.module, x.phase, x.counters.mul, x.counters.add, x.counters.pad) for x in report.launches)
+
+    assert records(on_gpu) == records(on_cpu)
+    assert {launch.phase for launch in on_gpu.launches} > {"forward"}
+    for (name, parameter), expected in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad.cpu(), expected.grad, rtol=1e-3, atol=1e-4, msg=name)
 
 
 @needs_two_devices

@@ -83,3 +83,7 @@ const char* cudaGetErrorString(cudaError_t code) {
   const ErrorName* known = find(code);
   return known ? known->sentence : kUnknown;
 }
+
+VCUDA_EXPORT void flopcuda_vcuda_fail(int error) {
+  if (!devices().empty()) current_device().fault = static_cast<cudaError_t>(error);
+}

@@ -27,6 +27,9 @@ const char* flopcuda_vcuda_unsupported(void);
 /* For the stubs of functions that are not there: remembers the name and returns CUDA's error for it. */
 int flopcuda_vcuda_remember_unsupported(const char* name);
 
+/* For host functions in a kernel's place: ends the current device with an error of CUDA's, as a kernel's fault does. */
+void flopcuda_vcuda_fail(int error);
+
 /* Forgets findings, launches and functions. */
 void flopcuda_vcuda_clear(void);
 

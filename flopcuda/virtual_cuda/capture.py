@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -11,8 +12,19 @@ import torch
 _recorded: list[Callable[[], None]] = []
 
 
+_ASSERTION_FAILED = 710  # cudaErrorAssert
+
 _HostFunction = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-_run_recorded = _HostFunction(lambda index: _recorded[index or 0]())
+
+
+@_HostFunction  # type: ignore[untyped-decorator]
+def _run_recorded(index: int | None) -> None:
+    """What fails in a replay fails as a device-side assertion: the device is lost, and the reason printed."""
+    try:
+        _recorded[index or 0]()
+    except Exception:
+        traceback.print_exc()
+        ctypes.CDLL(None).flopcuda_vcuda_fail(_ASSERTION_FAILED)
 
 
 def record(function: Callable[[], None], stream: torch.cuda.Stream) -> None:

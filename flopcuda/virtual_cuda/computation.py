@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import TreeSpec, tree_leaves, tree_map_only, tree_unflatten
 
 from flopcuda.virtual_cuda import randomness
@@ -103,20 +104,22 @@ class Computation:
             return self._apply(self.operands, self.outs)
 
     def results_without_computing(self) -> Any:
-        """The same with meta tensors for what is new.
+        """The same with tensors that have no data for what is new; ``outs`` get their sizes.
 
         Raises:
             RuntimeError: the results' sizes depend on values.
         """
-        twins = [(_meta(x), x) for x in (*self.operands, *self.outs)]
-        metas = [meta for meta, _ in twins]
+        mode = FakeTensorMode()
+        twins = [(mode.from_tensor(x) if isinstance(x, Tensor) else x, x) for x in (*self.operands, *self.outs)]
+        fakes = [fake for fake, _ in twins]
         split = len(self.operands)
         try:
-            results = self._apply(metas[:split], metas[split:])
+            with mode:
+                results = self._apply(fakes[:split], fakes[split:])
         except RuntimeError as error:
             raise RuntimeError(f"{self.operator.op} can't be captured in a CUDA graph: {error}") from error
-        for meta, out in zip(metas[split:], self.outs, strict=True):
-            out.resize_(meta.shape)
+        for fake, out in zip(fakes[split:], self.outs, strict=True):
+            out.resize_(fake.shape)
 
         def original(result: Tensor) -> Tensor:
             known = partner(twins, result)
@@ -126,7 +129,7 @@ class Computation:
 
     def compute_into(self, targets: Sequence[Tensor | None]) -> None:
         """Compute, and copy each result to its target, if it has one."""
-        with on_the_host(), torch.inference_mode():
+        with on_the_host(), torch.inference_mode(), torch._C._DisableTorchDispatch():
             copy_results(tree_leaves(self.results()), targets)
 
     def _apply(self, operands: list[Any], outs: list[Any], **more: Any) -> Any:
@@ -145,9 +148,3 @@ def on_the_host() -> Iterator[None]:
     """Neither what a user laid over torch's functions nor the CPU's autocast may see that CPU kernels run."""
     with torch._C.DisableTorchFunction(), torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
         yield
-
-
-def _meta(operand: Any) -> Any:
-    if isinstance(operand, Tensor):
-        return torch.empty_strided(operand.shape, operand.stride(), dtype=operand.dtype, device="meta")
-    return torch.device("meta") if isinstance(operand, torch.device) else operand
