@@ -137,7 +137,7 @@ class LaunchResult:
     branches: int  #: conditional branches issued by warps
     diverged_branches: int  #: of these, those whose lanes went different ways
     barriers: int  #: barriers completed by blocks
-    warp_instructions: int
+    warp_instructions: int  #: instructions issued, each for as many lanes as stand there together
     output: str  #: what the kernel printed
     stopped: bool  #: a trap, a failed assertion or a budget ended the launch early
     seconds: float  #: wall time of the machine, which says nothing of a GPU's

@@ -330,17 +330,20 @@ def test_message_through_memory(fence: str, seed: int | None) -> None:
     assert out.tolist() == [500] * 32 + [0] * 32
 
 
-@pytest.mark.parametrize("pause", ["", "nanosleep.u32 100;"])
+@pytest.mark.parametrize(("pause", "budget"), [("", 10_000_000), ("nanosleep.u32 100;", 10_000)])
 @pytest.mark.parametrize("seed", [None, 1])
-def test_lock_among_the_lanes_of_a_warp(pause: str, seed: int | None) -> None:
-    """Lanes that do not get a lock wait for others of their own warp; each adds to a sum, not atomically."""
+def test_lock_among_the_lanes_of_a_warp(pause: str, budget: int, seed: int | None) -> None:
+    """Lanes that do not get a lock wait for others of their own warp; each adds to a sum, not atomically.
+
+    A lane that sleeps lets the others run at once, so that few instructions will do.
+    """
     body = f"""
         .reg .b64 %u<4>; mov.u64 %u0, lock; mov.u64 %u1, sum;
         TRY: atom.global.cas.b32 %r4, [%u0], 0, 1; setp.eq.u32 %p0, %r4, 0; @%p0 bra HELD; {pause} bra TRY;
         HELD: membar.gl; ld.volatile.global.u32 %r5, [%u1]; add.u32 %r5, %r5, %r0; st.volatile.global.u32 [%u1], %r5;
         membar.gl; atom.global.exch.b32 %r6, [%u0], 0; ret;"""
     text = kernel(f"{SETUP} {body}", ".param .u64 out", module=SHARED + ".global .u32 lock = 0; .global .u32 sum = 0;")
-    module = ptx.Machine(threads=1, seed=seed).load(text)
+    module = ptx.Machine(threads=1, seed=seed, budget=budget).load(text)
     result = module.launch("k", 2, 45, [np.zeros(45, np.uint32)])
     assert not result.findings, result.findings
     assert module.variable("sum").view(np.uint32)[0] == 2 * sum(range(45))
