@@ -142,6 +142,21 @@ def test_arriving_at_the_cluster_barrier_is_not_waiting(rounds: int, seed: int |
     assert result.barriers == rounds + 1
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("barrier", ["bar.sync 0;", "barrier.sync.aligned 0;", "bar.red.popc.u32 %r6, 0, %p0;"])
+def test_lanes_wait_at_an_aligned_barrier_for_a_lane_that_takes_long(barrier: str, seed: int | None) -> None:
+    """However long: as after `if (threadIdx.x == 0) while (...); __syncthreads();`."""
+    body = f"""
+        mov.u32 %r4, 0; setp.ne.u32 %p0, %r0, 0; @%p0 bra MEET;
+        SPIN: add.u32 %r4, %r4, 1; setp.lt.u32 %p1, %r4, 60000; @%p1 bra SPIN;
+        st.shared.u32 [s], %r4;
+        MEET: {barrier} ld.shared.u32 %r5, [s]; st.global.u32 [%a0], %r5; ret;"""
+    out, result = run(body, 64, seed)
+    assert not result.findings, result.findings
+    assert (out == 60000).all()
+    assert result.barriers == 1
+
+
 # ---- named barriers of some warps ----
 
 

@@ -305,6 +305,29 @@ def test_dynamic_shared_memory_follows_static(machine: ptx.Machine) -> None:
     assert out.tolist() == [16, 0, 64, 5]
 
 
+@pytest.mark.parametrize(
+    ("written", "read", "defined"),
+    [
+        ("u32 [own]", "u32 {a}, [own]", True),
+        ("u8 [own+2]", "u32 {a}, [own]", True),  # a structure's member among padding
+        ("u32 [own+4]", "u32 {a}, [own]", False),
+        ("v2.u32 [own]", "v2.u32 {{{a}, {b}}}, [own]", True),
+        ("u32 [own]", "v2.u32 {{{a}, {b}}}, [own]", False),
+        ("u8 [own+7]", "v4.u16 {{{c}, {c}, {c}, {c}}}, [own]", False),
+    ],
+)
+def test_local_memory_that_was_not_written(machine: ptx.Machine, written: str, read: str, defined: bool) -> None:
+    value = "{%a, %a}" if "v2" in written else "%c" if "u8" in written else "%a"
+    body = f"""
+        .local .align 16 .b8 own[16]; .reg .b32 %a, %b; .reg .b16 %c;
+        mov.b32 %a, 7; mov.b16 %c, 7;
+        st.local.{written}, {value};
+        ld.local.{read.format(a="%a", b="%b", c="%c")};
+        ret;"""
+    result = launch(machine, body, "", [], block=3)
+    assert [(f.kind, f.count) for f in result.findings] == ([] if defined else [("uninitialised", 3)])
+
+
 @pytest.mark.parametrize("dynamic", [0, 40])
 def test_reserved_shared_memory(machine: ptx.Machine, dynamic: int) -> None:
     """It lies beyond the kernel's own, whole, and holds what is put into it."""

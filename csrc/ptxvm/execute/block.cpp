@@ -11,7 +11,7 @@ namespace {
 
 // Instructions a warp runs before another of its block may; short when the order is shuffled, to show what depends on
 // it.
-constexpr int64_t kQuantum = 1'000'000;
+constexpr int64_t kQuantum = 20'000;
 constexpr int64_t kShuffledQuantum = 200;
 // Blocks that wait for one another, perhaps on one core, must not spin for long.
 constexpr int64_t kCooperativeQuantum = 2'000;

@@ -203,6 +203,16 @@ void observe_global(Warp& warp, const Instruction& in, int64_t first, const Patt
   counters.ideal += pattern.ideal_sectors;
 }
 
+// Compilers copy a structure in pieces that take its padding along: what counts is an element of which no byte is
+// written.
+bool has_unwritten_element(const Instruction& in, const char* valid, int bytes) {
+  const int element = in.op == Op::kLoad ? in.u[0] : bytes;
+  for (int at = 0; at < bytes; at += element) {
+    if (!std::memchr(valid + at, 1, static_cast<size_t>(element))) return true;
+  }
+  return false;
+}
+
 // Local memory of a lane lies far from its neighbour's.
 void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern, AccessKind kind,
                  Access& access) {
@@ -220,7 +230,7 @@ void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern
     if (!(pattern.mask >> lane & 1)) continue;
     if (kind == AccessKind::kWrite) {
       std::memset(valid + relative[lane], 1, static_cast<size_t>(pattern.bytes));
-    } else if (std::memchr(valid + relative[lane], 0, static_cast<size_t>(pattern.bytes))) {
+    } else if (has_unwritten_element(in, valid + relative[lane], pattern.bytes)) {
       warp.report(Check::kUninitialised, in.index, lane, static_cast<uint64_t>(first + pattern.relative[lane]),
                   "reads local memory at " + hex(static_cast<uint64_t>(first + pattern.relative[lane])) +
                       " that it did not write");

@@ -14,8 +14,10 @@ namespace flopcuda::ptxvm {
 namespace {
 
 // So many instructions may a path run while another waits that could run too; then the other gets as many. Lanes that
-// spin until a lane of their own warp does something come to an end this way.
+// spin until a lane of their own warp does something come to an end this way. Who has spun spins again, as lanes do
+// that take a lock in turn: each time the patience is halved, until paths meet.
 constexpr int64_t kPatience = 20'000;
+constexpr int64_t kLeastPatience = 500;
 
 int popcount(uint32_t mask) { return __builtin_popcount(mask); }
 
@@ -46,6 +48,12 @@ void copy_registers(const Frame& from, Frame& to, uint32_t lanes) {
   }
 }
 
+bool is_aligned_barrier(const Instruction& instruction) {
+  const bool barrier =
+      instruction.op == Op::kBarrier || instruction.op == Op::kClusterArrive || instruction.op == Op::kClusterWait;
+  return barrier && instruction.u[1];
+}
+
 bool is_exchange(Op op) { return (op >= Op::kShfl && op <= Op::kWmmaStore) || op == Op::kWarpBarrier; }
 
 }  // namespace
@@ -57,6 +65,7 @@ void Warp::start(Launch& launch_, Block& block_, Worker& worker_, int index_, ui
   index = index_;
   live = lanes;
   executed_ = overtaken_ = undisturbed_until_ = 0;
+  patience_ = kPatience;
   forced_ = preempted_ = false;
   copies.clear();
   std::fill(std::begin(copy_group), std::end(copy_group), 0u);
@@ -153,6 +162,7 @@ void Warp::join() {
       continue;
     }
     mask |= path.mask;
+    patience_ = kPatience;
     for (Frame *from = path.frame, *to = frame; from != to; from = from->caller, to = to->caller)
       copy_registers(*from, *to, path.mask);
     release_frame(path.frame);
@@ -181,9 +191,9 @@ void Warp::reschedule() {
     return;
   }
   if (executed_ < undisturbed_until_) return;
-  if (executed_ - overtaken_ > kPatience) {
-    overtaken_ = executed_ + kPatience;
-    undisturbed_until_ = executed_ + kPatience;
+  if (executed_ - overtaken_ > patience_) {
+    overtaken_ = undisturbed_until_ = executed_ + patience_;
+    patience_ = std::max(patience_ / 2, kLeastPatience);
     change_over(any);
   } else if (earliest < paths_.size()) {
     change_over(earliest);
@@ -276,6 +286,7 @@ Warp::Outcome Warp::control(const Segment& segment) {
   }
   if (is_exchange(instruction.op)) return exchange(segment);
   if (instruction.op == Op::kCallIndirect) return call_indirect(segment);
+  if (is_aligned_barrier(instruction) && comes_early()) return park(Path::State::kAtExchange, 0), Outcome::kLeft;
   count(instruction, mask);
   switch (instruction.op) {
     case Op::kBranchIndexed:
@@ -476,7 +487,7 @@ uint32_t Warp::present_lanes(const Instruction& instruction) const {
 // Active lanes whose mask names no live lane that has not come.
 uint32_t Warp::complete_lanes(const Instruction& instruction) const {
   const uint32_t missing = live & ~present_lanes(instruction);
-  if (instruction.c == kNoRef) return missing ? 0 : mask;
+  if (instruction.c == kNoRef || !is_exchange(instruction.op)) return missing ? 0 : mask;
   const uint32_t* members = row<uint32_t>(instruction.c);
   uint32_t complete = 0;
   for (int lane = 0; lane < kLanes; ++lane) complete |= static_cast<uint32_t>(!(members[lane] & missing)) << lane;
@@ -585,6 +596,12 @@ Warp::Outcome Warp::barrier(const Segment& segment) {
   park(Path::State::kAtBarrier, id);
   block->arrive(*this, instruction, id, expected);
   return Outcome::kLeft;
+}
+
+// Lanes at an aligned barrier, which all of a warp execute at once, wait for the others as long as those can run.
+bool Warp::comes_early() {
+  const bool forced = std::exchange(forced_, false);
+  return mask != live && !forced;
 }
 
 void Warp::check_aligned(const Instruction& instruction) {

@@ -105,6 +105,7 @@ class Warp {
   Outcome exchange(const Segment& segment);
   Outcome barrier(const Segment& segment);
   Outcome cluster_barrier(const Segment& segment);
+  bool comes_early();
   void check_aligned(const Instruction& instruction);
   Outcome call(const Segment& segment, const CallSite& site, const Function& callee);
   Outcome call_indirect(const Segment& segment);
@@ -136,9 +137,10 @@ class Warp {
   void release_frame(Frame* frame);
 
   uint32_t segment_ = 0;
-  std::vector<Path> paths_;        // besides the current one
-  int64_t executed_ = 0;           // instructions issued
-  int64_t turn_end_ = 0;           // of them, when other warps may run
+  std::vector<Path> paths_;  // besides the current one
+  int64_t executed_ = 0;     // instructions issued
+  int64_t turn_end_ = 0;     // of them, when other warps may run
+  int64_t patience_ = 0;
   int64_t overtaken_ = 0;          // instructions run while another ready path waited
   int64_t undisturbed_until_ = 0;  // no switching to an earlier path before this many instructions
   bool preempted_ = false;         // the last path goes on
