@@ -1,0 +1,15 @@
+"""Everything marked `gpu`, on two virtual devices: what will run on real ones has run on these."""
+
+from __future__ import annotations
+
+import re
+
+from tests.virtual_cuda.test_launch import needs_libraries, run
+
+
+@needs_libraries
+def test_the_gpu_tests_pass_on_the_virtual_device() -> None:
+    command = ["-m", "pytest", "--virtual-cuda", "-q", "-p", "no:cacheprovider", "-m", "gpu and not slow", "tests"]
+    outcome = run(*command, FLOPCUDA_VCUDA_DEVICES="2")
+    assert outcome.returncode == 0, outcome.stdout[-5000:] + outcome.stderr[-2000:]
+    assert int(re.search(r"(\d+) passed", outcome.stdout)[1]) > 100
