@@ -75,6 +75,11 @@ Type integer_of(int size, bool with_sign) {
   }
 }
 
+// A relaxed, acquiring or releasing access does not race with another.
+uint8_t strength(const Modifiers& modifiers) {
+  return modifiers.flags & (kFlagRelaxed | kFlagAcquire | kFlagRelease | kFlagMmio) ? kStrong : 0;
+}
+
 void check_element(const FunctionDecoder& decoder, Type type, int count) {
   const bool plain =
       is_integer(type) || (is_untyped(type) && type != Type::kB128) || type == Type::kF32 || type == Type::kF64;
@@ -94,6 +99,7 @@ void load(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Space space = access_space(decoder, named, address);
   Instruction instruction;
   set_address(instruction, address);
+  instruction.u[3] |= strength(modifiers);
   int size = size_of(type);
   const Operand& result = decoder.operand(0);
   Extra* extra = decoder.new_extra();
@@ -162,6 +168,7 @@ void st_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Space space = access_space(decoder, named, address);
   Instruction instruction;
   set_address(instruction, address);
+  instruction.u[3] |= strength(modifiers);
   Extra* extra = decoder.new_extra();
   const Operand& source = decoder.operand(1);
   int size = size_of(type);

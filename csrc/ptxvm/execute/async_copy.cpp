@@ -15,7 +15,6 @@ namespace {
 void run_copy(Warp& warp, const Instruction& in) {
   PendingCopy copy{};
   copy.bytes = in.u[0];
-  copy.instruction = in.index;
   alignas(64) int64_t to[kLanes], from[kLanes];
   register_addresses(warp, in, to);
   const uint64_t* source = warp.row<uint64_t>(in.extra->src[0]);
@@ -23,7 +22,7 @@ void run_copy(Warp& warp, const Instruction& in) {
   const uint32_t ignored = in.c == kNoRef ? 0 : warp.predicate(in.c) ^ (in.u[1] ? kAllLanes : 0);
   uint32_t reading = 0;
   for (int lane = 0; lane < kLanes; ++lane) {
-    from[lane] = static_cast<int64_t>(source[lane]) + in.extra->values[0];
+    from[lane] = static_cast<int64_t>(source[lane] + static_cast<uint64_t>(in.extra->values[0]));
     uint32_t bytes =
         length ? std::min(length[lane], static_cast<uint32_t>(copy.bytes)) : static_cast<uint32_t>(copy.bytes);
     if (ignored >> lane & 1) bytes = 0;
@@ -32,38 +31,30 @@ void run_copy(Warp& warp, const Instruction& in) {
   }
   const uint32_t active = warp.mask;
   Access access;
-  uint32_t faulty = 0, faulty_source = 0;
-  // The source first: both share the instruction's last pattern, and there are two. A shorter source than the copy is
-  // checked in full, as hardware needs its alignment.
-  if (active & reading) {
-    warp.mask = active & reading;
-    begin_access_at(warp, in, Space::kGlobal, AccessKind::kCheck, from, copy.bytes, access, &faulty_source);
-  }
+  // The source first: both share the instruction's last pattern. A shorter source than the copy is checked in full, as
+  // hardware needs its alignment.
+  warp.mask = active & reading;
+  begin_access_at(warp, in, Space::kGlobal, AccessKind::kRead, from, copy.bytes, access);
+  const uint32_t readable = access.mask;
   warp.mask = active;
-  begin_access_at(warp, in, Space::kShared, AccessKind::kCheck, to, copy.bytes, access, &faulty);
-  copy.mask = active & ~faulty;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (!(copy.mask >> lane & 1)) continue;
-    if (faulty_source >> lane & 1) copy.length[lane] = 0;
+  begin_access_at(warp, in, Space::kShared, AccessKind::kCopy, to, copy.bytes, access);
+  copy.mask = access.mask;
+  if (!copy.mask) return;
+  for (uint32_t rest = copy.mask; rest; rest &= rest - 1) {
+    const int lane = __builtin_ctz(rest);
+    if (!(readable >> lane & 1)) copy.length[lane] = 0;
     copy.to[lane] = to[lane];
     copy.from[lane] = static_cast<uint64_t>(from[lane]);
     copy.group[lane] = warp.copy_group[lane];
-    warp.block->shadow.begin_copy(warp.index * kLanes + lane, to[lane], copy.bytes);
   }
-  if (copy.mask) warp.copies.push_back(copy);
+  copy.number = warp.block->shadow.begin_copy(shared_access(warp, in, access));
+  warp.copies.push_back(copy);
 }
 
 void land_lane(Warp& warp, const PendingCopy& copy, int lane) {
   char* to = warp.block->shared + copy.to[lane];
   if (copy.length[lane]) std::memcpy(to, reinterpret_cast<const char*>(copy.from[lane]), copy.length[lane]);
   std::memset(to + copy.length[lane], 0, static_cast<size_t>(copy.bytes) - copy.length[lane]);
-  SharedShadow& shadow = warp.block->shadow;
-  const SharedShadow::Conflict conflict = shadow.end_copy(warp.index * kLanes + lane, copy.to[lane], copy.bytes);
-  shadow.initialise(copy.to[lane], copy.bytes);
-  if (conflict.lane < 0) return;
-  Instruction in;
-  in.index = copy.instruction;
-  report_race(warp, in, conflict, AccessKind::kWrite);
 }
 
 void run_commit(Warp& warp, const Instruction&) {
@@ -85,6 +76,7 @@ void land_copies(Warp& warp, uint32_t lanes, bool all, int64_t still_pending) {
       }
       land_lane(warp, copy, lane);
     }
+    if (landing) warp.block->shadow.end_copy(copy.number, landing);
     copy.mask &= ~landing;
   }
   warp.copies.erase(

@@ -15,26 +15,26 @@ constexpr int64_t kQuantum = 20'000;
 constexpr int64_t kShuffledQuantum = 200;
 // Blocks that wait for one another, perhaps on one core, must not spin for long.
 constexpr int64_t kCooperativeQuantum = 2'000;
-constexpr int kSharedPoison = 0xff;  // NaN as a float, -1 as an integer
+constexpr int kPoison = 0xff;  // of memory that nobody wrote: NaN as a float, -1 as an integer
 
 uint32_t first_lanes(int64_t count) { return count >= kLanes ? kAllLanes : (1u << count) - 1; }
 
 }  // namespace
 
-Block::Block(Worker& worker_) : worker(worker_), launch(worker_.launch) {
+Block::Block(Worker& worker_)
+    : worker(worker_), launch(worker_.launch), findings(worker_.launch.options.checks), shadow(findings) {
   const size_t warps = static_cast<size_t>((launch.threads_per_block() + kLanes - 1) / kLanes);
   warps_.resize(warps);
-  for (Barrier& barrier : barriers_) {
-    barrier.arrived.resize(warps);
-    barrier.waiting.resize(warps);
-  }
+  for (Barrier& barrier : barriers_) barrier.arrivals.resize(warps);
   shared_bytes = launch.shared_bytes();
   shared_memory_ = aligned_memory(static_cast<size_t>(shared_bytes) + 64);
   shared = shared_memory_.get();
   stack_bytes = worker.stack_bytes();
-  track_local = launch.findings.enabled(Check::kUninitialised);
-  local_ = aligned_memory(warps * kLanes * static_cast<size_t>(stack_bytes) + 64);
-  local_valid_ = aligned_memory((track_local ? warps * kLanes * static_cast<size_t>(stack_bytes) : 0) + 64);
+  stack_pitch = worker.stack_pitch();
+  track_local = findings.enabled(Check::kUninitialised);
+  const size_t local_bytes = warps * kLanes * static_cast<size_t>(stack_pitch);
+  local_ = aligned_memory(local_bytes + 64);
+  local_valid_ = aligned_memory((track_local ? local_bytes : 0) + 64);
   specials_ = aligned_memory(warps * kSpecialBytes);
 }
 
@@ -80,42 +80,46 @@ void Block::fill_specials(int warp) {
 
 void Block::start() {
   const int64_t threads = launch.threads_per_block();
-  std::memset(shared, kSharedPoison, static_cast<size_t>(shared_bytes));
-  shadow.reset(shared_bytes, static_cast<int>(warps_.size()), launch.findings.enabled(Check::kRace),
-               launch.findings.enabled(Check::kUninitialised));
+  std::memset(shared, kPoison, static_cast<size_t>(shared_bytes));
+  shadow.reset(launch.program, shared_bytes, static_cast<int>(warps_.size()));
   if (launch.program.uses_reserved_shared)
     shadow.initialise(launch.reserved_shared_begin(), Launch::kReservedSharedBytes);
-  for (Barrier& barrier : barriers_) {
-    barrier.in_use = false;
-    barrier.reported = false;
-  }
+  for (Barrier& barrier : barriers_) barrier.in_use = false;
+  stopped_ = false;
   for (size_t w = 0; w < warps_.size(); ++w) {
     fill_specials(static_cast<int>(w));
     warps_[w].start(launch, *this, worker, static_cast<int>(w),
                     first_lanes(threads - static_cast<int64_t>(w) * kLanes));
   }
-  const int64_t entry_local = launch.program.functions[0].local_bytes;
-  if (track_local && entry_local > 0) {
-    for (int64_t thread = 0; thread < threads; ++thread) {
-      std::memset(local_valid_of(static_cast<int>(thread / kLanes), static_cast<int>(thread % kLanes)), 0,
-                  static_cast<size_t>(entry_local));
-    }
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    open_frame(static_cast<int>(thread / kLanes), static_cast<int>(thread % kLanes), 0,
+               launch.program.functions[0].local_bytes);
   }
 }
 
-void Block::run(std::array<uint32_t, 3> at) {
+void Block::open_frame(int warp, int lane, int64_t base, int64_t bytes) {
+  std::memset(local_of(warp, lane) + base, kPoison, static_cast<size_t>(bytes));
+  if (track_local) std::memset(local_valid_of(warp, lane) + base, 0, static_cast<size_t>(bytes));
+}
+
+void Block::run(uint64_t ticket, std::array<uint32_t, 3> at) {
+  ticket_ = ticket;
   coordinates = at;
   start();
+  // Whichever host thread runs the block, its warps go in one order.
+  if (launch.options.shuffle) worker.random.seed(launch.options.seed * 0x9e3779b97f4a7c15ull + ticket);
   std::vector<int> order(warps_.size());
   std::iota(order.begin(), order.end(), 0);
-  while (round(order)) {
+  do {
     if (launch.options.shuffle) std::shuffle(order.begin(), order.end(), worker.random);
     if (launch.options.cooperative) std::this_thread::yield();
-  }
+  } while (round(order));
   for (Warp& warp : warps_) {
     worker.counters.warp_instructions += static_cast<uint64_t>(warp.executed());
     warp.stop();
   }
+  shadow.finish();
+  launch.findings.merge(ticket_, coordinates, findings.take(), stopped_);
 }
 
 int64_t Block::quantum() {
@@ -132,28 +136,35 @@ bool Block::round(const std::vector<int>& order) {
     unfinished = true;
     if (!warp.has_ready_path()) continue;
     progress = true;
-    if (warp.run(quantum()) == Warp::Status::kStopped) return false;
-    if (warp.executed() > launch.options.instruction_budget) {
-      warp.report(
-          Check::kRunaway, warp.waiting_instruction(), 0, 0,
-          "the warp went over its budget of " + std::to_string(launch.options.instruction_budget) + " instructions");
-      launch.stop.store(true);
-      return false;
+    const int64_t left = launch.options.instruction_budget - warp.executed();
+    Warp::Status status = warp.run(std::min(quantum(), left));
+    if (is_over()) return false;
+    if (status == Warp::Status::kPreempted && warp.executed() >= launch.options.instruction_budget) {
+      report_runaway(warp);
+      status = Warp::Status::kStopped;
     }
+    if (status != Warp::Status::kStopped) continue;
+    warp.halt();
+    stopped_ = true;
+    launch.stop(ticket_);
   }
-  if (!progress && unfinished) {
-    report_deadlock();
-    return false;
-  }
-  return unfinished;
+  if (!progress && unfinished && !stopped_) report_deadlock();
+  return progress;
+}
+
+void Block::report_runaway(Warp& warp) {
+  const Warp::Place place = warp.place();
+  warp.report(Check::kRunaway, place.instruction, place.lanes, 0, [&] {
+    return "the warp went over its budget of " + std::to_string(launch.options.instruction_budget) + " instructions";
+  });
 }
 
 void Block::report_deadlock() {
   for (Warp& warp : warps_) {
-    if (warp.is_finished()) continue;
-    const uint32_t lanes = warp.waiting_lanes();
-    warp.report(Check::kDeadlock, warp.waiting_instruction(), lanes ? __builtin_ctz(lanes) : 0, 0,
-                "waits for threads of its block that never come");
+    for (const Warp::Place& place : warp.places()) {
+      warp.report(Check::kDeadlock, place.instruction, place.lanes, 0,
+                  [] { return "waits for threads of its block that never come"; });
+    }
   }
 }
 
@@ -161,73 +172,100 @@ void Block::report_deadlock() {
 
 void Block::arrive(Warp& warp, const Instruction& instruction, uint32_t id, int64_t expected) {
   Barrier& barrier = barriers_[id];
+  const bool counted = expected != 0;
+  if (!counted) expected = all_threads();
   if (!barrier.in_use) {
     barrier.in_use = true;
-    barrier.whole_block = expected == 0;
+    barrier.counted = counted;
     barrier.expected = expected;
-    barrier.instruction = instruction.index;
-    barrier.aligned = instruction.op == Op::kBarrier && instruction.u[1];
-    std::fill(barrier.arrived.begin(), barrier.arrived.end(), 0u);
-    std::fill(barrier.waiting.begin(), barrier.waiting.end(), 0u);
+    std::fill(barrier.arrivals.begin(), barrier.arrivals.end(), Barrier::Arrival{});
+    barrier.knowledge.fill(0);
     barrier.population = 0;
     barrier.all = true;
     barrier.any = false;
-  } else if (barrier.whole_block != (expected == 0) || barrier.expected != expected) {
-    warp.report(Check::kBarrier, instruction.index, __builtin_ctz(warp.mask), id,
-                "gives another thread count than others at the same barrier");
   }
-  const size_t w = static_cast<size_t>(warp.index);
-  barrier.arrived[w] |= warp.mask;
-  if (instruction.u[0] != 1) barrier.waiting[w] |= warp.mask;
+  barrier.counted |= counted;
+  barrier.expected = std::min(barrier.expected, expected);
+  Barrier::Arrival& arrival = barrier.arrivals[static_cast<size_t>(warp.index)];
+  arrival.lanes |= warp.mask;
+  if (instruction.u[0] != 1) arrival.waiting |= warp.mask;
+  arrival.expected = expected;
+  arrival.instruction = instruction.index;
+  arrival.aligned = instruction.op == Op::kBarrier && instruction.u[1];
+  if (arrival.aligned) arrival.absent |= warp.live & ~warp.mask;
   if (instruction.u[0] >= 2) {
     const uint32_t set = warp.mask & (warp.predicate(instruction.c) ^ (instruction.u[2] ? kAllLanes : 0));
     barrier.population += static_cast<uint32_t>(__builtin_popcount(set));
     barrier.all &= set == warp.mask;
     barrier.any |= set != 0;
   }
+  shadow.arrive(warp.index, barrier.knowledge);
   if (is_complete(barrier)) complete(id);
 }
 
+// Barriers count whole warps, each when its last lane has come or exited. One without a thread count does not wait for
+// threads that have exited.
 bool Block::is_complete(const Barrier& barrier) const {
   if (!barrier.in_use) return false;
   int64_t threads = 0;
-  bool everyone = true, anyone = false;
+  bool everyone = true;
   for (size_t w = 0; w < warps_.size(); ++w) {
-    const uint32_t arrived = barrier.arrived[w];
-    everyone &= (warps_[w].live & ~arrived) == 0;
-    anyone |= arrived != 0;
-    // Barriers count whole warps, each when its last lane has come or exited.
-    if (arrived && (warps_[w].live & ~arrived) == 0) threads += kLanes;
+    const uint32_t arrived = barrier.arrivals[w].lanes;
+    const bool complete = (warps_[w].live & ~arrived) == 0;
+    everyone &= complete;
+    if (arrived && complete) threads += kLanes;
   }
-  return barrier.whole_block ? everyone && anyone : threads >= barrier.expected;
+  return barrier.counted ? threads >= barrier.expected : everyone;
 }
 
 void Block::complete(uint32_t id) {
   Barrier& barrier = barriers_[id];
   barrier.in_use = false;
   ++worker.counters.barriers;
-  const int64_t all_warps = static_cast<int64_t>(warps_.size()) * kLanes;
-  if (barrier.whole_block || barrier.expected >= all_warps) {
-    shadow.block_barrier();
-  } else {
-    shadow.partial_barrier(barrier.arrived, barrier.waiting);
-  }
-  if (barrier.whole_block && barrier.aligned && !barrier.reported) {
-    const int64_t threads = launch.threads_per_block();
-    for (size_t w = 0; w < warps_.size(); ++w) {
-      const uint32_t born = first_lanes(threads - static_cast<int64_t>(w) * kLanes);
-      const uint32_t gone = born & ~barrier.arrived[w];
-      if (!gone) continue;
-      barrier.reported = true;
-      warps_[w].report(Check::kBarrier, barrier.instruction, __builtin_ctz(gone), 0,
-                       "exited without coming to a barrier of the whole block");
-      break;
-    }
-  }
+  order_memory(barrier);
+  report_disagreement(barrier);
+  if (!barrier.counted) report_exited(barrier);
   for (Warp& warp : warps_) warp.release(id);
 }
 
-void Block::lanes_exited(Warp&) {
+void Block::order_memory(const Barrier& barrier) {
+  const bool everyone_waits = std::all_of(barrier.arrivals.begin(), barrier.arrivals.end(),
+                                          [](const auto& arrival) { return arrival.lanes == arrival.waiting; });
+  if (everyone_waits && barrier.expected == all_threads()) return shadow.block_barrier();
+  for (const Warp& warp : warps_) {
+    if (barrier.arrivals[static_cast<size_t>(warp.index)].waiting) shadow.learn(warp.index, barrier.knowledge);
+  }
+}
+
+void Block::report_disagreement(const Barrier& barrier) {
+  const auto differs = [&](const Barrier::Arrival& arrival) {
+    return arrival.lanes && arrival.expected != barrier.expected;
+  };
+  if (std::none_of(barrier.arrivals.begin(), barrier.arrivals.end(), differs)) return;
+  for (Warp& warp : warps_) {
+    const Barrier::Arrival& arrival = barrier.arrivals[static_cast<size_t>(warp.index)];
+    warp.report(Check::kBarrier, arrival.instruction, arrival.lanes, 0, [&] {
+      return "gives a thread count of " + std::to_string(arrival.expected) + " at a barrier where others give another";
+    });
+  }
+}
+
+// At an aligned barrier of the whole block all of its threads have to be.
+void Block::report_exited(const Barrier& barrier) {
+  const Barrier::Arrival* first = nullptr;
+  for (const Barrier::Arrival& arrival : barrier.arrivals) {
+    if (arrival.aligned && (!first || arrival.instruction < first->instruction)) first = &arrival;
+  }
+  if (!first) return;
+  for (Warp& warp : warps_) {
+    const Barrier::Arrival& arrival = barrier.arrivals[static_cast<size_t>(warp.index)];
+    const uint32_t born = first_lanes(launch.threads_per_block() - int64_t{warp.index} * kLanes);
+    warp.report(Check::kBarrier, first->instruction, born & ~(arrival.lanes | arrival.absent), 0,
+                [] { return "exited without coming to a barrier of the whole block"; });
+  }
+}
+
+void Block::lanes_exited() {
   for (uint32_t id = 0; id < barriers_.size(); ++id) {
     if (is_complete(barriers_[id])) complete(id);
   }

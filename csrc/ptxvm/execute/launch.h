@@ -31,21 +31,27 @@ struct LaunchOptions {
 // What all workers of a launch share.
 struct Launch {
   Launch(const Program& program, const LaunchOptions& options, std::vector<uint8_t> parameters, MemoryMap& memory)
-      : program(program),
-        options(options),
-        parameters(std::move(parameters)),
-        memory(memory),
-        findings(options.checks) {}
+      : program(program), options(options), parameters(std::move(parameters)), memory(memory) {}
 
   const Program& program;
   const LaunchOptions& options;
   const std::vector<uint8_t> parameters;
   MemoryMap& memory;
-  Findings findings;
-  std::atomic<bool> stop{false};  // a trap ends the launch
-  uint64_t grid_workspace = 0;    // address; 0 unless cooperative
+  LaunchFindings findings;
+  std::atomic<uint64_t> stopped_by{UINT64_MAX};  // ticket of the earliest block that trapped; later ones do not count
+  uint64_t grid_workspace = 0;                   // address; 0 unless cooperative
   std::mutex output_mutex;
   std::string output;  // of vprintf
+
+  void stop(uint64_t ticket) {
+    uint64_t known = stopped_by.load();
+    while (ticket < known && !stopped_by.compare_exchange_weak(known, ticket)) continue;
+  }
+  // Whether a block need not go on. Blocks that wait for one another end together.
+  bool is_over(uint64_t ticket) const {
+    const uint64_t last = stopped_by.load(std::memory_order_relaxed);
+    return options.cooperative ? last != UINT64_MAX && ticket != last : ticket > last;
+  }
 
   int64_t threads_per_block() const { return int64_t{options.block[0]} * options.block[1] * options.block[2]; }
   // What a block has: the kernel's own, then what the system reserves for itself (cooperative groups use that), which

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <exception>
 #include <numeric>
+#include <system_error>
 #include <thread>
 
 #include "error.h"
@@ -49,8 +50,8 @@ class BlockQueue {
     std::shuffle(order_.begin(), order_.end(), random);
   }
 
-  bool take(std::array<uint32_t, 3>& coordinates) {
-    const uint64_t ticket = next_.fetch_add(1, std::memory_order_relaxed);
+  bool take(uint64_t& ticket, std::array<uint32_t, 3>& coordinates) {
+    ticket = next_.fetch_add(1, std::memory_order_relaxed);
     if (ticket >= count_) return false;
     const uint64_t block = order_.empty() ? ticket : order_[ticket];
     coordinates = {static_cast<uint32_t>(block % extent_[0]), static_cast<uint32_t>(block / extent_[0] % extent_[1]),
@@ -115,29 +116,39 @@ LaunchResult run_launch(const Program& program, const LaunchOptions& options, st
   result.counters = Counters(program.segment_count, program.info.size());
   std::mutex mutex;
   std::exception_ptr error;
-  const auto work = [&](int index) {
+  const auto work = [&] {
     try {
-      Worker worker(launch, options.seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(index));
+      Worker worker(launch);
       Block block(worker);
+      uint64_t ticket = 0;
       std::array<uint32_t, 3> coordinates;
-      while (!launch.stop.load(std::memory_order_relaxed) && queue.take(coordinates)) block.run(coordinates);
+      while (queue.take(ticket, coordinates) && !launch.is_over(ticket)) block.run(ticket, coordinates);
       const std::lock_guard<std::mutex> lock(mutex);
       result.counters += worker.counters;
     } catch (...) {
-      launch.stop.store(true);
+      launch.stop(0);
       const std::lock_guard<std::mutex> lock(mutex);
       error = std::current_exception();
     }
   };
   const int workers = worker_count(options, queue.count());
   std::vector<std::thread> threads;
-  for (int i = 1; i < workers; ++i) threads.emplace_back(work, i);
-  work(0);
+  try {
+    for (int i = 1; i < workers; ++i) threads.emplace_back(work);
+  } catch (const std::system_error&) {
+    // The host allows no more: those there are do all the work, if they do not depend on the others.
+    if (options.cooperative) {
+      launch.stop(0);
+      const std::lock_guard<std::mutex> lock(mutex);
+      error = std::make_exception_ptr(PtxError("the host has no threads for all blocks", program.name));
+    }
+  }
+  work();
   for (std::thread& thread : threads) thread.join();
   if (error) std::rethrow_exception(error);
-  result.findings = launch.findings.take();
+  result.findings = launch.findings.take(options.block);
   result.output = std::move(launch.output);
-  result.trapped = launch.stop.load();
+  result.trapped = launch.stopped_by.load() != UINT64_MAX;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return result;
 }

@@ -2,21 +2,16 @@
 #include "execute/memory.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 
 #include "decode/address_flags.h"
 #include "execute/block.h"
 #include "execute/worker.h"
+#include "observe/text.h"
+#include "observe/unwritten.h"
 
 namespace flopcuda::ptxvm {
 namespace {
-
-std::string hex(uint64_t value) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "0x%llx", static_cast<unsigned long long>(value));
-  return buffer;
-}
 
 const char* verb(AccessKind kind) {
   return kind == AccessKind::kRead ? "reads" : kind == AccessKind::kWrite ? "writes" : "updates";
@@ -32,82 +27,93 @@ std::string where_global(const Launch& launch, uint64_t address) {
   return std::to_string(distance) + " bytes " + (address < nearest.begin ? "before " : "after ") + name + size;
 }
 
-// One warp's access being checked.
+// One warp's access being checked, lane by lane.
 class Checker {
  public:
-  Checker(Warp& warp, const Instruction& instruction, AccessKind kind, const int64_t* addresses, int bytes)
-      : warp_(warp), in_(instruction), kind_(kind), addresses_(addresses), bytes_(bytes) {}
+  Checker(Warp& warp, const Instruction& instruction, AccessKind kind, const int64_t* addresses, int bytes, Space space,
+          uint64_t window)
+      : warp_(warp),
+        in_(instruction),
+        kind_(kind),
+        addresses_(addresses),
+        bytes_(static_cast<uint64_t>(bytes)),
+        space_(space),
+        window_(window) {}
 
-  bool write() const { return kind_ != AccessKind::kRead; }
-
-  // Active lanes whose access must not happen.
-  uint32_t faulty(Space space, uint64_t window) {
-    uint32_t result = 0;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      if (!(warp_.mask >> lane & 1)) continue;
-      const uint64_t address = static_cast<uint64_t>(addresses_[lane]) - window;
-      const bool bad = !in_bounds(space, lane, address) || !aligned(lane, address);
-      result |= static_cast<uint32_t>(bad) << lane;
+  // Active lanes whose access must not happen; they are reported.
+  uint32_t faulty() {
+    uint32_t outside = 0, misaligned = 0;
+    for (uint32_t rest = warp_.mask; rest; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      if (!in_bounds(lane)) {
+        outside |= 1u << lane;
+      } else if (address(lane) & (bytes_ - 1)) {
+        misaligned |= 1u << lane;
+      }
     }
-    return result;
+    report(Check::kBounds, outside, [this](int lane) { return access(lane) + why_outside(address(lane)); });
+    report(Check::kAlignment, misaligned, [this](int lane) { return access(lane) + ", which is misaligned"; });
+    return outside | misaligned;
   }
 
  private:
-  void report(Check check, int lane, uint64_t address, const std::string& message) {
-    warp_.report(check, in_.index, lane, address, message);
+  uint64_t address(int lane) const { return static_cast<uint64_t>(addresses_[lane]) - window_; }
+  bool writes() const { return kind_ != AccessKind::kRead; }
+
+  template <class Describe>
+  void report(Check check, uint32_t lanes, Describe describe) {
+    if (!lanes) return;
+    const int lowest = __builtin_ctz(lanes);
+    warp_.report(check, in_.index, lanes, address(lowest), [&] { return describe(lowest); });
   }
 
-  bool aligned(int lane, uint64_t address) {
-    if ((address & static_cast<uint64_t>(bytes_ - 1)) == 0) return true;
-    report(Check::kAlignment, lane, address,
-           std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address) +
-               ", which is misaligned");
-    return false;
-  }
-
-  bool in_bounds(Space space, int lane, uint64_t address) {
-    const uint64_t bytes = static_cast<uint64_t>(bytes_);
-    switch (space) {
+  bool in_bounds(int lane) const {
+    const uint64_t begin = address(lane), end = begin + bytes_;
+    switch (space_) {
       case Space::kShared:
-        return in_area(lane, address, static_cast<uint64_t>(warp_.block->shared_bytes), "shared memory");
       case Space::kLocal:
-        return in_area(lane, address, static_cast<uint64_t>(warp_.block->stack_bytes), "local memory");
       case Space::kParam:
-        if (write()) {
-          report(Check::kBounds, lane, address, "writes to a kernel parameter");
-          return false;
-        }
-        return in_area(lane, address, warp_.launch->parameters.size(), "kernel parameters");
+        return allowed() && begin <= area() && end <= area();
       default:
-        break;
+        const Allocation found = warp_.launch->memory.find(begin, end);
+        return found.exists() && (!writes() || found.writable);
     }
-    const Allocation found = warp_.launch->memory.find(address, address + bytes);
-    const std::string what = std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address);
-    if (found.end == 0) {
-      report(Check::kBounds, lane, address, what + ", " + where_global(*warp_.launch, address));
-      return false;
-    }
-    if (write() && !found.writable) {
-      report(Check::kBounds, lane, address,
-             what + " in read-only memory" + (found.name.empty() ? "" : " of " + found.name));
-      return false;
-    }
-    return true;
   }
 
-  bool in_area(int lane, uint64_t address, uint64_t size, const char* name) {
-    if (address <= size && address + static_cast<uint64_t>(bytes_) <= size) return true;
-    report(Check::kBounds, lane, address,
-           std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hex(address) + " of " + name +
-               ", which has " + std::to_string(size));
-    return false;
+  // Parameters are not written to, and atomics do not work on local memory.
+  bool allowed() const {
+    return space_ == Space::kParam ? !writes() : space_ != Space::kLocal || kind_ != AccessKind::kAtomic;
+  }
+  uint64_t area() const {
+    return space_ == Space::kShared  ? static_cast<uint64_t>(warp_.block->shared_bytes)
+           : space_ == Space::kLocal ? static_cast<uint64_t>(warp_.block->stack_bytes)
+                                     : warp_.launch->parameters.size();
+  }
+  std::string area_name() const {
+    return space_ == Space::kShared  ? "shared memory"
+           : space_ == Space::kLocal ? "local memory"
+                                     : "the kernel's parameters";
+  }
+
+  std::string access(int lane) const {
+    return std::string(verb(kind_)) + " " + std::to_string(bytes_) + " bytes at " + hexadecimal(address(lane));
+  }
+  std::string why_outside(uint64_t address) const {
+    if (space_ != Space::kGlobal && space_ != Space::kGeneric) {
+      return " of " + area_name() + (allowed() ? ", which has " + std::to_string(area()) : ", which is not allowed");
+    }
+    const Allocation found = warp_.launch->memory.find(address, address + bytes_);
+    if (!found.exists()) return ", " + where_global(*warp_.launch, address);
+    return " in read-only memory" + (found.name.empty() ? "" : " of " + found.name);
   }
 
   Warp& warp_;
   const Instruction& in_;
   AccessKind kind_;
   const int64_t* addresses_;
-  int bytes_;
+  uint64_t bytes_;
+  Space space_;
+  uint64_t window_;
 };
 
 const Pattern* find_pattern(Warp& warp, const Instruction& in, const int64_t* addresses, int bytes) {
@@ -118,8 +124,7 @@ const Pattern* find_pattern(Warp& warp, const Instruction& in, const int64_t* ad
     return known;
   }
   if (worker.patterns.is_full()) {
-    warp.block->shadow.forget_patterns();
-    worker.patterns.clear();
+    warp.block->shadow.retire(worker.patterns.take());
     std::fill(worker.pattern_of.begin(), worker.pattern_of.end(), nullptr);
   }
   return worker.pattern_of[in.index] = worker.patterns.find(addresses, warp.mask, bytes);
@@ -160,12 +165,13 @@ uint64_t window_of(Space space) {
                                   : 0;
 }
 
-bool is_in_bounds(Warp& warp, const Instruction& in, Space space, int64_t low, int64_t high, bool write) {
+bool is_in_bounds(Warp& warp, const Instruction& in, Space space, int64_t low, int64_t high, AccessKind kind) {
+  const bool write = kind != AccessKind::kRead;
   switch (space) {
     case Space::kShared:
       return low >= 0 && high <= warp.block->shared_bytes;
     case Space::kLocal:
-      return low >= 0 && high <= warp.block->stack_bytes;
+      return low >= 0 && high <= warp.block->stack_bytes && kind != AccessKind::kAtomic;
     case Space::kParam:
       return low >= 0 && high <= static_cast<int64_t>(warp.launch->parameters.size()) && !write;
     default:
@@ -173,26 +179,31 @@ bool is_in_bounds(Warp& warp, const Instruction& in, Space space, int64_t low, i
   }
 }
 
-void observe_shared(Warp& warp, const Instruction& in, int64_t base, const Pattern& pattern, AccessKind kind) {
+void count_wavefronts(Warp& warp, const Instruction& in, const Pattern& pattern) {
   MemoryCounters& counters = warp.worker->counters.instructions[in.index].shared;
   counters.lanes += static_cast<uint64_t>(__builtin_popcount(pattern.mask));
   ++counters.requests;
   counters.units += pattern.wavefronts;
   counters.ideal += pattern.ideal_wavefronts;
-  if (kind == AccessKind::kCheck) return;
-  SharedShadow& shadow = warp.block->shadow;
-  const SharedShadow::Kind shadow_kind = kind == AccessKind::kRead    ? SharedShadow::Kind::kRead
-                                         : kind == AccessKind::kWrite ? SharedShadow::Kind::kWrite
-                                                                      : SharedShadow::Kind::kAtomic;
-  const SharedShadow::Conflict conflict = shadow.access(warp.index, base, pattern, shadow_kind);
-  if (conflict.lane >= 0) report_race(warp, in, conflict, kind);
-  int lane = 0;
-  int64_t address = 0;
-  if (kind != AccessKind::kWrite && !shadow.is_initialised(base, pattern, &lane, &address)) {
-    warp.report(Check::kUninitialised, in.index, lane, static_cast<uint64_t>(address),
-                "reads shared memory at " + hex(static_cast<uint64_t>(address)) + " that nobody wrote");
-  }
-  if (kind != AccessKind::kRead) shadow.initialise(base, pattern);
+}
+
+uint8_t shadow_kind(const Instruction& in, AccessKind kind) {
+  const bool atomic = kind == AccessKind::kAtomic;
+  const bool replaces = atomic ? static_cast<AtomicOp>(in.u[1]) == AtomicOp::kExchange : kind == AccessKind::kWrite;
+  const bool strong = (in.op == Op::kLoad || in.op == Op::kStore) && (in.u[3] & kStrong);
+  int result = kind != AccessKind::kWrite ? SharedAccess::kReads : 0;
+  if (kind != AccessKind::kRead) result |= SharedAccess::kWrites;
+  if (atomic || strong) result |= SharedAccess::kAtomic;
+  if (replaces) result |= SharedAccess::kReplaces;
+  return static_cast<uint8_t>(result);
+}
+
+void observe_shared(Warp& warp, const Instruction& in, const Access& access, AccessKind kind) {
+  count_wavefronts(warp, in, *access.pattern);
+  if (kind == AccessKind::kCopy) return;
+  SharedAccess shared = shared_access(warp, in, access);
+  shared.kind = shadow_kind(in, kind);
+  warp.block->shadow.access(shared);
 }
 
 void observe_global(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern) {
@@ -203,15 +214,7 @@ void observe_global(Warp& warp, const Instruction& in, int64_t first, const Patt
   counters.ideal += pattern.ideal_sectors;
 }
 
-// Compilers copy a structure in pieces that take its padding along: what counts is an element of which no byte is
-// written.
-bool has_unwritten_element(const Instruction& in, const char* valid, int bytes) {
-  const int element = in.op == Op::kLoad ? in.u[0] : bytes;
-  for (int at = 0; at < bytes; at += element) {
-    if (!std::memchr(valid + at, 1, static_cast<size_t>(element))) return true;
-  }
-  return false;
-}
+int element_bytes(const Instruction& in, int bytes) { return in.op == Op::kLoad ? in.u[0] : bytes; }
 
 // Local memory of a lane lies far from its neighbour's.
 void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern, AccessKind kind,
@@ -219,23 +222,29 @@ void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern
   int64_t* relative = warp.worker->local_relative;
   char* const start = warp.block->local_of(warp.index, 0);
   for (int lane = 0; lane < kLanes; ++lane) {
-    relative[lane] = pattern.mask >> lane & 1 ? lane * warp.block->stack_bytes + pattern.relative[lane] : 0;
+    relative[lane] = pattern.mask >> lane & 1 ? lane * warp.block->stack_pitch + pattern.relative[lane] : 0;
   }
   access.host = start + first;
   access.relative = relative;
   access.shape = Pattern::Shape::kScattered;
   if (!warp.block->track_local) return;
   char* const valid = warp.block->local_valid_of(warp.index, 0) + first;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (!(pattern.mask >> lane & 1)) continue;
+  const int element = element_bytes(in, pattern.bytes);
+  uint32_t unwritten = 0;
+  for (uint32_t rest = pattern.mask; rest; rest &= rest - 1) {
+    const int lane = __builtin_ctz(rest);
     if (kind == AccessKind::kWrite) {
       std::memset(valid + relative[lane], 1, static_cast<size_t>(pattern.bytes));
-    } else if (has_unwritten_element(in, valid + relative[lane], pattern.bytes)) {
-      warp.report(Check::kUninitialised, in.index, lane, static_cast<uint64_t>(first + pattern.relative[lane]),
-                  "reads local memory at " + hex(static_cast<uint64_t>(first + pattern.relative[lane])) +
-                      " that it did not write");
+    } else if (first_unwritten(valid + relative[lane], pattern.bytes, element) >= 0) {
+      unwritten |= 1u << lane;
     }
   }
+  if (!unwritten) return;
+  const int lane = __builtin_ctz(unwritten);
+  const uint64_t address = static_cast<uint64_t>(first + pattern.relative[lane] +
+                                                 first_unwritten(valid + relative[lane], pattern.bytes, element));
+  warp.report(Check::kUninitialised, in.index, unwritten, address,
+              [&] { return "reads local memory at " + hexadecimal(address) + " that it did not write"; });
 }
 
 void run_for(Warp& warp, const Instruction& in, uint32_t lanes, Handler handler) {
@@ -272,8 +281,9 @@ void split_by_space(Warp& warp, const Instruction& in, const int64_t* addresses,
 
 enum class Outcome : uint8_t { kGood, kMixed, kFaulty };
 
+// `may_mix`: lanes in different state spaces are no fault but the caller's business.
 Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses,
-                     int bytes, Access& access, uint32_t* faulty) {
+                     int bytes, bool may_mix, Access& access, uint32_t* faulty) {
   const Pattern& pattern = *find_pattern(warp, in, addresses, bytes);
   int64_t first = addresses[__builtin_ctz(warp.mask)];
   uint64_t window = 0;
@@ -281,7 +291,7 @@ Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind 
     space = space_of_window(static_cast<uint64_t>(first));
     const uint64_t low = static_cast<uint64_t>(first) + static_cast<uint64_t>(pattern.lowest);
     const uint64_t high = static_cast<uint64_t>(first) + static_cast<uint64_t>(pattern.highest);
-    if (space_of_window(low) != space || space_of_window(high) != space) {
+    if (may_mix && (space_of_window(low) != space || space_of_window(high) != space)) {
       for (int lane = 0; lane < kLanes; ++lane) {
         if ((warp.mask >> lane & 1) && space_of_window(static_cast<uint64_t>(addresses[lane])) != space)
           return Outcome::kMixed;
@@ -290,27 +300,27 @@ Outcome check_access(Warp& warp, const Instruction& in, Space space, AccessKind 
     window = window_of(space);
   } else if (space == Space::kParam) {
     // Addresses of parameters are offsets, or generic after cvta.param.
-    window = static_cast<uint64_t>(first) & kParamWindow;
+    window = space_of_window(static_cast<uint64_t>(first)) == Space::kParam ? kParamWindow : 0;
   }
   first = static_cast<int64_t>(static_cast<uint64_t>(first) - window);
   int64_t low, high;
   const bool wraps = __builtin_add_overflow(first, pattern.lowest, &low) ||
                      __builtin_add_overflow(first, pattern.highest, &high) ||
                      __builtin_add_overflow(high, int64_t{bytes}, &high);
-  const bool write = kind != AccessKind::kRead && !(kind == AccessKind::kCheck && space == Space::kGlobal);
   const bool aligned = ((static_cast<uint64_t>(first) | pattern.low_bits) & static_cast<uint64_t>(bytes - 1)) == 0;
-  if (wraps || !aligned || !is_in_bounds(warp, in, space, low, high, write)) {
-    const AccessKind checked = kind == AccessKind::kCheck ? (write ? AccessKind::kWrite : AccessKind::kRead) : kind;
-    *faulty = Checker(warp, in, checked, addresses, bytes).faulty(space, window);
+  if (wraps || !aligned || !is_in_bounds(warp, in, space, low, high, kind)) {
+    *faulty = Checker(warp, in, kind, addresses, bytes, space, window).faulty();
     if (*faulty) return Outcome::kFaulty;
   }
+  access.pattern = &pattern;
+  access.offset = first;
   access.mask = warp.mask;
   access.relative = pattern.relative;
   access.shape = pattern.shape;
   access.stride = bytes;
   switch (space) {
     case Space::kShared:
-      observe_shared(warp, in, first, pattern, kind);
+      observe_shared(warp, in, access, kind);
       access.host = warp.block->shared + first;
       break;
     case Space::kLocal:
@@ -353,7 +363,7 @@ bool begin_access(Warp& warp, const Instruction& in, Space space, AccessKind kin
   register_addresses(warp, in, addresses);
   const int bytes = in.op == Op::kAtom ? in.u[0] : in.u[0] * in.u[1];
   uint32_t faulty = 0;
-  switch (check_access(warp, in, space, kind, addresses, bytes, access, &faulty)) {
+  switch (check_access(warp, in, space, kind, addresses, bytes, true, access, &faulty)) {
     case Outcome::kGood:
       return true;
     case Outcome::kMixed:
@@ -367,21 +377,24 @@ bool begin_access(Warp& warp, const Instruction& in, Space space, AccessKind kin
   return false;
 }
 
-bool begin_access_at(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses,
-                     int bytes, Access& access, uint32_t* faulty) {
-  *faulty = 0;
-  const Outcome outcome = check_access(warp, in, space, kind, addresses, bytes, access, faulty);
-  if (outcome == Outcome::kMixed) *faulty = warp.mask;
-  return outcome == Outcome::kGood;
+void begin_access_at(Warp& warp, const Instruction& in, Space space, AccessKind kind, const int64_t* addresses,
+                     int bytes, Access& access) {
+  const uint32_t saved = warp.mask;
+  uint32_t faulty = 0;
+  access.mask = 0;
+  while (warp.mask && check_access(warp, in, space, kind, addresses, bytes, false, access, &faulty) != Outcome::kGood)
+    warp.mask &= ~faulty;
+  warp.mask = saved;
 }
 
-void report_race(Warp& warp, const Instruction& in, const SharedShadow::Conflict& conflict, AccessKind kind) {
-  const std::string other = conflict.other_thread < 0
-                                ? "several other threads"
-                                : "thread " + std::to_string(conflict.other_thread) + " of the block";
-  warp.report(Check::kRace, in.index, conflict.lane, static_cast<uint64_t>(conflict.address),
-              std::string(verb(kind)) + " shared memory at " + hex(static_cast<uint64_t>(conflict.address)) +
-                  ", which " + other + (conflict.other_wrote ? " wrote" : " read") + " with no barrier between");
+SharedAccess shared_access(const Warp& warp, const Instruction& in, const Access& access) {
+  SharedAccess result;
+  result.pattern = access.pattern;
+  result.base = access.offset;
+  result.instruction = in.index;
+  result.mask = access.mask;
+  result.warp = static_cast<int16_t>(warp.index);
+  return result;
 }
 
 const uint8_t* parameter_at(Warp& warp, const Instruction& in, int bytes) {
@@ -391,7 +404,7 @@ const uint8_t* parameter_at(Warp& warp, const Instruction& in, int bytes) {
   const uint64_t wanted = static_cast<uint64_t>(bytes);
   if (offset <= size && wanted <= size - offset && (offset & (wanted - 1)) == 0)
     return warp.launch->parameters.data() + offset;
-  Checker(warp, in, AccessKind::kRead, offsets, bytes).faulty(Space::kParam, 0);
+  Checker(warp, in, AccessKind::kRead, offsets, bytes, Space::kParam, 0).faulty();
   return nullptr;
 }
 

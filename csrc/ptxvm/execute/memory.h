@@ -9,11 +9,13 @@
 
 namespace flopcuda::ptxvm {
 
-// kCheck: bounds and alignment only, as a source in global memory or a destination in shared memory (cp.async).
-enum class AccessKind : uint8_t { kRead, kWrite, kAtomic, kCheck };
+// kCopy: a write to shared memory that happens later (cp.async).
+enum class AccessKind : uint8_t { kRead, kWrite, kAtomic, kCopy };
 
 // A checked access: lane l is at host + relative[l].
 struct Access {
+  const Pattern* pattern = nullptr;
+  int64_t offset = 0;  // of the pattern in its state space
   char* host = nullptr;
   const int64_t* relative = nullptr;
   uint32_t mask = 0;
@@ -26,14 +28,16 @@ struct Access {
 bool begin_access(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, Access& access,
                   Handler handler);
 
-// The same for addresses that are no register's: the caller gives one for every lane, `bytes` for each.
-bool begin_access_at(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, const int64_t* addresses,
-                     int bytes, Access& access, uint32_t* faulty);
+// The same for addresses that are no register's: the caller gives one for every lane, `bytes` for each. access.mask
+// becomes those lanes whose address is good.
+void begin_access_at(Warp& warp, const Instruction& instruction, Space space, AccessKind kind, const int64_t* addresses,
+                     int bytes, Access& access);
 
 // Address register plus offset, for every lane.
 void register_addresses(Warp& warp, const Instruction& instruction, int64_t* out);
 
-void report_race(Warp& warp, const Instruction& instruction, const SharedShadow::Conflict& conflict, AccessKind kind);
+// An access to shared memory as its shadow sees it, but for the kind.
+SharedAccess shared_access(const Warp& warp, const Instruction& instruction, const Access& access);
 
 // Where the parameters that the instruction names by their offset lie; reports and gives null for a bad place.
 const uint8_t* parameter_at(Warp& warp, const Instruction& instruction, int bytes);

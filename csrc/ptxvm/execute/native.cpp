@@ -220,7 +220,8 @@ void native_free(Warp& warp, const Instruction& instruction) {
     if (!(warp.mask >> lane & 1)) continue;
     const uint64_t address = LaneMemory(warp, lane).local<uint64_t>(instruction.extra->values[0]);
     if (address == 0 || warp.launch->memory.release(address)) continue;
-    warp.report(Check::kBounds, instruction.index, lane, address, "free of memory that malloc did not give");
+    warp.report(Check::kBounds, instruction.index, 1u << lane, address,
+                [] { return "free of memory that malloc did not give"; });
   }
 }
 

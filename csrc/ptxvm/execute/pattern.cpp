@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace flopcuda::ptxvm {
 namespace {
@@ -56,6 +57,7 @@ void count_ideal_sectors(Pattern& pattern) {
   std::sort(starts.begin(), starts.end());
   int64_t bytes = pattern.bytes;
   for (size_t i = 1; i < starts.size(); ++i) bytes += std::min<int64_t>(pattern.bytes, starts[i] - starts[i - 1]);
+  pattern.overlaps_itself = bytes < pattern.bytes * static_cast<int64_t>(starts.size());
   pattern.ideal_sectors = static_cast<uint16_t>((bytes + kSectorBytes - 1) / kSectorBytes);
 }
 
@@ -114,9 +116,9 @@ const Pattern* PatternTable::find(const int64_t* addresses, uint32_t mask, int b
   return all_.back().get();
 }
 
-void PatternTable::clear() {
+std::vector<std::unique_ptr<Pattern>> PatternTable::take() {
   by_hash_.clear();
-  all_.clear();
+  return std::exchange(all_, {});
 }
 
 }  // namespace flopcuda::ptxvm

@@ -22,6 +22,7 @@ struct Pattern {
   int bytes = 0;  // of one lane, all elements of a vector
   int64_t lowest = 0, highest = 0;
   uint64_t low_bits = 0;            // or of all differences
+  bool overlaps_itself = false;     // two lanes touch one byte
   Shape shape = Shape::kScattered;  // kContiguous and kUniform only with all lanes active
   uint16_t wavefronts = 0;          // of a shared access
   uint16_t ideal_wavefronts = 0;    // without bank conflicts
@@ -38,14 +39,15 @@ struct Pattern {
   int16_t count_sectors(uint64_t base) const;
 };
 
-// Patterns seen by one worker. Pointers stay valid until clear().
+// Patterns seen by one worker. Pointers stay valid until take().
 class PatternTable {
  public:
   static constexpr size_t kCapacity = 4096;
 
   const Pattern* find(const int64_t* addresses, uint32_t mask, int bytes);
   bool is_full() const { return all_.size() >= kCapacity; }
-  void clear();
+  // Empties the table; pointers stay valid as long as the result.
+  std::vector<std::unique_ptr<Pattern>> take();
 
  private:
   std::vector<std::unique_ptr<Pattern>> all_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "execute/async_copy.h"
@@ -18,6 +19,8 @@ namespace {
 // that take a lock in turn: each time the patience is halved, until paths meet.
 constexpr int64_t kPatience = 20'000;
 constexpr int64_t kLeastPatience = 500;
+
+constexpr int kDeepest = 10'000;  // calls
 
 int popcount(uint32_t mask) { return __builtin_popcount(mask); }
 
@@ -66,7 +69,7 @@ void Warp::start(Launch& launch_, Block& block_, Worker& worker_, int index_, ui
   live = lanes;
   executed_ = overtaken_ = undisturbed_until_ = 0;
   patience_ = kPatience;
-  forced_ = preempted_ = false;
+  forced_ = preempted_ = halted_ = false;
   copies.clear();
   std::fill(std::begin(copy_group), std::end(copy_group), 0u);
   paths_.clear();
@@ -76,13 +79,14 @@ void Warp::start(Launch& launch_, Block& block_, Worker& worker_, int index_, ui
   mask = 0;
   frame = nullptr;
   Frame* entry = new_frame(launch->program.functions[0]);
+  if (!entry) throw std::bad_alloc();
   paths_.push_back(
       {lanes, launch->program.functions[0].segments.empty() ? kNoSegment : 0, entry, Path::State::kReady, 0});
 }
 
 Frame* Warp::new_frame(const Function& function) {
   Frame* made = worker->new_frame(function);
-  made->users = 1;
+  if (made) made->users = 1;
   return made;
 }
 
@@ -98,6 +102,12 @@ void Warp::stop() {
   for (const Path& path : paths_) release_frame(path.frame);
   paths_.clear();
   live = 0;
+}
+
+void Warp::halt() {
+  halted_ = true;
+  for (const Path& path : paths_) release_frame(path.frame);
+  paths_.clear();
 }
 
 // ---- paths ----
@@ -250,7 +260,7 @@ Warp::Status Warp::run(int64_t quantum) {
         outcome = Outcome::kContinue;
       }
     }
-    if (launch->stop.load(std::memory_order_relaxed)) return Status::kStopped;
+    if (outcome == Outcome::kTrapped || block->is_over()) return Status::kStopped;
     if (outcome == Outcome::kLeft) {
       if (!select()) return is_finished() ? Status::kFinished : Status::kBlocked;
     } else if (!paths_.empty()) {
@@ -305,9 +315,8 @@ Warp::Outcome Warp::control(const Segment& segment) {
     case Op::kClusterWait:
       return cluster_barrier(segment);
     case Op::kTrap:
-      return trap(segment, false);
     case Op::kAssertFail:
-      return trap(segment, true);
+      return trap(segment);
     default:  // kYield: let the others run
       segment_ = segment.next;
       overtaken_ -= kPatience;
@@ -338,13 +347,17 @@ Warp::Outcome Warp::branch(const Segment& segment, uint32_t taken) {
 Warp::Outcome Warp::branch_indexed(const Segment& segment) {
   const uint32_t* index_row = row<uint32_t>(segment.control->a);
   uint32_t target[kLanes] = {};
+  uint32_t astray = 0;
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
-    if (index_row[lane] >= segment.targets.size()) {
-      report(Check::kCall, segment.control->index, lane, index_row[lane], "brx.idx beyond its list of targets");
-      return trap(segment, false);
-    }
-    target[lane] = segment.targets[index_row[lane]];
+    const bool known = index_row[lane] < segment.targets.size();
+    if (known) target[lane] = segment.targets[index_row[lane]];
+    astray |= static_cast<uint32_t>(!known) << lane;
+  }
+  if (astray) {
+    report(Check::kCall, segment.control->index, astray, index_row[__builtin_ctz(astray)],
+           [] { return "brx.idx beyond its list of targets"; });
+    return Outcome::kTrapped;
   }
   ++worker->counters.branches;
   segment_ = target[__builtin_ctz(mask)];
@@ -367,22 +380,23 @@ Warp::Outcome Warp::branch_indexed(const Segment& segment) {
 
 Warp::Outcome Warp::call(const Segment& segment, const CallSite& site, const Function& callee) {
   const int64_t base = (frame->local_base + frame->function->local_bytes + 15) / 16 * 16;
-  if (base + callee.local_bytes > block->stack_bytes || frame->depth > 10'000) {
-    report(Check::kCall, segment.control->index, __builtin_ctz(mask), 0, "local memory is exhausted by recursion");
-    return trap(segment, false);
+  const bool fits = base + callee.local_bytes <= block->stack_bytes && frame->depth < kDeepest;
+  Frame* callee_frame = fits ? new_frame(callee) : nullptr;
+  if (!callee_frame) {
+    report(Check::kCall, segment.control->index, mask, 0, [] { return "the stack is exhausted by recursion"; });
+    return Outcome::kTrapped;
   }
   for (int lane = 0; lane < kLanes; ++lane) {
     if (!(mask >> lane & 1)) continue;
+    block->open_frame(index, lane, base, callee.local_bytes);
     char* local = block->local_of(index, lane);
     char* valid = block->local_valid_of(index, lane);
-    if (block->track_local) std::memset(valid + base, 0, static_cast<size_t>(callee.local_bytes));
     for (size_t i = 0; i < site.arguments.size(); ++i) {
       const int64_t from = frame->local_base + site.argument_from[i], to = base + site.arguments[i].offset;
       std::memcpy(local + to, local + from, static_cast<size_t>(site.arguments[i].size));
       if (block->track_local) std::memcpy(valid + to, valid + from, static_cast<size_t>(site.arguments[i].size));
     }
   }
-  Frame* callee_frame = new_frame(callee);
   callee_frame->local_base = base;
   callee_frame->depth = frame->depth + 1;
   callee_frame->caller = frame;
@@ -414,10 +428,11 @@ Warp::Outcome Warp::call_indirect(const Segment& segment) {
     });
   };
   if (!callee || !same_layout(callee->parameters, site.arguments) || !same_layout(callee->returns, site.returns)) {
-    report(Check::kCall, instruction.index, __builtin_ctz(mask), pointer,
-           callee ? "the function called has other parameters than its prototype"
-                  : "call through a pointer to no function");
-    return trap(segment, false);
+    report(Check::kCall, instruction.index, mask, pointer, [callee] {
+      return callee ? "the function called has other parameters than its prototype"
+                    : "call through a pointer to no function";
+    });
+    return Outcome::kTrapped;
   }
   return call(segment, site, *callee);
 }
@@ -447,7 +462,7 @@ Warp::Outcome Warp::leave_function() {
 
 void Warp::exit_lanes(uint32_t lanes) {
   live &= ~lanes;
-  block->lanes_exited(*this);
+  block->lanes_exited();
 }
 
 Warp::Outcome Warp::exit_path() {
@@ -460,13 +475,12 @@ Warp::Outcome Warp::exit_path() {
   return Outcome::kLeft;
 }
 
-Warp::Outcome Warp::trap(const Segment& segment, bool failed_assertion) {
-  const int lane = __builtin_ctz(mask);
-  const std::string message = failed_assertion ? assertion_message(*this, *segment.control, lane) : "trap";
-  if (failed_assertion || segment.control->op == Op::kTrap)
-    report(Check::kTrap, segment.control->index, lane, 0, message);
-  launch->stop.store(true);
-  return Outcome::kContinue;
+Warp::Outcome Warp::trap(const Segment& segment) {
+  const Instruction& instruction = *segment.control;
+  report(Check::kTrap, instruction.index, mask, 0, [&] {
+    return instruction.op == Op::kTrap ? "trap" : assertion_message(*this, instruction, __builtin_ctz(mask));
+  });
+  return Outcome::kTrapped;
 }
 
 // ---- exchanges ----
@@ -510,17 +524,16 @@ Warp::Outcome Warp::exchange(const Segment& segment) {
   if (complete == 0) {
     if (!forced) return park(Path::State::kAtExchange, 0), Outcome::kLeft;
     const uint32_t missing = named_lanes(instruction) & live & ~present_lanes(instruction);
-    report(
-        Check::kSyncMask, instruction.index, __builtin_ctz(missing), 0,
-        "does not come to an instruction whose mask names it (" + std::to_string(popcount(missing)) + " lanes do not)");
+    report(Check::kSyncMask, instruction.index, missing, 0,
+           [] { return "does not come to an instruction whose mask names it"; });
   } else if (complete != mask) {
     split_off(mask & ~complete, segment_);
   }
   count(instruction, mask);
+  check_own_mask(instruction);
   if (instruction.op == Op::kWarpBarrier) {
     release_warp_barriers(instruction);
   } else {
-    check_own_mask(instruction);
     instruction.full(*this, instruction);
   }
   segment_ = segment.next;
@@ -532,9 +545,7 @@ void Warp::check_own_mask(const Instruction& instruction) {
   const uint32_t* members = row<uint32_t>(instruction.c);
   uint32_t outside = 0;
   for (int lane = 0; lane < kLanes; ++lane) outside |= (~members[lane] >> lane & 1u) << lane;
-  if (outside & mask) {
-    report(Check::kSyncMask, instruction.index, __builtin_ctz(outside & mask), 0, "is not named by its own mask");
-  }
+  report(Check::kSyncMask, instruction.index, outside & mask, 0, [] { return "is not named by its own mask"; });
 }
 
 void Warp::release_warp_barriers(const Instruction& instruction) {
@@ -583,9 +594,8 @@ Warp::Outcome Warp::barrier(const Segment& segment) {
   const uint32_t id = row<uint32_t>(instruction.a)[lane];
   const int64_t expected = instruction.b == kNoRef ? 0 : row<uint32_t>(instruction.b)[lane];
   if (const char* defect = barrier_defect(instruction, id, expected)) {
-    report(Check::kBarrier, instruction.index, lane, id, defect);
-    launch->stop.store(true);
-    return Outcome::kContinue;
+    report(Check::kBarrier, instruction.index, mask, id, [defect] { return defect; });
+    return Outcome::kTrapped;
   }
   check_aligned(instruction);
   if (instruction.u[0] == 1) {
@@ -605,9 +615,9 @@ bool Warp::comes_early() {
 }
 
 void Warp::check_aligned(const Instruction& instruction) {
-  if (!instruction.u[1] || mask == live) return;
-  report(Check::kBarrier, instruction.index, __builtin_ctz(live & ~mask), 0,
-         "is not at the barrier that other lanes of its warp execute");
+  if (!instruction.u[1]) return;
+  report(Check::kBarrier, instruction.index, live & ~mask, 0,
+         [] { return "is not at the barrier that other lanes of its warp execute"; });
 }
 
 Warp::Outcome Warp::cluster_barrier(const Segment& segment) {
@@ -616,7 +626,7 @@ Warp::Outcome Warp::cluster_barrier(const Segment& segment) {
   if (instruction.op == Op::kClusterArrive) {
     block->arrive(*this, instruction, kClusterBarrier, 0);
   } else if (block->barrier(kClusterBarrier).in_use &&
-             (block->barrier(kClusterBarrier).arrived[static_cast<size_t>(index)] & mask)) {
+             (block->barrier(kClusterBarrier).arrivals[static_cast<size_t>(index)].lanes & mask)) {
     park(Path::State::kAtBarrier, kClusterBarrier);
     return Outcome::kLeft;
   }
@@ -650,35 +660,24 @@ void Warp::release(uint32_t id) {
 
 // ---- messages ----
 
-uint32_t Warp::waiting_instruction() const {
-  for (const Path& path : paths_) {
-    if (path.segment == kNoSegment) continue;
-    if (const Instruction* control = path.frame->function->segments[path.segment].control) return control->index;
-  }
-  return 0;
+Warp::Place Warp::place_of(const Path& path) {
+  const Function& function = *path.frame->function;
+  const Segment& segment = function.segments[path.segment == kNoSegment ? 0 : path.segment];
+  const Instruction& instruction = segment.control ? *segment.control : function.instructions[segment.begin];
+  return {instruction.index, path.mask};
 }
 
-uint32_t Warp::waiting_lanes() const {
-  uint32_t lanes = 0;
-  for (const Path& path : paths_) lanes |= path.mask;
-  return lanes;
+std::vector<Warp::Place> Warp::places() const {
+  std::vector<Place> result;
+  for (const Path& path : paths_) result.push_back(place_of(path));
+  return result;
 }
 
-std::array<uint32_t, 3> Warp::thread_of(int lane) const {
-  const uint32_t linear = static_cast<uint32_t>(index * kLanes + lane);
-  const auto& extent = launch->options.block;
-  return {linear % extent[0], linear / extent[0] % extent[1], linear / extent[0] / extent[1]};
-}
-
-void Warp::report(Check check, uint32_t instruction, int lane, uint64_t address, const std::string& message) {
-  launch->findings.add(check, instruction, [&] {
-    Finding finding;
-    finding.block = block->coordinates;
-    finding.thread = thread_of(lane);
-    finding.address = address;
-    finding.message = message;
-    return finding;
-  });
+void Warp::report(Check check, uint32_t instruction, uint32_t lanes, uint64_t address,
+                  const std::function<std::string()>& describe) {
+  if (!lanes) return;
+  block->findings.add(check, instruction, index * kLanes + __builtin_ctz(lanes), static_cast<uint64_t>(popcount(lanes)),
+                      address, describe);
 }
 
 }  // namespace flopcuda::ptxvm

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,7 +45,7 @@ struct Path {
 struct PendingCopy {
   uint32_t mask;
   int bytes;
-  uint32_t instruction;
+  size_t number;  // in the shadow of shared memory
   uint32_t group[kLanes];
   int64_t to[kLanes];
   uint64_t from[kLanes];
@@ -80,23 +81,31 @@ class Warp {
   Status run(int64_t quantum);
   // The barrier has let these go.
   void release(uint32_t barrier);
-  bool is_finished() const { return live == 0; }
+  bool is_finished() const { return live == 0 || halted_; }
   bool has_ready_path() const;
   int64_t executed() const { return executed_; }
-  uint32_t waiting_instruction() const;  // where it waits, for messages
-  uint32_t waiting_lanes() const;
+  // Where lanes stand, for messages: those that ran last, and all.
+  struct Place {
+    uint32_t instruction;
+    uint32_t lanes;
+  };
+  Place place() const { return place_of(paths_.back()); }
+  std::vector<Place> places() const;
   void stop();
+  // It can run no more, but has not exited: others may wait for it.
+  void halt();
 
   std::vector<Path>& paths() { return paths_; }
   std::vector<PendingCopy> copies;
   uint32_t copy_group[kLanes] = {};
 
-  std::array<uint32_t, 3> thread_of(int lane) const;
-  void report(Check check, uint32_t instruction, int lane, uint64_t address, const std::string& message);
+  // These lanes, if any, show a defect; describe() gives the message for the lowest.
+  void report(Check check, uint32_t instruction, uint32_t lanes, uint64_t address,
+              const std::function<std::string()>& describe);
   void exit_lanes(uint32_t lanes);
 
  private:
-  enum class Outcome : uint8_t { kContinue, kLeft };  // kLeft: no lane is left on the current path
+  enum class Outcome : uint8_t { kContinue, kLeft, kTrapped };  // kLeft: no lane is left on the current path
 
   void execute(const Segment& segment);
   Outcome control(const Segment& segment);
@@ -111,7 +120,7 @@ class Warp {
   Outcome call_indirect(const Segment& segment);
   Outcome leave_function();
   Outcome exit_path();
-  Outcome trap(const Segment& segment, bool failed_assertion);
+  Outcome trap(const Segment& segment);
   static bool waits_at_warp_barrier(const Path& path);
   uint32_t present_lanes(const Instruction& instruction) const;
   uint32_t complete_lanes(const Instruction& instruction) const;
@@ -135,6 +144,7 @@ class Warp {
 
   Frame* new_frame(const Function& function);
   void release_frame(Frame* frame);
+  static Place place_of(const Path& path);
 
   uint32_t segment_ = 0;
   std::vector<Path> paths_;  // besides the current one
@@ -145,6 +155,7 @@ class Warp {
   int64_t undisturbed_until_ = 0;  // no switching to an earlier path before this many instructions
   bool preempted_ = false;         // the last path goes on
   bool forced_ = false;            // the exchange at hand runs although lanes are missing
+  bool halted_ = false;
 };
 
 }  // namespace flopcuda::ptxvm

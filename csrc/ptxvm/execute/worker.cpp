@@ -11,14 +11,17 @@ namespace {
 
 // Room for calls beyond the entry; recursion has no bound that could be computed.
 constexpr int64_t kCallStackBytes = 64 * 1024;
+constexpr int64_t kMaxStackBytes = 512 * 1024;
+constexpr size_t kMaxFrameBytes = size_t{1} << 30;
 
 int64_t stack_bytes_of(const Program& program) {
-  int64_t bytes = program.functions[0].local_bytes;
+  const int64_t own = program.functions[0].local_bytes;
+  int64_t bytes = own;
   if (program.functions.size() > 1) {
     for (const Function& function : program.functions) bytes += function.local_bytes + 16;
-    bytes += kCallStackBytes;
+    bytes = std::max(own, std::min(bytes + kCallStackBytes, kMaxStackBytes));
   }
-  return (bytes + 63) / 64 * 64;
+  return bytes;
 }
 
 }  // namespace
@@ -31,12 +34,11 @@ AlignedMemory aligned_memory(size_t bytes) {
   return AlignedMemory(memory);
 }
 
-Worker::Worker(Launch& launch_, uint64_t seed)
+Worker::Worker(Launch& launch_)
     : launch(launch_),
       counters(launch_.program.segment_count, launch_.program.info.size()),
       pattern_of(launch_.program.info.size()),
       allocation_of(launch_.program.info.size()),
-      random(seed),
       scratch_(aligned_memory(512)),
       stack_bytes_(stack_bytes_of(launch_.program)) {
   std::memset(scratch_.get(), 0, 512);
@@ -52,7 +54,10 @@ Frame* Worker::new_frame(const Function& function) {
   if (fit != free_frames_.rend()) {
     frame = *fit;
     free_frames_.erase(std::next(fit).base());
+  } else if (frame_bytes_ + bytes > kMaxFrameBytes) {
+    return nullptr;
   } else {
+    frame_bytes_ += bytes;
     frames_.push_back(std::make_unique<Frame>());
     frame_memory_.push_back(aligned_memory(bytes));
     frame = frames_.back().get();

@@ -22,7 +22,7 @@ AlignedMemory aligned_memory(size_t bytes);
 
 class Worker {
  public:
-  Worker(Launch& launch, uint64_t seed);
+  explicit Worker(Launch& launch);
   ~Worker();
 
   Launch& launch;
@@ -39,15 +39,18 @@ class Worker {
   std::mt19937_64 random;
   char* scratch() { return scratch_.get(); }
 
-  // Local memory of one thread: kLanes threads of a warp side by side.
+  // Local memory of one thread, and how far the next one's is away: kLanes threads of a warp lie side by side.
   int64_t stack_bytes() const { return stack_bytes_; }
+  int64_t stack_pitch() const { return (stack_bytes_ + 63) / 64 * 64; }
 
+  // Null when calls hold too much memory already.
   Frame* new_frame(const Function& function);
   void free_frame(Frame* frame);
 
  private:
   AlignedMemory scratch_;
   int64_t stack_bytes_ = 0;
+  size_t frame_bytes_ = 0;
   std::vector<std::unique_ptr<Frame>> frames_;
   std::vector<AlignedMemory> frame_memory_;
   std::vector<Frame*> free_frames_;

@@ -3,8 +3,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <tuple>
+
+#include "observe/text.h"
 
 namespace flopcuda::ptxvm {
+namespace {
+
+constexpr uint32_t kLatest = 1u << 31;
+
+}  // namespace
 
 void Extents::erase(int i) {
   --count_;
@@ -37,209 +45,374 @@ void Extents::extend(int64_t low, int64_t high) {
   ++count_;
 }
 
-void SharedShadow::reset(int64_t bytes, int warps, bool races, bool uninitialised) {
-  races_ = races;
-  uninitialised_ = uninitialised;
-  read_.clear();
-  written_.clear();
-  now_ = 1;
-  block_time_ = 0;
-  log_.clear();
-  if (races) words_.assign(static_cast<size_t>(bytes + 3) / 4 + 8, Word{});
+void SharedShadow::reset(const Program& program, int64_t bytes, int warps) {
+  program_ = &program;
+  checks_races_ = findings_.enabled(Check::kRace);
+  checks_uninitialised_ = findings_.enabled(Check::kUninitialised);
+  comparisons_ = 0;
+  copies_.clear();
+  flying_.clear();
+  if (checks_races_) {
+    const size_t words = static_cast<size_t>(bytes + 3) / 4;
+    if (words_.size() != words || now_ > kLatest) {
+      words_.assign(words, Word{});
+      touched_.assign(words, Touch{});
+      now_ = 0;
+      stamp_ = 0;
+    }
+    block_barrier();
+  }
   warps_.resize(static_cast<size_t>(warps));
   for (WarpClocks& clocks : warps_) {
     clocks.whole = 0;
     clocks.partial = false;
     clocks.warps.fill(0);
   }
-  if (uninitialised) initialised_.assign(static_cast<size_t>(bytes) + 32, 0);
+  if (checks_uninitialised_) initialised_.assign(static_cast<size_t>(bytes) + 32, 0);
   known_low_ = known_high_ = 0;
   memo_.fill(Memo{});
 }
 
+// ---- order ----
+
 bool SharedShadow::ordered(int thread, int other, uint32_t time) const {
   if (thread == other || time < block_time_) return true;
   const int warp = thread / kLanes, other_warp = other / kLanes;
-  const WarpClocks& clocks = warps_[warp];
-  if (warp != other_warp) return time < clocks.warps[other_warp];
+  const WarpClocks& clocks = warps_[static_cast<size_t>(warp)];
+  if (warp != other_warp) return time < clocks.warps[static_cast<size_t>(other_warp)];
   if (time < clocks.whole) return true;
-  return clocks.partial && time < clocks.lanes[(thread % kLanes) * kLanes + other % kLanes];
+  return clocks.partial && time < clocks.lanes[static_cast<size_t>((thread % kLanes) * kLanes + other % kLanes)];
 }
 
-bool SharedShadow::readers_ordered(int thread, const Word& word) const {
-  if (word.read_time < block_time_) return true;
-  if (word.reader != kSeveral) return ordered(thread, word.reader, word.read_time);
-  const int warp = thread / kLanes;
-  for (int other = 0; other < static_cast<int>(warps_.size()); ++other) {
-    if (!(word.reader_warps >> other & 1)) continue;
-    const WarpClocks& clocks = warps_[warp];
-    if (other != warp) {
-      if (word.read_time >= clocks.warps[other]) return false;
-    } else if (word.read_time >= clocks.whole) {
-      if (!clocks.partial) return false;
-      // Which lanes read is not known: a barrier with every lane it had one with counts.
-      const uint32_t* about = &clocks.lanes[(thread % kLanes) * kLanes];
-      uint32_t latest = 0;
-      for (int lane = 0; lane < kLanes; ++lane) latest = std::max(latest, about[lane]);
-      if (word.read_time >= latest) return false;
-    }
-  }
-  return true;
-}
-
-void SharedShadow::enter_lane(int thread, int64_t address, int bytes, uint32_t time, Kind kind, int lane,
-                              Conflict* conflict) {
-  for (int64_t at = address; at < address + bytes;) {
-    Word& word = words_[static_cast<size_t>(at) / 4];
-    const int begin = static_cast<int>(at & 3);
-    const int end = static_cast<int>(std::min<int64_t>(4, begin + address + bytes - at));
-    const uint8_t touched = static_cast<uint8_t>((1 << end) - (1 << begin));
-    const bool both_atomic = kind == Kind::kAtomic && word.atomic;
-    const bool write_clash = word.writer != kNobody && (word.write_bytes & touched) && !both_atomic &&
-                             (word.in_flight || !ordered(thread, word.writer, word.write_time));
-    const bool read_clash =
-        kind != Kind::kRead && word.reader != kNobody && (word.read_bytes & touched) && !readers_ordered(thread, word);
-    if (conflict && conflict->lane < 0 && (write_clash || read_clash)) {
-      const int other = write_clash ? word.writer : word.reader == kSeveral ? -1 : word.reader;
-      *conflict = {lane, at, other, write_clash};
-    }
-    if (kind == Kind::kRead) {
-      // Readers that this one is ordered after need not be known any more: what is ordered after it is so after them.
-      const bool fresh = word.reader == kNobody || readers_ordered(thread, word);
-      if (fresh) word.reader_warps = 0, word.read_bytes = 0;
-      word.reader = fresh || word.reader == thread ? static_cast<uint16_t>(thread) : kSeveral;
-      word.reader_warps |= 1u << (thread / kLanes);
-      word.read_time = time;
-      word.read_bytes |= touched;
-    } else {
-      const bool fresh = word.writer != thread || word.write_time < block_time_;
-      word.write_bytes = fresh ? touched : static_cast<uint8_t>(word.write_bytes | touched);
-      word.writer = static_cast<uint16_t>(thread);
-      word.write_time = time;
-      word.atomic = kind == Kind::kAtomic;
-      word.in_flight = false;
-    }
-    at += end - begin;
-  }
-}
-
-SharedShadow::Conflict SharedShadow::enter(int warp, int64_t base, const Pattern& pattern, Kind kind) {
-  Conflict conflict;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (!(pattern.mask >> lane & 1)) continue;
-    enter_lane(warp * kLanes + lane, base + pattern.relative[lane], pattern.bytes, now_, kind, lane, &conflict);
-  }
-  return conflict;
-}
-
-void SharedShadow::enter_log(int64_t low, int64_t high) {
-  size_t kept = 0;
-  for (const LogEntry& entry : log_) {
-    const Pattern& pattern = *entry.pattern;
-    if (entry.base + pattern.lowest >= high || low >= entry.base + pattern.highest + pattern.bytes) {
-      log_[kept++] = entry;
+// Whether a thread comes after all that may be in the crowd.
+bool SharedShadow::ordered(int thread, const Crowd& crowd) const {
+  for (uint32_t warps = crowd.warps; warps; warps &= warps - 1) {
+    const int warp = __builtin_ctz(warps);
+    if (warp != thread / kLanes) {
+      if (!ordered(thread, warp * kLanes, crowd.time)) return false;
       continue;
     }
-    for (int lane = 0; lane < kLanes; ++lane) {
-      if (!(pattern.mask >> lane & 1)) continue;
-      enter_lane(entry.warp * kLanes + lane, entry.base + pattern.relative[lane], pattern.bytes, entry.time,
-                 Kind::kRead, lane, nullptr);
-    }
-  }
-  log_.resize(kept);
-}
-
-void SharedShadow::begin_copy(int thread, int64_t address, int bytes) {
-  if (!races_) return;
-  written_.add(address, address + bytes);
-  for (int64_t word = address / 4; word < (address + bytes + 3) / 4; ++word) {
-    Word& record = words_[static_cast<size_t>(word)];
-    record.writer = static_cast<uint16_t>(thread);
-    record.write_time = now_;
-    record.write_bytes = 15;
-    record.in_flight = true;
-    record.atomic = false;
-  }
-}
-
-SharedShadow::Conflict SharedShadow::end_copy(int thread, int64_t address, int bytes) {
-  if (!races_) return {};
-  enter_log(address, address + bytes);
-  Conflict conflict;
-  for (int64_t word = address / 4; word < (address + bytes + 3) / 4; ++word) {
-    if (words_[static_cast<size_t>(word)].writer == thread) words_[static_cast<size_t>(word)].in_flight = false;
-  }
-  written_.add(address, address + bytes);
-  enter_lane(thread, address, bytes, now_, Kind::kWrite, thread % kLanes, &conflict);
-  return conflict;
-}
-
-bool SharedShadow::check_initialised(int64_t base, const Pattern& pattern, int* lane, int64_t* address) {
-  for (int l = 0; l < kLanes; ++l) {
-    if (!(pattern.mask >> l & 1)) continue;
-    const int64_t at = base + pattern.relative[l];
-    const void* missing = std::memchr(&initialised_[static_cast<size_t>(at)], 0, static_cast<size_t>(pattern.bytes));
-    if (!missing) continue;
-    *lane = l;
-    *address = static_cast<const uint8_t*>(missing) - initialised_.data();
-    return false;
-  }
-  memo_[memo_index(base, &pattern)] = {&pattern, base};
-  const int64_t low = base + pattern.lowest, high = base + pattern.highest + pattern.bytes;
-  const bool whole = !std::memchr(&initialised_[static_cast<size_t>(low)], 0, static_cast<size_t>(high - low));
-  if (whole) {
-    if (low <= known_high_ && high >= known_low_ && known_low_ < known_high_) {
-      known_low_ = std::min(known_low_, low);
-      known_high_ = std::max(known_high_, high);
-    } else if (high - low > known_high_ - known_low_) {
-      known_low_ = low;
-      known_high_ = high;
+    for (uint32_t lanes = crowd.lanes; lanes; lanes &= lanes - 1) {
+      if (!ordered(thread, warp * kLanes + __builtin_ctz(lanes), crowd.time)) return false;
     }
   }
   return true;
 }
 
-void SharedShadow::initialise(int64_t address, int bytes) {
-  if (uninitialised_) std::memset(&initialised_[static_cast<size_t>(address)], 1, static_cast<size_t>(bytes));
-}
-
-void SharedShadow::initialise(int64_t base, const Pattern& pattern) {
-  if (!uninitialised_) return;
-  const int64_t low = base + pattern.lowest, high = base + pattern.highest + pattern.bytes;
-  if (low >= known_low_ && high <= known_high_) return;
-  if (pattern.shape == Pattern::Shape::kContiguous) return initialise(low, static_cast<int>(high - low));
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (pattern.mask >> lane & 1) initialise(base + pattern.relative[lane], pattern.bytes);
+// Calls visit(word, touched bytes of it).
+template <class Visit>
+void SharedShadow::for_each_word(const SharedAccess& access, int lane, Visit visit) {
+  const int64_t begin = access.at(lane), end = begin + access.pattern->bytes;
+  for (int64_t at = begin; at < end;) {
+    const int first = static_cast<int>(at & 3);
+    const int last = static_cast<int>(std::min<int64_t>(4, first + end - at));
+    visit(words_[static_cast<size_t>(at) / 4], static_cast<uint8_t>((1 << last) - (1 << first)));
+    at += last - first;
   }
 }
 
+// What was before the last block-wide barrier is of no consequence.
+void SharedShadow::refresh(Word& word) const {
+  if (word.reads.time < block_time_) word.read_bytes = 0, word.reads = {};
+  if (word.writes.time < block_time_) word.written_bytes = 0, word.writes = {};
+  if (word.atomics.time < block_time_) word.atomic_bytes = 0, word.atomics = {};
+}
+
+bool SharedShadow::clashes(const SharedAccess& access, int thread, const Word& word, uint8_t touched) const {
+  if ((word.written_bytes & touched) && !ordered(thread, word.writes)) return true;
+  if ((word.atomic_bytes & touched) && !(access.kind & SharedAccess::kAtomic) && !ordered(thread, word.atomics))
+    return true;
+  return (word.read_bytes & touched) && (access.kind & SharedAccess::kWrites) && !ordered(thread, word.reads);
+}
+
+bool SharedShadow::may_race(const SharedAccess& access) {
+  bool result = false;
+  for (uint32_t lanes = access.mask; lanes && !result; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    for_each_word(access, lane, [&](Word& word, uint8_t touched) {
+      refresh(word);
+      result |= clashes(access, access.thread(lane), word, touched);
+    });
+  }
+  return result;
+}
+
+// Enters the access into the words it touches; whether it may race with what they knew.
+bool SharedShadow::enter(const SharedAccess& access) {
+  bool suspicious = false;
+  const bool writes = access.kind & SharedAccess::kWrites, atomic = access.kind & SharedAccess::kAtomic;
+  const auto crowd = !writes ? &Word::reads : atomic ? &Word::atomics : &Word::writes;
+  const auto bytes = !writes ? &Word::read_bytes : atomic ? &Word::atomic_bytes : &Word::written_bytes;
+  for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes), thread = access.thread(lane);
+    for_each_word(access, lane, [&](Word& word, uint8_t touched) {
+      refresh(word);
+      const bool clash = clashes(access, thread, word, touched);
+      suspicious |= clash;
+      // Whoever comes after a write that came after all others comes after them too, and so with reads.
+      const uint8_t known = word.read_bytes | word.written_bytes | word.atomic_bytes;
+      if (writes && !atomic && !clash && !(known & ~touched)) word = Word{};
+      if (!writes && !(word.read_bytes & ~touched) && ordered(thread, word.reads)) word.reads = {};
+      Crowd& own = word.*crowd;
+      own.time = access.time;
+      own.warps |= 1u << access.warp;
+      own.lanes |= 1u << lane;
+      word.*bytes |= touched;
+    });
+  }
+  return suspicious;
+}
+
+void SharedShadow::enter_reads(int64_t low, int64_t high) {
+  size_t kept = 0;
+  for (uint32_t index : unentered_) {
+    const SharedAccess& access = history_[index];
+    if (access.low() < high && low < access.high())
+      enter(access);
+    else
+      unentered_[kept++] = index;
+  }
+  unentered_.resize(kept);
+}
+
+void SharedShadow::mark_lanes(const SharedAccess& access) {
+  ++stamp_;
+  for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    for_each_word(access, lane, [&](const Word& word, uint8_t) {
+      Touch& touch = touched_[static_cast<size_t>(&word - words_.data())];
+      if (touch.stamp != stamp_) touch = {stamp_, 0};
+      touch.lanes |= 1u << lane;
+    });
+  }
+}
+
+// Calls visit(lane, other's lane, first common byte) where both touch a byte; `access` is the one that was marked.
+template <class Visit>
+void SharedShadow::for_each_overlap(const SharedAccess& access, const SharedAccess& other, Visit visit) const {
+  if (other.low() >= access.high() || access.low() >= other.high()) return;
+  for (uint32_t others = other.mask; others; others &= others - 1) {
+    const int other_lane = __builtin_ctz(others);
+    const int64_t begin = other.at(other_lane), end = begin + other.pattern->bytes;
+    for (int64_t word = begin / 4; word <= (end - 1) / 4; ++word) {
+      const Touch& touch = touched_[static_cast<size_t>(word)];
+      for (uint32_t lanes = touch.stamp == stamp_ ? touch.lanes : 0; lanes; lanes &= lanes - 1) {
+        const int lane = __builtin_ctz(lanes);
+        const int64_t common = std::max(begin, access.at(lane));
+        if (common < std::min(end, access.at(lane) + access.pattern->bytes)) visit(lane, other_lane, common);
+      }
+    }
+  }
+}
+
+void SharedShadow::compare(const SharedAccess& access, const std::function<Defects&()>& own) {
+  comparisons_ += static_cast<int64_t>(history_.size());
+  if (comparisons_ > kMostComparisons) return;
+  mark_lanes(access);
+  for (size_t i = 0; i < history_.size(); ++i) {
+    const SharedAccess& other = history_[i];
+    if (!access.conflicts_with(other)) continue;
+    for_each_overlap(access, other, [&](int lane, int other_lane, int64_t address) {
+      if (ordered(access.thread(lane), other.thread(other_lane), other.time)) return;
+      racing_ = true;
+      own().add_race(lane, {address, other.thread(other_lane), other.instruction, other.kind});
+      defects_[i].add_race(other_lane, {address, access.thread(lane), access.instruction, access.kind});
+    });
+  }
+  for (auto& [number, copy] : copies_) {
+    for_each_overlap(access, copy.access, [&, &copy = copy](int lane, int other_lane, int64_t address) {
+      const SharedAccess& other = copy.access;
+      if (&other == &access && lane == other_lane) return;
+      own().add_race(lane, {address, other.thread(other_lane), other.instruction, other.kind});
+      copy.found().add_race(other_lane, {address, access.thread(lane), access.instruction, access.kind});
+    });
+  }
+}
+
+size_t SharedShadow::begin_copy(SharedAccess access) {
+  access.kind = SharedAccess::kStore;
+  access.time = ++now_;
+  Copy& copy = copies_[++copies_begun_];
+  copy.access = access;
+  if (!checks_races_) return copies_begun_;
+  const int64_t low = access.low(), high = access.high();
+  if (read_.overlap(low, high)) enter_reads(low, high);
+  if (racing_ || access.pattern->overlaps_itself || flying_.overlap(low, high) || may_race(access)) {
+    compare(copy.access, [&copy]() -> Defects& { return copy.found(); });
+  }
+  flying_.add(low, high);
+  return copies_begun_;
+}
+
+// From here on it is a write like any other, with what was found of it so far.
+void SharedShadow::end_copy(size_t number, uint32_t lanes) {
+  const auto found = copies_.find(number);
+  if (found == copies_.end()) return;
+  Copy& copy = found->second;
+  SharedAccess landed = copy.access;
+  landed.mask &= lanes;
+  landed.time = ++now_;
+  if (checks_races_) {
+    if (history_.size() >= kHistoryCapacity) forget_history();
+    if (copy.defects) {
+      Defects& defects = defects_[history_.size()];
+      defects = *copy.defects;
+      defects.racing &= lanes;
+      copy.defects->racing &= ~lanes;
+    }
+    history_.push_back(landed);
+    written_.add(landed.low(), landed.high());
+    enter_reads(landed.low(), landed.high());
+    enter(landed);
+  }
+  if (checks_uninitialised_) initialise(landed);
+  copy.access.mask &= ~lanes;
+  if (copy.access.mask != 0) return;
+  copies_.erase(found);
+  flying_.clear();
+  for (const auto& [other, flying] : copies_) flying_.add(flying.access.low(), flying.access.high());
+}
+
+void SharedShadow::Defects::add_race(int lane, const Race& race) {
+  Race& known = races[static_cast<size_t>(lane)];
+  const auto key = [](const Race& r) { return std::tie(r.address, r.other_thread, r.other_instruction); };
+  if (!(racing >> lane & 1) || key(race) < key(known)) known = race;
+  racing |= 1u << lane;
+}
+
+void SharedShadow::Defects::add_unwritten(int lane, int64_t address) {
+  Unwritten& known = unwritten[static_cast<size_t>(lane)];
+  if (known.times++ == 0) known.address = address;
+  uninitialised |= 1u << lane;
+}
+
+void SharedShadow::forget_history() {
+  enter_reads(0, INT64_MAX);
+  settle();
+  memo_.fill(Memo{});  // it may name retired patterns
+}
+
+void SharedShadow::settle() {
+  for (const auto& [index, defects] : defects_) report(history_[index], defects);
+  defects_.clear();
+  history_.clear();
+  unentered_.clear();
+  racing_ = false;
+  // Copies in flight may still refer to them.
+  if (copies_.empty()) retired_.clear();
+}
+
+void SharedShadow::report(const SharedAccess& access, const Defects& defects) {
+  if (defects.racing) {
+    const int lane = __builtin_ctz(defects.racing);
+    const Race& race = defects.races[static_cast<size_t>(lane)];
+    findings_.add(Check::kRace, access.instruction, access.thread(lane),
+                  uint64_t{access.repeats + 1} * static_cast<uint64_t>(__builtin_popcount(defects.racing)),
+                  static_cast<uint64_t>(race.address), [&] { return describe(access, race); });
+  }
+  for (uint32_t lanes = defects.uninitialised & ~defects.racing; lanes; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    const Unwritten& unwritten = defects.unwritten[static_cast<size_t>(lane)];
+    const uint64_t address = static_cast<uint64_t>(unwritten.address);
+    findings_.add(Check::kUninitialised, access.instruction, access.thread(lane),
+                  static_cast<uint64_t>(unwritten.times), address,
+                  [&] { return "reads shared memory at " + hexadecimal(address) + " that nobody wrote"; });
+  }
+}
+
+std::string SharedShadow::describe(const SharedAccess& access, const Race& race) const {
+  const auto verb = [](uint8_t kind, const char* reads, const char* writes, const char* both) {
+    const bool is_write = kind & SharedAccess::kWrites;
+    return std::string(!is_write ? reads : kind & SharedAccess::kReads ? both : writes);
+  };
+  return verb(access.kind, "reads", "writes", "updates") + " shared memory at " +
+         hexadecimal(static_cast<uint64_t>(race.address)) + ", which thread " + std::to_string(race.other_thread) +
+         " of the block " + verb(race.other_kind, "read", "wrote", "updated") + " in line " +
+         std::to_string(program_->info[race.other_instruction].line) + " with no barrier between";
+}
+
+void SharedShadow::finish() {
+  for (auto& [number, copy] : copies_) {
+    if (copy.defects) report(copy.access, *copy.defects);
+  }
+  copies_.clear();
+  settle();
+}
+
+void SharedShadow::retire(std::vector<std::unique_ptr<Pattern>> patterns) {
+  memo_.fill(Memo{});
+  if (checks_races_) retired_.push_back(std::move(patterns));
+}
+
+// ---- values ----
+
+void SharedShadow::find_unwritten(const SharedAccess& access, size_t index) {
+  Defects alone;
+  const auto found = [&]() -> Defects& { return checks_races_ ? defects_[index] : alone; };
+  bool all = true;
+  for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
+    const int lane = __builtin_ctz(lanes);
+    const uint8_t* begin = initialised_.data() + access.at(lane);
+    const void* missing = std::memchr(begin, 0, static_cast<size_t>(access.pattern->bytes));
+    if (!missing) continue;
+    found().add_unwritten(lane, static_cast<const uint8_t*>(missing) - initialised_.data());
+    all = false;
+  }
+  if (all) return remember_initialised(access);
+  if (!checks_races_) report(access, alone);
+}
+
+void SharedShadow::remember_initialised(const SharedAccess& access) {
+  memo_[memo_index(access.base, access.pattern)] = {access.pattern, access.base};
+  const int64_t low = access.low(), high = access.high();
+  if (std::memchr(&initialised_[static_cast<size_t>(low)], 0, static_cast<size_t>(high - low))) return;
+  if (low <= known_high_ && high >= known_low_ && known_low_ < known_high_) {
+    known_low_ = std::min(known_low_, low);
+    known_high_ = std::max(known_high_, high);
+  } else if (high - low > known_high_ - known_low_) {
+    known_low_ = low;
+    known_high_ = high;
+  }
+}
+
+void SharedShadow::initialise(int64_t address, int64_t bytes) {
+  if (checks_uninitialised_) std::memset(&initialised_[static_cast<size_t>(address)], 1, static_cast<size_t>(bytes));
+}
+
+void SharedShadow::initialise(const SharedAccess& access) {
+  const int64_t low = access.low(), high = access.high();
+  if (low >= known_low_ && high <= known_high_) return;
+  if (access.pattern->shape == Pattern::Shape::kContiguous && access.mask == kAllLanes)
+    return initialise(low, high - low);
+  for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1)
+    initialise(access.at(__builtin_ctz(lanes)), access.pattern->bytes);
+}
+
+// ---- barriers ----
+
 void SharedShadow::block_barrier() {
+  settle();
   block_time_ = ++now_;
   read_.clear();
   written_.clear();
-  log_.clear();
 }
 
-// Released threads know all that the arrived ones, whole warps, did before.
-void SharedShadow::partial_barrier(const std::vector<uint32_t>& arrived, const std::vector<uint32_t>& released) {
-  ++now_;
-  std::array<uint32_t, kLanes> joined{};
-  for (size_t warp = 0; warp < warps_.size(); ++warp) {
-    if (!arrived[warp]) continue;
-    for (int other = 0; other < kLanes; ++other) joined[other] = std::max(joined[other], warps_[warp].warps[other]);
-    joined[warp] = now_;
+void SharedShadow::arrive(int warp, Knowledge& knowledge) {
+  const Knowledge& own = warps_[static_cast<size_t>(warp)].warps;
+  for (size_t other = 0; other < own.size(); ++other) knowledge[other] = std::max(knowledge[other], own[other]);
+  knowledge[static_cast<size_t>(warp)] = ++now_;
+}
+
+void SharedShadow::learn(int warp, const Knowledge& knowledge) {
+  WarpClocks& clocks = warps_[static_cast<size_t>(warp)];
+  for (size_t other = 0; other < knowledge.size(); ++other) {
+    clocks.warps[other] = std::max(clocks.warps[other], knowledge[other]);
   }
-  for (size_t warp = 0; warp < warps_.size(); ++warp) {
-    if (!released[warp]) continue;
-    for (int other = 0; other < kLanes; ++other) {
-      warps_[warp].warps[other] = std::max(warps_[warp].warps[other], joined[other]);
-    }
-    warps_[warp].whole = now_;
-  }
+  clocks.whole = ++now_;
 }
 
 void SharedShadow::warp_barrier(int warp, uint32_t mask) {
-  if (!races_) return;
+  if (!checks_races_) return;
   ++now_;
   WarpClocks& clocks = warps_[static_cast<size_t>(warp)];
   if (mask == kAllLanes) {

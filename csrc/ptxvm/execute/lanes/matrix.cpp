@@ -179,28 +179,27 @@ void run_mma(Warp& warp, const Instruction& in) {
 
 // ---- 8 x 8 matrices of 16-bit elements in shared memory: lane l gives the address of row l % 8 of matrix l / 8 ----
 
-bool matrix_rows(Warp& warp, const Instruction& in, AccessKind kind, Access& access) {
+void matrix_rows(Warp& warp, const Instruction& in, AccessKind kind, Access& access) {
   alignas(64) int64_t addresses[kLanes];
   register_addresses(warp, in, addresses);
   const uint32_t saved = warp.mask;
   const int lanes = 8 * in.u[0];
   warp.mask &= lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
-  uint32_t faulty = 0;
   // A generic address is one of the window of shared memory, or out of bounds.
   if (static_cast<Space>(in.u[2]) == Space::kGeneric) {
-    for (int64_t& address : addresses) address -= static_cast<int64_t>(kSharedWindow);
+    for (int64_t& address : addresses) address = static_cast<int64_t>(static_cast<uint64_t>(address) - kSharedWindow);
   }
-  const bool good = warp.mask && begin_access_at(warp, in, Space::kShared, kind, addresses, 16, access, &faulty);
+  begin_access_at(warp, in, Space::kShared, kind, addresses, 16, access);
   warp.mask = saved;
-  return good;
 }
 
 void run_ldmatrix(Warp& warp, const Instruction& in) {
   Access access;
-  const bool good = matrix_rows(warp, in, AccessKind::kRead, access);
+  matrix_rows(warp, in, AccessKind::kRead, access);
   const auto element = [&](int matrix, int row, int column) {
+    const int lane = 8 * matrix + row;
     uint16_t value = 0;
-    if (good) std::memcpy(&value, access.host + access.relative[8 * matrix + row] + 2 * column, sizeof value);
+    if (access.mask >> lane & 1) std::memcpy(&value, access.host + access.relative[lane] + 2 * column, sizeof value);
     return value;
   };
   for (int matrix = 0; matrix < in.u[0]; ++matrix) {
@@ -217,7 +216,7 @@ void run_ldmatrix(Warp& warp, const Instruction& in) {
 
 void run_stmatrix(Warp& warp, const Instruction& in) {
   Access access;
-  if (!matrix_rows(warp, in, AccessKind::kWrite, access)) return;
+  matrix_rows(warp, in, AccessKind::kWrite, access);
   for (int matrix = 0; matrix < in.u[0]; ++matrix) {
     const uint32_t* s = warp.row<uint32_t>(in.extra->src[static_cast<size_t>(matrix)]);
     for (int lane = 0; lane < kLanes; ++lane) {
@@ -272,7 +271,8 @@ void wmma_addresses(const Instruction& in, const WmmaPlace& place, int slot, int
   for (int lane = 0; lane < kLanes; ++lane) {
     const Element e = wmma_element(static_cast<int>(v[0]), static_cast<int>(v[1]), lane, slot);
     const int64_t major = row_major ? e.row : e.column, minor = row_major ? e.column : e.row;
-    out[lane] = place.base[lane] + (major * place.leading[lane] + minor) * bytes;
+    out[lane] = static_cast<int64_t>(static_cast<uint64_t>(place.base[lane]) +
+                                     static_cast<uint64_t>((major * place.leading[lane] + minor) * bytes));
   }
 }
 
@@ -288,11 +288,10 @@ void run_wmma_memory(Warp& warp, const Instruction& in) {
   for (int slot = 0; slot < slots; ++slot) {
     wmma_addresses(in, place, slot, addresses);
     Access access;
-    uint32_t faulty = 0;
-    const bool good = begin_access_at(warp, in, space, load ? AccessKind::kRead : AccessKind::kWrite, addresses, bytes,
-                                      access, &faulty);
+    begin_access_at(warp, in, space, load ? AccessKind::kRead : AccessKind::kWrite, addresses, bytes, access);
     for (uint32_t rest = warp.mask; rest; rest &= rest - 1) {
       const int lane = __builtin_ctz(rest);
+      const bool good = access.mask >> lane & 1;
       uint64_t value = 0;
       if (load) {
         if (good) std::memcpy(&value, access.host + access.relative[lane], static_cast<size_t>(bytes));
