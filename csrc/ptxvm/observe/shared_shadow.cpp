@@ -56,6 +56,7 @@ void SharedShadow::reset(const Program& program, int64_t bytes, int warps) {
     const size_t words = static_cast<size_t>(bytes + 3) / 4;
     if (words_.size() != words || now_ > kLatest) {
       words_.assign(words, Word{});
+      owners_.assign(words, Owner{});
       touched_.assign(words, Touch{});
       now_ = 0;
       stamp_ = 0;
@@ -99,23 +100,36 @@ bool SharedShadow::ordered(int thread, const Crowd& crowd) const {
   return true;
 }
 
-// Calls visit(word, touched bytes of it).
+// Calls visit(index of a word, touched bytes of it).
 template <class Visit>
-void SharedShadow::for_each_word(const SharedAccess& access, int lane, Visit visit) {
+void SharedShadow::for_each_word(const SharedAccess& access, int lane, Visit visit) const {
   const int64_t begin = access.at(lane), end = begin + access.pattern->bytes;
   for (int64_t at = begin; at < end;) {
     const int first = static_cast<int>(at & 3);
     const int last = static_cast<int>(std::min<int64_t>(4, first + end - at));
-    visit(words_[static_cast<size_t>(at) / 4], static_cast<uint8_t>((1 << last) - (1 << first)));
+    visit(static_cast<size_t>(at) / 4, static_cast<uint8_t>((1 << last) - (1 << first)));
     at += last - first;
   }
 }
 
-// What was before the last block-wide barrier is of no consequence.
-void SharedShadow::refresh(Word& word) const {
-  if (word.reads.time < block_time_) word.read_bytes = 0, word.reads = {};
-  if (word.writes.time < block_time_) word.written_bytes = 0, word.writes = {};
-  if (word.atomics.time < block_time_) word.atomic_bytes = 0, word.atomics = {};
+void SharedShadow::Word::add(uint8_t kind, int thread, uint32_t time, uint8_t bytes) {
+  const bool writes_to = kind & SharedAccess::kWrites, atomic = kind & SharedAccess::kAtomic;
+  Crowd& crowd = !writes_to ? reads : atomic ? atomics : writes;
+  crowd.time = time;
+  crowd.warps |= 1u << (thread / kLanes);
+  crowd.lanes |= 1u << (thread % kLanes);
+  (!writes_to ? read_bytes : atomic ? atomic_bytes : written_bytes) |= bytes;
+}
+
+// A word with whatever is known of it since the last block-wide barrier.
+SharedShadow::Word& SharedShadow::crowd_of(size_t index) {
+  Owner& owner = owners_[index];
+  Word& word = words_[index];
+  if (owner.time >= block_time_ && owner.kind == kCrowd) return word;
+  word = {};
+  if (owner.time >= block_time_) word.add(owner.kind, owner.thread, owner.time, owner.bytes);
+  owner.kind = kCrowd;
+  return word;
 }
 
 bool SharedShadow::clashes(const SharedAccess& access, int thread, const Word& word, uint8_t touched) const {
@@ -129,9 +143,9 @@ bool SharedShadow::may_race(const SharedAccess& access) {
   bool result = false;
   for (uint32_t lanes = access.mask; lanes && !result; lanes &= lanes - 1) {
     const int lane = __builtin_ctz(lanes);
-    for_each_word(access, lane, [&](Word& word, uint8_t touched) {
-      refresh(word);
-      result |= clashes(access, access.thread(lane), word, touched);
+    for_each_word(access, lane, [&](size_t index, uint8_t touched) {
+      if (owners_[index].time < block_time_) return;
+      result |= clashes(access, access.thread(lane), crowd_of(index), touched);
     });
   }
   return result;
@@ -140,24 +154,25 @@ bool SharedShadow::may_race(const SharedAccess& access) {
 // Enters the access into the words it touches; whether it may race with what they knew.
 bool SharedShadow::enter(const SharedAccess& access) {
   bool suspicious = false;
-  const bool writes = access.kind & SharedAccess::kWrites, atomic = access.kind & SharedAccess::kAtomic;
-  const auto crowd = !writes ? &Word::reads : atomic ? &Word::atomics : &Word::writes;
-  const auto bytes = !writes ? &Word::read_bytes : atomic ? &Word::atomic_bytes : &Word::written_bytes;
+  const bool reads = !(access.kind & SharedAccess::kWrites);
+  const bool plain_write = !reads && !(access.kind & SharedAccess::kAtomic);
   for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
     const int lane = __builtin_ctz(lanes), thread = access.thread(lane);
-    for_each_word(access, lane, [&](Word& word, uint8_t touched) {
-      refresh(word);
+    for_each_word(access, lane, [&](size_t index, uint8_t touched) {
+      Owner& owner = owners_[index];
+      if (owner.time < block_time_) {
+        owner = {access.time, static_cast<uint16_t>(thread), touched, access.kind};
+        return;
+      }
+      Word& word = crowd_of(index);
       const bool clash = clashes(access, thread, word, touched);
       suspicious |= clash;
       // Whoever comes after a write that came after all others comes after them too, and so with reads.
       const uint8_t known = word.read_bytes | word.written_bytes | word.atomic_bytes;
-      if (writes && !atomic && !clash && !(known & ~touched)) word = Word{};
-      if (!writes && !(word.read_bytes & ~touched) && ordered(thread, word.reads)) word.reads = {};
-      Crowd& own = word.*crowd;
-      own.time = access.time;
-      own.warps |= 1u << access.warp;
-      own.lanes |= 1u << lane;
-      word.*bytes |= touched;
+      if (plain_write && !clash && !(known & ~touched)) word = {};
+      if (reads && !(word.read_bytes & ~touched) && ordered(thread, word.reads)) word.reads = {};
+      word.add(access.kind, thread, access.time, touched);
+      owner.time = access.time;
     });
   }
   return suspicious;
@@ -179,8 +194,8 @@ void SharedShadow::mark_lanes(const SharedAccess& access) {
   ++stamp_;
   for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
     const int lane = __builtin_ctz(lanes);
-    for_each_word(access, lane, [&](const Word& word, uint8_t) {
-      Touch& touch = touched_[static_cast<size_t>(&word - words_.data())];
+    for_each_word(access, lane, [&](size_t index, uint8_t) {
+      Touch& touch = touched_[index];
       if (touch.stamp != stamp_) touch = {stamp_, 0};
       touch.lanes |= 1u << lane;
     });
@@ -284,6 +299,19 @@ void SharedShadow::Defects::add_unwritten(int lane, int64_t address) {
   Unwritten& known = unwritten[static_cast<size_t>(lane)];
   if (known.times++ == 0) known.address = address;
   uninitialised |= 1u << lane;
+}
+
+// Whether an access was done before just so, at `place`; if not, there is room for it at `place`.
+bool SharedShadow::is_repetition(const SharedAccess& access, size_t& place) {
+  size_t& latest = latest_[(access.instruction * 64 + static_cast<size_t>(access.warp)) % latest_.size()];
+  if (latest < history_.size() && history_[latest].is_repeated_by(access)) {
+    ++history_[latest].repeats;
+    place = latest;
+    return true;
+  }
+  if (history_.size() >= kHistoryCapacity) forget_history();
+  place = latest = history_.size();
+  return false;
 }
 
 void SharedShadow::forget_history() {

@@ -111,6 +111,7 @@ class SharedShadow {
   void retire(std::vector<std::unique_ptr<Pattern>> patterns);
 
  private:
+  static constexpr size_t kLongHistory = 1 << 12;  // from here on repetitions are not entered again
   // Beyond these some races of a block that has many are not seen.
   static constexpr size_t kHistoryCapacity = 1 << 16;
   static constexpr int64_t kMostComparisons = 50'000'000;
@@ -124,7 +125,17 @@ class SharedShadow {
   struct Word {
     Crowd reads, writes, atomics;
     uint8_t read_bytes = 0, written_bytes = 0, atomic_bytes = 0;  // one bit each
+
+    void add(uint8_t kind, int thread, uint32_t time, uint8_t bytes);
   };
+  // Most words are touched by one thread only between two block-wide barriers.
+  struct Owner {
+    uint32_t time = 0;  // of the latest access; all of this is stale where it is older than block_time_
+    uint16_t thread = 0;
+    uint8_t bytes = 0;
+    uint8_t kind = 0;  // kCrowd: ask the word
+  };
+  static constexpr uint8_t kCrowd = 0;
   struct WarpClocks {
     uint32_t whole = 0;                           // last barrier of all lanes
     bool partial = false;                         // whether `lanes` holds anything
@@ -179,13 +190,8 @@ class SharedShadow {
   // Returns the access's place in the history.
   size_t watch_order(SharedAccess& access) {
     access.time = now_;
-    size_t& latest = latest_[(access.instruction * 64 + static_cast<size_t>(access.warp)) % latest_.size()];
-    if (latest < history_.size() && history_[latest].is_repeated_by(access)) {
-      ++history_[latest].repeats;
-      return latest;
-    }
-    if (history_.size() >= kHistoryCapacity) forget_history();
-    latest = history_.size();
+    size_t place = history_.size();
+    if (place >= kLongHistory && is_repetition(access, place)) return place;
     history_.push_back(access);
     const int64_t low = access.low(), high = access.high();
     bool suspicious = flying_.overlap(low, high);
@@ -198,18 +204,19 @@ class SharedShadow {
       if (written_.overlap(low, high))
         suspicious |= enter(access) || racing_;
       else
-        unentered_.push_back(static_cast<uint32_t>(latest));
+        unentered_.push_back(static_cast<uint32_t>(place));
     }
-    if (suspicious) compare(access, [this, latest]() -> Defects& { return defects_[latest]; });
-    return latest;
+    if (suspicious) compare(access, [this, place]() -> Defects& { return defects_[place]; });
+    return place;
   }
+  bool is_repetition(const SharedAccess& access, size_t& place);
   bool ordered(int thread, const Crowd& crowd) const;
   bool ordered(int thread, int other, uint32_t time) const;
   bool enter(const SharedAccess& access);
   bool may_race(const SharedAccess& access);
   template <class Visit>
-  void for_each_word(const SharedAccess& access, int lane, Visit visit);
-  void refresh(Word& word) const;
+  void for_each_word(const SharedAccess& access, int lane, Visit visit) const;
+  Word& crowd_of(size_t word);
   bool clashes(const SharedAccess& access, int thread, const Word& word, uint8_t touched) const;
   void enter_reads(int64_t low, int64_t high);
   // Compares with all accesses that may race; own() gives the place for what is found of this one.
@@ -251,8 +258,9 @@ class SharedShadow {
   std::map<size_t, Defects> defects_;  // by place in the history
   bool racing_ = false;                // a race was found since then
   int64_t comparisons_ = 0;            // of the block
-  std::vector<Word> words_;            // stale where older than block_time_
-  std::map<size_t, Copy> copies_;      // in flight, by number
+  std::vector<Owner> owners_;          // by word
+  std::vector<Word> words_;
+  std::map<size_t, Copy> copies_;  // in flight, by number
   size_t copies_begun_ = 0;
   Extents flying_;
   std::vector<Touch> touched_;  // by word: lanes of the access that is being compared
