@@ -198,11 +198,14 @@ uint8_t shadow_kind(const Instruction& in, AccessKind kind) {
   return static_cast<uint8_t>(result);
 }
 
+int element_bytes(const Instruction& in, int bytes) { return in.op == Op::kLoad ? in.u[0] : bytes; }
+
 void observe_shared(Warp& warp, const Instruction& in, const Access& access, AccessKind kind) {
   count_wavefronts(warp, in, *access.pattern);
   if (kind == AccessKind::kCopy) return;
   SharedAccess shared = shared_access(warp, in, access);
   shared.kind = shadow_kind(in, kind);
+  shared.element = static_cast<uint8_t>(element_bytes(in, access.pattern->bytes));
   warp.block->shadow.access(shared);
 }
 
@@ -213,8 +216,6 @@ void observe_global(Warp& warp, const Instruction& in, int64_t first, const Patt
   counters.units += static_cast<uint64_t>(pattern.sectors_at(static_cast<uint64_t>(first)));
   counters.ideal += pattern.ideal_sectors;
 }
-
-int element_bytes(const Instruction& in, int bytes) { return in.op == Op::kLoad ? in.u[0] : bytes; }
 
 // Local memory of a lane lies far from its neighbour's.
 void place_local(Warp& warp, const Instruction& in, int64_t first, const Pattern& pattern, AccessKind kind,

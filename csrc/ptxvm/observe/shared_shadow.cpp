@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "observe/text.h"
+#include "observe/unwritten.h"
 
 namespace flopcuda::ptxvm {
 namespace {
@@ -380,10 +381,11 @@ void SharedShadow::find_unwritten(const SharedAccess& access, size_t index) {
   bool all = true;
   for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
     const int lane = __builtin_ctz(lanes);
-    const uint8_t* begin = initialised_.data() + access.at(lane);
-    const void* missing = std::memchr(begin, 0, static_cast<size_t>(access.pattern->bytes));
-    if (!missing) continue;
-    found().add_unwritten(lane, static_cast<const uint8_t*>(missing) - initialised_.data());
+    const int64_t address = access.at(lane);
+    const int unwritten = first_unwritten(&initialised_[static_cast<size_t>(address)], access.pattern->bytes,
+                                          access.element);
+    if (unwritten < 0) continue;
+    found().add_unwritten(lane, address + unwritten);
     all = false;
   }
   if (all) return remember_initialised(access);
