@@ -1,7 +1,7 @@
 """PTX as several compilers write it, from one source, loaded and run against numpy and Python.
 
-tests/ptxvm/ptx keeps what nvrtc 12.1 to 12.9 and nvcc 13.5 made of sources/language.cu (its README says how), so that it
-is tested where they are not; the nvcc that is installed compiles it anew.
+tests/ptxvm/ptx keeps what nvrtc 12.1 to 12.9 and nvcc 13.5 made of sources/language.cu (its README says how), so that
+it is tested where they are not; the nvcc that is installed compiles it anew.
 """
 
 from __future__ import annotations
