@@ -478,7 +478,7 @@ BARRIERS = {
         """mov.u32 %r1, 0; L: add.u32 %r1, %r1, 1; setp.lt.u32 %p0, %r1, 4; setp.lt.or.u32 %p0, %tid, 40, %p0;
         @%p0 bar.sync 0; // bar
         setp.lt.u32 %p1, %r1, 4; @%p1 bra L; ret;""",
-        [Expected("barrier", "bar", 24, 40, message=NOT_THERE)],
+        [Expected("barrier", "bar", 24, 40, message=EXITED)],
     ),
     "two counts": (
         WARPS_APART.format("\nbar.sync 3, 96; // more\n", "\nbar.sync 3, 64; // all\n"),
