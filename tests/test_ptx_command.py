@@ -118,7 +118,7 @@ def test_the_only_kernel_needs_no_name(file: str, tmp_path: Path) -> None:
 def test_conflicts_and_findings_are_shown(file: str) -> None:
     result = flopcuda("ptx", "run", file, "conflict", "--block", "64", "--arg", "zeros:u32:64")
     assert result.exit_code == 1
-    assert "FAILED: 1 finding" in result.output
+    assert "FAILED: 2 findings" in result.output  # both ends of the race
     assert "race: conflict" in result.output
     # Each warp's store takes 32 wavefronts where one would do.
     stores = next(line for line in result.output.splitlines() if "st.shared.u32" in line and "shared │" in line)

@@ -51,7 +51,7 @@ def line_of(text: str, mark: str) -> int:
 
 
 def build(body: str, parameters: str = "", module: str = "") -> str:
-    """A module of one kernel `k` that knows %tid, %cta, %lane, %warp, and %i, its number in the grid, times four %i4."""
+    """A module of one kernel `k` with %tid, %cta, %lane and %warp; %i is its number in the grid, %i4 four times that."""
     return kernel(REGISTERS + body, parameters, module=module)
 
 

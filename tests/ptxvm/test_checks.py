@@ -289,7 +289,7 @@ def test_global_misaligned() -> None:
 
 
 def test_constant_memory_past_the_end() -> None:
-    text = build("{0}\nld.const.u32 %r1, [table+{1}]; // access\nret;".format("", 16), module=CONSTANTS)
+    text = build("\nld.const.u32 %r1, [table+16]; // access\nret;", module=CONSTANTS)
     module = ptx.Machine(threads=1).load(text)
     [finding] = module.launch("k", 1, 32).findings
     Expected("bounds", "access", 32, 0, module.variable("table").ctypes.data + 16).check(finding, text)

@@ -382,8 +382,8 @@ void SharedShadow::find_unwritten(const SharedAccess& access, size_t index) {
   for (uint32_t lanes = access.mask; lanes; lanes &= lanes - 1) {
     const int lane = __builtin_ctz(lanes);
     const int64_t address = access.at(lane);
-    const int unwritten = first_unwritten(&initialised_[static_cast<size_t>(address)], access.pattern->bytes,
-                                          access.element);
+    const int unwritten =
+        first_unwritten(&initialised_[static_cast<size_t>(address)], access.pattern->bytes, access.element);
     if (unwritten < 0) continue;
     found().add_unwritten(lane, address + unwritten);
     all = false;
