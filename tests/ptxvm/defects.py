@@ -51,7 +51,7 @@ def line_of(text: str, mark: str) -> int:
 
 
 def build(body: str, parameters: str = "", module: str = "") -> str:
-    """A module of one kernel `k` with %tid, %cta, %lane and %warp; %i is its number in the grid, %i4 four times that."""
+    """A module of one kernel `k` with %tid, %cta, %lane, %warp; %i is the number in the grid, %i4 four times that."""
     return kernel(REGISTERS + body, parameters, module=module)
 
 

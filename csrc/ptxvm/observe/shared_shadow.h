@@ -64,7 +64,7 @@ struct SharedAccess {
   int16_t warp = 0;
   uint8_t kind = 0;
   uint8_t element = 1;  // bytes of one element of a vector
-  uint32_t time = 0;  // set by the shadow, as the number of times that it was done again just so
+  uint32_t time = 0;    // set by the shadow, as the number of times that it was done again just so
   uint32_t repeats = 0;
 
   int64_t low() const { return base + pattern->lowest; }
