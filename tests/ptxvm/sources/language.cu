@@ -1,4 +1,4 @@
-// What a compiler makes of C++ that is more than arithmetic: structures by value, tables with addresses in them,
+// clang-format off: kept PTX names its lines. What a compiler makes of C++ that is more than arithmetic: structures by value, tables with addresses in them,
 // function pointers, virtual functions, recursion, a dense switch, shared memory of both kinds, wide integers.
 // It includes nothing, so that all of its PTX comes from here: tests/ptxvm/ptx keeps what several compilers made of it.
 
