@@ -205,9 +205,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _has_kernel(args: tuple[Any, ...]) -> bool:
     """Whether the counted kernels take the operands."""
     tensors = _tensors(args)
-    return _does_work(args) and all(
-        unsupported_kind(tensor) is None and tensor.dtype == tensors[0].dtype for tensor in tensors
-    )
+    return all(unsupported_kind(tensor) is None and tensor.dtype == tensors[0].dtype for tensor in tensors)
 
 
 def _does_work(args: tuple[Any, ...]) -> bool:
