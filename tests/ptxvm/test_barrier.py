@@ -248,6 +248,19 @@ def test_reductions(odds: float, threads: int, seed: int | None) -> None:
     assert result.barriers == 6
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_reduction_at_two_places(seed: int | None) -> None:
+    """Lanes of a warp give their predicates at two instructions; each writes the results of its own lanes only."""
+    body = """
+        mov.u32 %r5, 77; mov.u32 %r6, 88; setp.lt.u32 %p0, %r3, 12; setp.lt.u32 %p1, %r0, 40;
+        @%p0 bra FIRST; barrier.red.popc.u32 %r6, 0, %p1; bra END;
+        FIRST: barrier.red.popc.u32 %r5, 0, %p1;
+        END: mad.lo.u32 %r7, %r5, 100, %r6; st.global.u32 [%a0], %r7; ret;"""
+    out, result = run(body, 64, seed)
+    assert not result.findings, result.findings
+    assert out.tolist() == ([4088] * 12 + [7740] * 20) * 2
+
+
 # ---- barriers of a warp ----
 
 

@@ -430,7 +430,8 @@ POINTERS = (
         for k, operation in enumerate(["add.u32 %r, %r, 5;", "mul.lo.u32 %r, %r, 3;", "not.b32 %r, %r;", ""])
     )
     + ".func g(.param .b64 x) { ret; }\n"
-    + ".global .u64 table[5] = {f0, f1, f2, f3, g};\n"
+    + ".func (.param .b64 out) h(.param .b32 x) { st.param.b64 [out], 1; ret; }\n"
+    + ".global .u64 table[5] = {f0, f1, f2, f3, h};\n"
 )
 
 CALL_POINTER = """
@@ -453,15 +454,19 @@ def test_calls_by_pointer() -> None:
     assert result.counts["not.b32"] == (which == 2).sum()
 
 
-@pytest.mark.parametrize("pointer", ["0", "1234", "table", "generic"])
+BAD_POINTERS = {
+    "null": "mov.u64 %u, 0;",
+    "a number": "mov.u64 %u, 1234;",
+    "data": "mov.u64 %u, table;",
+    "fewer parameters": "mov.u64 %u, g;",
+    "a wider result": "mov.u64 %u, h;",
+}
+
+
+@pytest.mark.parametrize("pointer", BAD_POINTERS)
 def test_calls_through_bad_pointers(machine: ptx.Machine, pointer: str) -> None:
-    value = {"0": "mov.u64 %u, 0;", "1234": "mov.u64 %u, 1234;", "table": "mov.u64 %u, table;"}.get(
-        pointer,
-        "ld.global.u64 %u, [table+32];",  # another prototype
-    )
-    body = (
-        f".reg .b64 %u; .reg .b32 %x0, %y; mov.u32 %x0, 1; {value} {CALL_POINTER.format(guard='', pointer='%u')} ret;"
-    )
+    call = CALL_POINTER.format(guard="", pointer="%u")
+    body = f".reg .b64 %u; .reg .b32 %x0, %y; mov.u32 %x0, 1; {BAD_POINTERS[pointer]} {call} ret;"
     result = machine.load(kernel(body, module=POINTERS)).launch("k", 1, 32)
     assert kinds(result) == {"call"}
     assert result.stopped
