@@ -385,7 +385,7 @@ def test_lock_among_the_lanes_of_a_warp(pause: str, budget: int, seed: int | Non
     [
         ("mov.u32 %r4, 16; bar.sync %r4;", "over 15"),
         ("mov.u32 %r4, 33; bar.sync 0, %r4;", "multiple of the warp size"),
-        ("bar.arrive 0, 0;", "zero"),
+        ("mov.u32 %r4, 0; bar.arrive 0, %r4;", "zero"),
         ("barrier.sync %r3, 32;", "different barrier numbers"),
         ("shl.b32 %r4, %r3, 5; barrier.sync 0, %r4;", "different thread counts"),
     ],
@@ -404,6 +404,7 @@ def test_operands_that_cannot_be(barrier: str, message: str) -> None:
         "bar.sync;",
         "bar.sync 0, 32, 32;",
         "bar.sync 0, 33;",
+        "bar.arrive 0, 0;",
         "bar.sync 16;",
         "bar.sync.aligned 0;",
         "bar.sync.u32 0;",

@@ -105,7 +105,7 @@ constexpr Form kForms[] = {
     {"bfe", Op::kBfe, "dtoo", kInt32 | kInt64, 0},
     {"bfi", Op::kBfi, "dttoo", kBits32Or64, 0},
     {"szext", Op::kSzext, "dtu", kInt32, kFlagClamp | kFlagWrap},
-    {"bmsk", Op::kBmsk, "dtu", bit(Type::kB32), kFlagClamp | kFlagWrap},
+    {"bmsk", Op::kBmsk, "duu", bit(Type::kB32), kFlagClamp | kFlagWrap},
     {"and", Op::kAnd, "dtt", kBits, 0},
     {"or", Op::kOr, "dtt", kBits, 0},
     {"xor", Op::kXor, "dtt", kBits, 0},

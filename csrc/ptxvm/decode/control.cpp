@@ -77,13 +77,14 @@ void cluster_barrier(FunctionDecoder& decoder, Modifiers modifiers) {
 
 // A constant is known to be out of range before it runs; b is the number of threads, if there is one.
 void use_barrier(FunctionDecoder& decoder, Instruction& instruction, const Operand& number, const Operand* threads) {
+  const int64_t fewest = instruction.u[0] == 1 ? kLanes : 0;
   const auto in_range = [&](const Operand& operand, auto holds) {
     return operand.kind != Operand::Kind::kInteger || holds(decoder.immediate(operand));
   };
   decoder.require(in_range(number, [](int64_t n) { return n >= 0 && n < 16; }), "barriers are numbered from 0 to 15");
   instruction.a = decoder.use(number, Type::kU32);
   if (!threads) return;
-  decoder.require(in_range(*threads, [](int64_t n) { return n >= 0 && n % kLanes == 0; }),
+  decoder.require(in_range(*threads, [&](int64_t n) { return n >= fewest && n % kLanes == 0; }),
                   "the number of threads at a barrier is a multiple of the warp's");
   instruction.b = decoder.use(*threads, Type::kU32);
 }

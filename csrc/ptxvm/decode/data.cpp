@@ -74,6 +74,7 @@ void unpack(FunctionDecoder& decoder, Type type) {
 void move_address(FunctionDecoder& decoder, Type type, const FunctionDecoder::SymbolValue& symbol) {
   Instruction instruction;
   decoder.require(!is_float(type), "an address is no floating-point number");
+  decoder.require(symbol.has_address, "an argument of a call has no address");
   instruction.dst = decoder.define(decoder.operand(0), type);
   const bool small = symbol.space == Space::kShared || symbol.space == Space::kLocal || symbol.space == Space::kParam;
   decoder.require(size_of(type) == 8 || (size_of(type) == 4 && small), "the address of this variable has 64 bits");
@@ -159,17 +160,28 @@ void check_conversion_rounding(const FunctionDecoder& decoder, const Modifiers& 
   const bool narrows =
       to == Type::kTF32 || size_of(to) < size_of(from) || (size_of(to) == 2 && size_of(from) == 2 && to != from);
   if (narrows) return decoder.require(given && !modifiers.round_to_integer, "expected a rounding mode");
-  // Between equal types a rounding mode rounds to an integral value.
-  decoder.require(!given || (to == from ? modifiers.round_to_integer
-                                        : *modifiers.rounding == Rounding::kNearest && !modifiers.round_to_integer),
-                  "this rounding does not apply here");
+  // Between equal types a rounding mode rounds to an integral value; widening is exact.
+  decoder.require(!given || (to == from && modifiers.round_to_integer), "this rounding does not apply here");
+}
+
+// Whether an operand may lie in a register of this size: an integer in a wider one, and .f32 when no half is involved.
+bool fits(Type type, int size, Type other) {
+  const auto whole = [](Type t) { return is_integer(t) || t == Type::kF32 || t == Type::kF64; };
+  return size == size_of(type) || is_integer(type) || (whole(type) && whole(other));
+}
+
+// Whether an integer type has every value of another.
+bool holds_all_of(Type to, Type from) {
+  if (!is_integer(to) || !is_integer(from)) return false;
+  return is_signed(to) == is_signed(from) ? size_of(to) >= size_of(from) : is_signed(to) && size_of(to) > size_of(from);
 }
 
 void check_conversion_flags(const FunctionDecoder& decoder, const Modifiers& modifiers, Type to, Type from,
                             bool satfinite) {
   const bool single = to == Type::kF32 || from == Type::kF32;
   decoder.require(single || !modifiers.has(kFlagFtz), ".ftz does not apply to these types");
-  decoder.require(to != Type::kBF16 || !modifiers.has(kFlagSat), ".sat does not apply to .bf16");
+  decoder.require(!modifiers.has(kFlagSat) || (to != Type::kBF16 && !holds_all_of(to, from)),
+                  ".sat changes nothing between these types");
   if (!modifiers.has(kFlagRelu) && !satfinite) return;
   const bool narrows = from == Type::kF32 && (to == Type::kF16 || to == Type::kBF16 || to == Type::kTF32);
   const Rounding rounding = modifiers.rounding.value_or(Rounding::kUp);
@@ -197,8 +209,8 @@ void cvt_rule(FunctionDecoder& decoder, const Modifiers& given) {
   int to_size = 0, from_size = 0;
   instruction.a = decoder.use_or_special_at_least(decoder.operand(1), from, from_size);
   instruction.dst = decoder.define_at_least(decoder.operand(0), to, to_size);
-  const auto fits = [](Type type, int size) { return size == size_of(type) || is_integer(type) || size_of(type) > 2; };
-  decoder.require(fits(from, from_size) && fits(to, to_size), "a half-precision operand needs a register of 16 bits");
+  decoder.require(fits(from, from_size, to) && fits(to, to_size, from),
+                  "a register has another width than its operand");
   instruction.u[0] = static_cast<uint8_t>(modifiers.rounding.value_or(Rounding::kNearest));
   instruction.u[1] = static_cast<uint8_t>((modifiers.round_to_integer ? 1 : 0) | (satfinite ? 2 : 0));
   instruction.u[2] = static_cast<uint8_t>(to_size);
@@ -242,6 +254,7 @@ void cvta_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const uint64_t base = window(modifiers.spaces[0]);
   if (!to && decoder.symbol_value(decoder.operand(1), symbol)) {
     decoder.require(symbol.space == modifiers.spaces[0], "the variable is in another state space");
+    decoder.require(symbol.has_address, "an argument of a call has no address");
     if (symbol.frame_relative) {  // parameters of a device function too
       instruction.offset = static_cast<int64_t>(symbol.value + window(Space::kLocal));
       return decoder.emit(instruction, {Op::kLocalAddress, Type::kU64});
@@ -345,10 +358,10 @@ void match_rule(FunctionDecoder& decoder, const Modifiers& given) {
   const Operand& result = decoder.operand(0);
   if (result.kind == Operand::Kind::kPair) {
     decoder.require(all, "only match.all gives a predicate");
-    instruction.dst = decoder.define_or_discard(result.items[0], Type::kB32);
+    instruction.dst = decoder.define_or_discard(result.items[0], Type::kU32);
     extra->dst.push_back(decoder.define_predicate_or_discard(result.items[1]));
   } else {
-    instruction.dst = decoder.define(result, Type::kB32);
+    instruction.dst = decoder.define(result, Type::kU32);
   }
   instruction.u[0] = all;
   instruction.extra = extra;

@@ -241,6 +241,7 @@ void FunctionDecoder::declare(const syntax::Variable& variable) {
   Symbol symbol;
   symbol.space = variable.space;
   symbol.type = variable.type;
+  symbol.has_address = variable.space != Space::kParam;
   symbol.slot = {0,
                  variable.size,
                  variable.align,
@@ -572,6 +573,7 @@ bool FunctionDecoder::symbol_value(const Operand& operand, SymbolValue& out) con
     if (symbol->kind == Symbol::Kind::kRegister) return false;
     out.value = static_cast<uint64_t>(symbol->value) + static_cast<uint64_t>(operand.offset);
     out.frame_relative = symbol->kind == Symbol::Kind::kFrame;
+    out.has_address = symbol->has_address;
     out.space = symbol->space;
     return true;
   }

@@ -109,6 +109,7 @@ class FunctionDecoder {
   struct SymbolValue {
     bool frame_relative = false;
     bool is_function = false;
+    bool has_address = true;  // not an argument of a call
     uint64_t value = 0;
     Space space = Space::kGeneric;
   };
@@ -133,6 +134,7 @@ class FunctionDecoder {
     enum class Kind : uint8_t { kRegister, kMemory, kFrame, kEntryParameter, kShared } kind;
     Space space = Space::kRegister;
     Type type = Type::kNone;
+    bool has_address = true;
     int64_t count = -1;
     int64_t value = 0;
     ParameterSlot slot;

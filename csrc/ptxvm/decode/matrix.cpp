@@ -40,30 +40,22 @@ Space set_address(FunctionDecoder& decoder, Instruction& instruction, const Oper
   return space;
 }
 
-// The registers of a fragment: one vector, or a single register.
-std::vector<const Operand*> fragment(const Operand& operand) {
-  std::vector<const Operand*> items;
-  if (operand.kind == Operand::Kind::kVector) {
-    for (const Operand& item : operand.items) items.push_back(&item);
-  } else {
-    items.push_back(&operand);
-  }
-  return items;
+// The registers of a fragment.
+const std::vector<Operand>& fragment(const FunctionDecoder& decoder, const Operand& operand, size_t count) {
+  decoder.require(operand.kind == Operand::Kind::kVector, "a fragment is a vector of registers");
+  decoder.require(operand.items.size() == count, "a fragment has another number of registers");
+  return operand.items;
 }
 
 void use_fragment(FunctionDecoder& decoder, const Operand& operand, Type type, size_t count, std::vector<Ref>& out) {
-  const std::vector<const Operand*> items = fragment(operand);
-  decoder.require(items.size() == count, "a fragment has another number of registers");
-  for (const Operand* item : items) {
-    decoder.require(item->kind == Operand::Kind::kName, "a fragment consists of registers");
-    out.push_back(decoder.use(*item, type));
+  for (const Operand& item : fragment(decoder, operand, count)) {
+    decoder.require(item.kind == Operand::Kind::kName, "a fragment is a vector of registers");
+    out.push_back(decoder.use(item, type));
   }
 }
 
 void define_fragment(FunctionDecoder& decoder, const Operand& operand, Type type, size_t count, std::vector<Ref>& out) {
-  const std::vector<const Operand*> items = fragment(operand);
-  decoder.require(items.size() == count, "a fragment has another number of registers");
-  for (const Operand* item : items) out.push_back(decoder.define_or_discard(*item, type));
+  for (const Operand& item : fragment(decoder, operand, count)) out.push_back(decoder.define_or_discard(item, type));
 }
 
 // ---- ldmatrix, stmatrix: u[0] matrices, u[1] transposed, u[2] state space ----
@@ -100,7 +92,7 @@ void movmatrix_rule(FunctionDecoder& decoder, const Modifiers& given) {
   decoder.require(modifiers.types[0] == Type::kB16, "only .b16 is supported");
   decoder.expect_operands(2);
   Instruction instruction;
-  decoder.require(decoder.operand(1).kind == Operand::Kind::kName, "a fragment consists of registers");
+  decoder.require(decoder.operand(1).kind == Operand::Kind::kName, "movmatrix moves a register");
   instruction.a = decoder.use(decoder.operand(1), Type::kB32);
   instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
   emit_collective(decoder, instruction, {Op::kMovmatrix});

@@ -55,8 +55,8 @@ void check_ordering(const FunctionDecoder& decoder, const Modifiers& modifiers, 
                   "a cache priority applies to .global memory, not .volatile");
   decoder.require(!modifiers.has(kPriorities) || !modifiers.has(kLoadOperators | kStoreOperators),
                   "a cache priority does not go with a cache operator");
-  decoder.require(in_memory || modifiers.spaces[0] != Space::kParam || !modifiers.has(kFlagVolatile),
-                  "parameters are not .volatile");
+  decoder.require(in_memory || modifiers.spaces[0] == Space::kShared || !modifiers.has(kFlagVolatile),
+                  ".volatile applies to .global and .shared memory");
   decoder.require(in_memory || modifiers.spaces[0] == Space::kShared || !ordered,
                   "a memory order applies to .global and .shared memory");
 }
@@ -348,10 +348,10 @@ void cp_rule(FunctionDecoder& decoder, const Modifiers& given) {
   decoder.emit(instruction, {Op::kCpAsyncWait});
 }
 
-void prefetch(FunctionDecoder& decoder, const Modifiers& modifiers) {
+void prefetch(FunctionDecoder& decoder, const Modifiers& modifiers, Space space) {
   decoder.only_flags(modifiers, 0);
   decoder.expect_operands(1);
-  decoder.address_in(decoder.operand(0), named_space(decoder, modifiers));
+  decoder.address_in(decoder.operand(0), space);
   decoder.emit({}, {Op::kPrefetch});
 }
 
@@ -359,13 +359,13 @@ void prefetch_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   decoder.require(modifiers.take("L1") != modifiers.take("L2"), "expected .L1 or .L2");
   require_space(decoder, modifiers, {Space::kGlobal, Space::kLocal});
-  prefetch(decoder, modifiers);
+  prefetch(decoder, modifiers, named_space(decoder, modifiers));
 }
 
 void prefetchu_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   decoder.require(modifiers.take("L1"), "expected .L1");
-  prefetch(decoder, modifiers);
+  prefetch(decoder, modifiers, Space::kGlobal);
 }
 
 constexpr NamedRule kRules[] = {
