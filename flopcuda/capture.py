@@ -1,6 +1,6 @@
 """Capture of the multiply-accumulates that are no counted layer's: functional calls, attention, bare operators.
 
-A dispatch mode sees every operator below autograd and autocast. It has those of :mod:`flopcuda.lowering` computed by
+A dispatch mode sees every operator below autograd and autocast. It has those of :mod:`flopcuda.registry` computed by
 the counted kernels, and names the others that multiply and accumulate, so that nothing is left out in silence.
 """
 
@@ -24,8 +24,9 @@ from torch.utils._python_dispatch import (
 
 from flopcuda.backends import Operands, holds_data
 from flopcuda.gradients import BACKWARD, FORWARD
-from flopcuda.lowering import FREE_NAMESPACES, FREE_OPERATORS, IN_PLACE, LOWERINGS, NOT_COUNTED, Lowering
+from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
+from flopcuda.registry import FREE_NAMESPACES, FREE_OPERATORS, LOWERINGS, NOT_COUNTED
 from flopcuda.report import Place
 
 # Computes a counted operator for a place and a phase, from its name, operands and options, and keeps the record.
@@ -97,7 +98,7 @@ class Capture:
         ]
         _push_mode(self._mode)
         if self._model is None:
-            self._visible.enter_context(_attention_in_products())
+            self._visible.enter_context(_in_products())
 
     def stop(self) -> None:
         """Leave no trace. Does nothing the second time."""
@@ -117,7 +118,7 @@ class Capture:
         self._stack.push(module)
         if self._model is None or was_running or not self._stack.is_running:
             return
-        self._visible.enter_context(_attention_in_products())
+        self._visible.enter_context(_in_products())
         if self._mode not in _get_current_dispatch_mode_stack():
             self._visible.enter_context(self._mode)
 
@@ -129,14 +130,23 @@ class Capture:
 
 
 @contextmanager
-def _attention_in_products() -> Iterator[None]:
-    """Inside, attention takes none of the short cuts that hide its products from a dispatch mode."""
+def _in_products() -> Iterator[None]:
+    """Inside, attention and recurrent layers take none of the short cuts that hide their products from a dispatch mode.
+
+    Those of recurrent layers are oneDNN's and cuDNN's.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    backends: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
+    fused = [(backend, backend.enabled) for backend in backends]
     torch.backends.mha.set_fastpath_enabled(False)
+    for backend, _ in fused:
+        backend.enabled = False
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
+        for backend, was_enabled in fused:
+            backend.enabled = was_enabled
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
@@ -163,7 +173,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        lowering = LOWERINGS.get(func.overloadpacket) or IN_PLACE.get(func.overloadpacket)
+        lowering = LOWERINGS.get(func.overloadpacket)
         multiplies = lowering is not None or _multiplies(func)
         place = self._place() if multiplies and _does_work(args) else None
         if place is None:
@@ -190,7 +200,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _lower(
         self, place: Place, lowering: Lowering, packet: Any, args: tuple[Any, ...], options: dict[str, Any]
     ) -> Any:
-        target = args[0] if packet in IN_PLACE else options.pop("out", None)
+        target = args[0] if packet.__name__.endswith("_") else options.pop("out", None)
         default_phase = FORWARD if torch._C._current_autograd_node() is None else BACKWARD
 
         def run(

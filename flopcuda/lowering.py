@@ -1,19 +1,15 @@
 """What torch's own matrix products and convolutions are in terms of the counted operators.
 
 A lowering takes ``run``, which executes one counted operator and keeps its record, and the arguments of an ATen
-operator; it gives what that operator would. Whatever is not here does no multiply-accumulates or stands in
-:data:`NOT_COUNTED`.
+operator; it gives what that operator would. :mod:`flopcuda.registry` says which operator has which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.utils.flop_counter import flop_registry
 
 from flopcuda.gradients import (
     FORWARD,
@@ -24,9 +20,6 @@ from flopcuda.gradients import (
     transposed_conv2d,
     transposed_conv2d_input,
 )
-
-aten = torch.ops.aten
-
 
 Lowering = Callable[..., Any]
 
@@ -42,7 +35,7 @@ def addmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, al
     """A bias that fits ``F.linear`` is added by the kernel, and counted; any other sum is torch's."""
     if addend.shape == b.shape[1:] and b.t().is_contiguous() and (beta, alpha) == (1, 1):
         return run("linear", a, b.t(), addend)
-    return _scaled_sum(addend, beta, mm(run, a, b), alpha)
+    return scaled_sum(addend, beta, mm(run, a, b), alpha)
 
 
 def bmm(run: Run, a: Tensor, b: Tensor) -> Tensor:
@@ -50,13 +43,13 @@ def bmm(run: Run, a: Tensor, b: Tensor) -> Tensor:
 
 
 def baddbmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return _scaled_sum(addend, beta, bmm(run, a, b), alpha)
+    return scaled_sum(addend, beta, bmm(run, a, b), alpha)
 
 
 def addbmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """The products of all batches go into one sum: one product with all of them side by side."""
     product = mm(run, a.transpose(0, 1).flatten(1), b.flatten(0, 1))
-    return _scaled_sum(addend, beta, product, alpha)
+    return scaled_sum(addend, beta, product, alpha)
 
 
 def mv(run: Run, a: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +57,7 @@ def mv(run: Run, a: Tensor, x: Tensor) -> Tensor:
 
 
 def addmv(run: Run, addend: Tensor, a: Tensor, x: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    return _scaled_sum(addend, beta, mv(run, a, x), alpha)
+    return scaled_sum(addend, beta, mv(run, a, x), alpha)
 
 
 def dot(run: Run, x: Tensor, y: Tensor) -> Tensor:
@@ -160,59 +153,7 @@ def _transposed_size(
     )
 
 
-def _scaled_sum(addend: Tensor, beta: float, product: Tensor, alpha: float) -> Tensor:
+def scaled_sum(addend: Tensor, beta: float, product: Tensor, alpha: float) -> Tensor:
     """``beta * addend + alpha * product``; as in torch, a beta of 0 leaves the addend out, whatever it holds."""
     scaled = product if alpha == 1 else alpha * product
     return scaled if beta == 0 else scaled.add(addend, alpha=beta)
-
-
-LOWERINGS: Mapping[Any, Lowering] = MappingProxyType(
-    {
-        aten.mm: mm,
-        aten.addmm: addmm,
-        aten.bmm: bmm,
-        aten.baddbmm: baddbmm,
-        aten.addbmm: addbmm,
-        aten.mv: mv,
-        aten.addmv: addmv,
-        aten.dot: dot,
-        aten.vdot: dot,  # of real numbers
-        aten.linear: linear,
-        aten.convolution: convolution,
-        aten._convolution: convolution,
-        aten.convolution_backward: convolution_backward,
-    }
-)
-
-# The same, written to their first argument.
-IN_PLACE: Mapping[Any, Lowering] = MappingProxyType(
-    {aten.addmm_: addmm, aten.baddbmm_: baddbmm, aten.addbmm_: addbmm, aten.addmv_: addmv}
-)
-
-# Multiply and accumulate, and have no lowering yet: torch's own list and what is missing in it.
-NOT_COUNTED = (
-    frozenset(packet for packet in flop_registry if str(packet).startswith("aten."))
-    | {
-        aten.addr,
-        aten._addmm_activation,
-        aten._trilinear,
-        aten._cdist_forward,
-        aten._int_mm,
-        aten._scaled_grouped_mm,
-        aten._grouped_mm,
-        aten._fft_c2c,
-        aten._fft_r2c,
-        aten._fft_c2r,
-        aten.mkldnn_rnn_layer,
-        aten._cudnn_rnn,
-        aten.miopen_rnn,
-        aten._sparse_addmm,
-        aten._native_multi_head_attention,
-        aten._transformer_encoder_layer_fwd,
-        aten.linalg_matrix_exp,
-    }
-) - frozenset(LOWERINGS)
-
-# Namespaces whose operators move, compare and add; those of any other may do anything.
-FREE_NAMESPACES = frozenset({"aten", "prim", "prims", "profiler", "flopcuda", "inductor"})
-FREE_OPERATORS = frozenset({"torchvision::nms", "torchvision::roi_pool", "torchvision::_roi_pool_backward"})

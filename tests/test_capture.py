@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import flopcuda
 from flopcuda.geometry import exact_counts
 from tests.cuda_kernels import needs_kernels
+from tests.torch_counts import torchs_own_count
 
 attend = functional.scaled_dot_product_attention
-
-
-@contextlib.contextmanager
-def torchs_own_count() -> Iterator[FlopCounterMode]:
-    """FlopCounterMode where it sees everything: attention as products, no fast path."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
-            yield mode
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def randn(*shape: int) -> Tensor:
@@ -238,24 +225,24 @@ def test_what_is_not_counted_is_named() -> None:
     class Uncounted(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.volume = nn.Conv3d(1, 2, 3)
-            self.bilinear = nn.Bilinear(3, 4, 5)
+            self.bag = nn.EmbeddingBag(5, 3, mode="sum")
 
         def forward(self, x: Tensor) -> Tensor:
-            return (
-                self.volume(x).sum()
-                + self.bilinear(x[0, 0, 0, :, :3], x[0, 0, 0, :, :4]).sum()
-                + (x.double() @ x.mT.double()).sum()
-            )
+            bags = self.bag(torch.tensor([[0, 2], [1, 4]]), per_sample_weights=torch.randn(2, 2))
+            spectrum = torch.fft.rfft(torch.linalg.inv(x) @ x).abs()
+            return bags.sum() + spectrum.sum() + (x.long() @ x.long()).sum() + torch.cdist(x, x).sum()
 
     with flopcuda.instrument(Uncounted()) as session, torch.no_grad():
-        session.model(torch.randn(1, 1, 5, 5, 5))
+        session.model(torch.randn(4, 4))
     seen = [(entry.module, entry.module_type, entry.operator, entry.calls) for entry in session.report().not_counted]
     assert seen == [
-        ("volume", "Conv3d", "aten.convolution", 1),
-        ("bilinear", "Bilinear", "aten._trilinear", 1),
-        ("", "Uncounted", "aten.bmm", 1),
+        ("bag", "EmbeddingBag", "aten._embedding_bag", 1),
+        ("", "Uncounted", "aten.linalg_inv_ex", 1),
+        ("", "Uncounted", "aten._fft_r2c", 1),
+        ("", "Uncounted", "aten.mm", 1),
+        ("", "Uncounted", "aten._cdist_forward", 1),
     ]
+    assert session.report().total.macs == 4 * 4 * 4
 
 
 def test_a_third_partys_operator_is_named() -> None:

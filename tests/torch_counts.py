@@ -1,0 +1,24 @@
+"""torch's FlopCounterMode where it sees everything, as an oracle."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@contextlib.contextmanager
+def torchs_own_count() -> Iterator[FlopCounterMode]:
+    """FlopCounterMode with attention and recurrent layers as products: no fast path, no fused kernels."""
+    fast_path, mkldnn = torch.backends.mha.get_fastpath_enabled(), torch.backends.mkldnn.enabled
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mkldnn.enabled = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as mode:
+            yield mode
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch.backends.mkldnn.enabled = mkldnn
