@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flopcuda import _C, info, ops, ptx
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
-from tests.cpu_kernels.oracle import ELEMENT_TOLERANCE, Conv2dCase, LinearCase, Tensors, backward_error, magnitudes
+from tests.cpu_kernels.oracle import ELEMENT_TOLERANCE, ConvCase, LinearCase, Tensors, backward_error, magnitudes
 from tests.patches import Patch, apply_patches
 from tests.ptxvm.harness import compile_cuda
 
@@ -35,15 +35,14 @@ CONV2D_KERNELS, LINEAR_KERNELS = (
     for operation in ("conv2d", "linear")
 )
 
-Case = Conv2dCase | LinearCase
+Case = ConvCase | LinearCase
 
 
 def operator_arguments(case: Case, tensors: Tensors) -> tuple[str, tuple[Any, ...]]:
     """The operator and its arguments, up to count_zero."""
     if isinstance(case, LinearCase):
         return "linear", tensors
-    top, left, bottom, right = case.padding
-    return "conv2d", (*tensors, case.stride, (left, right, top, bottom), case.dilation, case.groups)
+    return f"conv{case.axes}d", (*tensors, case.stride, case.torch_padding, case.dilation, case.groups)
 
 
 def reference(case: Case, tensors: Tensors) -> Tensor:

@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 from tests.cpu_kernels import Counters, Kernels, build_kernels, compile_objects
 from tests.cpu_kernels.oracle import (
     ELEMENT_TOLERANCE,
+    FLOAT64_TOLERANCE,
     NORM_TOLERANCE,
-    Conv2dCase,
+    ConvCase,
     LinearCase,
     backward_error,
     counts_of,
     magnitudes,
     relative_error,
 )
-from tests.geometries import CONV2D_CASES, LINEAR_CASES, conv2d_cases, linear_cases
+from tests.geometries import CONV3D_CASES, CONV_CASES, LINEAR_CASES, conv_cases, cube, linear_cases
 
 ISAS = ["portable", "avx2", "avx512"]
 
@@ -46,25 +47,40 @@ def kernels(request: pytest.FixtureRequest, built: Kernels) -> Iterator[Kernels]
     built.select_isa(selected)
 
 
-def check_conv2d(kernels: Kernels, case: Conv2dCase, count_zero: bool, seed: int = 0) -> float:
+DTYPES = [torch.float32, torch.float64]
+
+
+def tolerance(dtype: torch.dtype, of_float32: float) -> float:
+    return of_float32 if dtype == torch.float32 else FLOAT64_TOLERANCE
+
+
+def check_conv(
+    kernels: Kernels, case: ConvCase, count_zero: bool, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> float:
     """Asserts the counters and every element of the output; returns the output's relative error."""
-    tensors = case.tensors(seed)
-    output, counters = kernels.conv2d(case.problem, *tensors, count_zero)
+    tensors = case.tensors(seed, dtype)
+    output, counters = kernels.conv(case.problem, *tensors, count_zero)
     reference = case.convolve(*tensors)
+    assert output.dtype == dtype
     assert counts_of(counters) == case.expected_counts(*tensors[:2], count_zero)
     assert counters.lane >= counters.mul
-    assert backward_error(output, reference, case.convolve(*magnitudes(tensors))) < ELEMENT_TOLERANCE
+    error = backward_error(output, reference, case.convolve(*magnitudes(tensors)))
+    assert error < tolerance(dtype, ELEMENT_TOLERANCE)
     return relative_error(output, reference)
 
 
-def check_linear(kernels: Kernels, case: LinearCase, count_zero: bool, seed: int = 0) -> float:
+def check_linear(
+    kernels: Kernels, case: LinearCase, count_zero: bool, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> float:
     """Asserts the counters and every element of the output; returns the output's relative error."""
-    tensors = case.tensors(seed)
+    tensors = case.tensors(seed, dtype)
     output, counters = kernels.linear(case.problem, *tensors, count_zero)
     reference = case.multiply(*tensors)
+    assert output.dtype == dtype
     assert counts_of(counters) == case.expected_counts(*tensors[:2], count_zero)
     assert counters.lane >= counters.mul
-    assert backward_error(output, reference, case.multiply(*magnitudes(tensors))) < ELEMENT_TOLERANCE
+    error = backward_error(output, reference, case.multiply(*magnitudes(tensors)))
+    assert error < tolerance(dtype, ELEMENT_TOLERANCE)
     return relative_error(output, reference)
 
 
@@ -73,56 +89,72 @@ property_settings = settings(
 )
 
 
+dtypes, seeds, thread_counts = st.sampled_from(DTYPES), st.integers(0, 99), st.integers(1, 3)
+any_conv_case = st.sampled_from([2, 2, 3]).flatmap(conv_cases)
+
+
 @property_settings
-@given(case=conv2d_cases(), count_zero=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99))
-def test_any_convolution(kernels: Kernels, case: Conv2dCase, count_zero: bool, threads: int, seed: int) -> None:
+@given(case=any_conv_case, count_zero=st.booleans(), threads=thread_counts, seed=seeds, dtype=dtypes)
+def test_any_convolution(
+    kernels: Kernels, case: ConvCase, count_zero: bool, threads: int, seed: int, dtype: torch.dtype
+) -> None:
     kernels.set_num_threads(threads)
-    check_conv2d(kernels, case, count_zero, seed)
+    check_conv(kernels, case, count_zero, seed, dtype)
 
 
 @pytest.mark.slow
 @settings(property_settings, max_examples=1500)
-@given(case=conv2d_cases(), count_zero=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99))
-def test_very_many_convolutions(kernels: Kernels, case: Conv2dCase, count_zero: bool, threads: int, seed: int) -> None:
+@given(case=any_conv_case, count_zero=st.booleans(), threads=thread_counts, seed=seeds, dtype=dtypes)
+def test_very_many_convolutions(
+    kernels: Kernels, case: ConvCase, count_zero: bool, threads: int, seed: int, dtype: torch.dtype
+) -> None:
     kernels.set_num_threads(threads)
-    check_conv2d(kernels, case, count_zero, seed)
+    check_conv(kernels, case, count_zero, seed, dtype)
 
 
 @property_settings
-@given(case=linear_cases, count_zero=st.booleans(), threads=st.integers(1, 3), seed=st.integers(0, 99))
-def test_any_linear_layer(kernels: Kernels, case: LinearCase, count_zero: bool, threads: int, seed: int) -> None:
+@given(case=linear_cases, count_zero=st.booleans(), threads=thread_counts, seed=seeds, dtype=dtypes)
+def test_any_linear_layer(
+    kernels: Kernels, case: LinearCase, count_zero: bool, threads: int, seed: int, dtype: torch.dtype
+) -> None:
     kernels.set_num_threads(threads)
-    check_linear(kernels, case, count_zero, seed)
+    check_linear(kernels, case, count_zero, seed, dtype)
 
 
-@pytest.mark.parametrize("count_zero", [False, True])
-@pytest.mark.parametrize("case", CONV2D_CASES.values(), ids=CONV2D_CASES.keys())
-def test_named_convolution(kernels: Kernels, case: Conv2dCase, count_zero: bool) -> None:
-    assert check_conv2d(kernels, case, count_zero) < NORM_TOLERANCE
+every_mode = pytest.mark.parametrize(
+    ("count_zero", "dtype"), [(False, torch.float32), (True, torch.float32), (True, torch.float64)]
+)
+NAMED_CASES = {**CONV_CASES, **{f"with depth: {name}": case for name, case in CONV3D_CASES.items()}}
 
 
-@pytest.mark.parametrize("count_zero", [False, True])
+@every_mode
+@pytest.mark.parametrize("case", NAMED_CASES.values(), ids=NAMED_CASES.keys())
+def test_named_convolution(kernels: Kernels, case: ConvCase, count_zero: bool, dtype: torch.dtype) -> None:
+    assert check_conv(kernels, case, count_zero, dtype=dtype) < tolerance(dtype, NORM_TOLERANCE)
+
+
+@every_mode
 @pytest.mark.parametrize("case", LINEAR_CASES, ids=str)
-def test_named_linear_layer(kernels: Kernels, case: LinearCase, count_zero: bool) -> None:
-    assert check_linear(kernels, case, count_zero) < NORM_TOLERANCE
+def test_named_linear_layer(kernels: Kernels, case: LinearCase, count_zero: bool, dtype: torch.dtype) -> None:
+    assert check_linear(kernels, case, count_zero, dtype=dtype) < tolerance(dtype, NORM_TOLERANCE)
 
 
 def test_threads_change_neither_results_nor_counts(kernels: Kernels) -> None:
-    case = Conv2dCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1), bias=True)
+    case = ConvCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1), bias=True)
     tensors = case.tensors()
     runs = []
     for threads in (1, 2, 5):
         kernels.set_num_threads(threads)
-        output, counters = kernels.conv2d(case.problem, *tensors, count_zero=True)
+        output, counters = kernels.conv(case.problem, *tensors, count_zero=True)
         runs.append((output, counts_of(counters)))
     assert all(torch.equal(output, runs[0][0]) and counts == runs[0][1] for output, counts in runs)
 
 
 def test_counters_are_added_to(kernels: Kernels) -> None:
-    case = Conv2dCase(padding=(1, 1, 1, 1))
+    case = ConvCase(padding=(1, 1, 1, 1))
     tensors = case.tensors()
-    _, once = kernels.conv2d(case.problem, *tensors, count_zero=True)
-    _, twice = kernels.conv2d(
+    _, once = kernels.conv(case.problem, *tensors, count_zero=True)
+    _, twice = kernels.conv(
         case.problem,
         *tensors,
         count_zero=True,
@@ -139,8 +171,8 @@ def test_negative_zero_is_zero_and_nan_is_not(kernels: Kernels) -> None:
 
 
 def test_full_tiles_waste_no_lane(kernels: Kernels) -> None:
-    case = Conv2dCase(1, 8, (16, 32), 84, (1, 1))  # 84 = 6 * 14 = 14 * 6 = 21 * 4 rows, and full vectors of columns
-    _, counters = kernels.conv2d(case.problem, *case.tensors())
+    case = ConvCase(1, 8, (16, 32), 84, (1, 1))  # 84 = 6 * 14 = 14 * 6 = 21 * 4 rows, and full vectors of columns
+    _, counters = kernels.conv(case.problem, *case.tensors())
     assert counters.lane == counters.mul
 
 
@@ -165,29 +197,31 @@ def test_files_of_one_instruction_set_share_no_inline_code() -> None:
         assert exported[0].endswith("MicroKernelsE")
 
 
-CONV2D_ORACLE_CASES = [
-    Conv2dCase(2, 4, (3, 4), 4, (2, 3), (2, 1), (1, 2, 0, 1), (1, 2), groups=2, bias=True),
-    Conv2dCase(1, 2, (1, 5), 3, (3, 3), (1, 2), (2, 0, 1, 3)),
+CONV_ORACLE_CASES = [
+    ConvCase(2, 4, (3, 4), 4, (2, 3), (2, 1), (1, 2, 0, 1), (1, 2), groups=2, bias=True),
+    ConvCase(1, 2, (1, 5), 3, (3, 3), (1, 2), (2, 0, 1, 3)),
+    cube(1, 2, (3, 2, 4), 2, (2, 1, 3), (1, 1, 2), (1, 0, 1, 0, 1, 2), (2, 1, 1), bias=True),
 ]
 
 
-@pytest.mark.parametrize("case", CONV2D_ORACLE_CASES, ids=str)
-def test_oracle_counts_what_plain_loops_count(case: Conv2dCase) -> None:
+@pytest.mark.parametrize("case", CONV_ORACLE_CASES, ids=str)
+def test_oracle_counts_what_plain_loops_count(case: ConvCase) -> None:
     input, weight, _ = case.tensors()
-    (top, left, _, _), (out_height, out_width) = case.padding, case.out_size
     group_inputs, group_outputs = weight.shape[1], case.out_channels // case.groups
     counts = dict.fromkeys(("mul", "add", "pad", "zero"), 0)
-    for n, o, y, x in itertools.product(*map(range, (case.batch, case.out_channels, out_height, out_width))):
+    for n, o, *output in itertools.product(*map(range, (case.batch, case.out_channels, *case.out_size))):
         holds_a_value = case.bias
-        for i, tap_y, tap_x in itertools.product(*map(range, weight.shape[1:])):
-            in_y = y * case.stride[0] - top + tap_y * case.dilation[0]
-            in_x = x * case.stride[1] - left + tap_x * case.dilation[1]
+        for i, *tap in itertools.product(*map(range, weight.shape[1:])):
+            position = [
+                output[axis] * case.stride[axis] - case.pad_before[axis] + tap[axis] * case.dilation[axis]
+                for axis in range(case.axes)
+            ]
             counts["mul"] += 1
             counts["add"] += holds_a_value
             holds_a_value = True
-            if not (0 <= in_y < case.image[0] and 0 <= in_x < case.image[1]):
+            if not all(0 <= position[axis] < case.image[axis] for axis in range(case.axes)):
                 counts["pad"] += 1
                 continue
             channel = o // group_outputs * group_inputs + i
-            counts["zero"] += bool(input[n, channel, in_y, in_x] == 0 or weight[o, i, tap_y, tap_x] == 0)
+            counts["zero"] += bool(input[(n, channel, *position)] == 0 or weight[(o, i, *tap)] == 0)
     assert case.expected_counts(input, weight, count_zero=True) == counts

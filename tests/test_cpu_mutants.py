@@ -12,7 +12,8 @@ import dataclasses
 import pytest
 
 from tests.cpu_kernels import Kernels, build_kernels
-from tests.cpu_kernels.oracle import Conv2dCase, LinearCase, counts_of
+from tests.cpu_kernels.oracle import ConvCase, LinearCase, counts_of
+from tests.geometries import cube
 from tests.patches import Patch
 
 MUTANTS = {
@@ -51,11 +52,11 @@ MUTANTS = {
     ),
     "im2col skips the last image": Patch(
         "im2col.cpp",
-        "return ceil_div(problem.batch * problem.out_height",
-        "return ceil_div((problem.batch - 1) * problem.out_height",
+        "return ceil_div(problem.batch * output_size",
+        "return ceil_div((problem.batch - 1) * output_size",
     ),
     "depthwise skips the last image": Patch(
-        "shifted_windows.h", "return problem_.batch * bands_.parts;", "return (problem_.batch - 1) * bands_.parts;"
+        "shifted_windows.h", "return problem_.batch * problem_", "return (problem_.batch - 1) * problem_"
     ),
     "depthwise skips a tap": Patch(
         "tile_kernel.h",
@@ -70,8 +71,8 @@ MUTANTS = {
         "return ceil_div(problem.out_features, family.max_columns());",
         "return problem.out_features / family.max_columns();",
     ),
-    "convolution drops the bias": Patch("conv2d.cpp", "bias ? Start::kRowBias : Start::kNothing", "Start::kNothing"),
-    "linear drops the bias": Patch("linear.cpp", "bias ? Start::kColumnBias : Start::kNothing", "Start::kNothing"),
+    "convolution drops the bias": Patch("conv.cpp", "operands.bias ? Start::kRowBias : ", ""),
+    "linear drops the bias": Patch("linear.cpp", "operands.bias ? Start::kColumnBias : ", ""),
     # Work that is done twice.
     "multiplies every tile twice": Patch(
         "gemm.cpp",
@@ -114,13 +115,15 @@ MUTANTS = {
 }
 
 # On 4 x 8 tiles of the portable kernels these have several row panels and depth blocks, partial ones among them.
-CASES: dict[str, Conv2dCase | LinearCase] = {
-    "im2col": Conv2dCase(4, 30, (3, 3), 41, padding=(1, 1, 1, 1)),
-    "im2col with groups": Conv2dCase(4, 20, (4, 3), 82, (3, 2), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
-    "pointwise": Conv2dCase(2, 300, (5, 7), 5, (1, 1), bias=True),
-    "shifted windows": Conv2dCase(2, 40, (20, 20), 8, padding=(1, 1, 1, 1)),
-    "depthwise": Conv2dCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
-    "depthwise, stride 2": Conv2dCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
+CASES: dict[str, ConvCase | LinearCase] = {
+    "im2col": ConvCase(4, 30, (3, 3), 41, padding=(1, 1, 1, 1)),
+    "im2col with groups": ConvCase(4, 20, (4, 3), 82, (3, 2), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+    "pointwise": ConvCase(2, 300, (5, 7), 5, (1, 1), bias=True),
+    "shifted windows": ConvCase(2, 40, (20, 20), 8, padding=(1, 1, 1, 1)),
+    "depthwise": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
+    "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
+    "im2col with depth": cube(2, 20, (3, 4, 3), 41, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1)),
+    "shifted windows with depth": cube(2, 3, (4, 9, 11), 3, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=3),
     "linear": LinearCase(13, 300, 35),
     "linear with bias": LinearCase(5, 520, 41, bias=True),
 }
@@ -132,8 +135,8 @@ def wrongly_counted_cases(kernels: Kernels) -> list[str]:
     wrong = []
     for name, case in CASES.items():
         tensors = case.tensors()
-        if isinstance(case, Conv2dCase):
-            _, counters = kernels.conv2d(case.problem, *tensors, count_zero=True)
+        if isinstance(case, ConvCase):
+            _, counters = kernels.conv(case.problem, *tensors, count_zero=True)
         else:
             _, counters = kernels.linear(case.problem, *tensors, count_zero=True)
         if counts_of(counters) != case.expected_counts(*tensors[:2], count_zero=True):

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend
-from tests.cpu_kernels.oracle import NORM_TOLERANCE, Conv2dCase, LinearCase, Tensors, relative_error
+from tests.cpu_kernels.oracle import NORM_TOLERANCE, ConvCase, LinearCase, Tensors, relative_error
 from tests.cuda_kernels import CONV2D_KERNELS, LINEAR_KERNELS, check_case, counts, needs_kernels, plan_case, reference
-from tests.geometries import CONV2D_CASES, LINEAR_CASES, conv2d_cases, linear_cases
+from tests.geometries import CONV_CASES, LINEAR_CASES, conv_cases, linear_cases
 
 pytestmark = needs_kernels
 ALL_KERNELS = CONV2D_KERNELS + LINEAR_KERNELS
@@ -30,16 +30,16 @@ def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
 
 
-def some_case(kernel: str) -> Conv2dCase | LinearCase:
+def some_case(kernel: str) -> ConvCase | LinearCase:
     """Several tiles of every kernel, edges among them; an addition onto each kind of accumulator."""
     if kernel in LINEAR_KERNELS:
         return LinearCase(133, 37, 141, bias=True)
-    return Conv2dCase(2, 6, (13, 11), 142, padding=(1, 1, 0, 1), groups=1, bias=True)
+    return ConvCase(2, 6, (13, 11), 142, padding=(1, 1, 0, 1), groups=1, bias=True)
 
 
 @pytest.mark.parametrize("kernel", CONV2D_KERNELS)
-@pytest.mark.parametrize("case", CONV2D_CASES.values(), ids=CONV2D_CASES.keys())
-def test_named_convolution(backend: MachineBackend, case: Conv2dCase, kernel: str) -> None:
+@pytest.mark.parametrize("case", CONV_CASES.values(), ids=CONV_CASES.keys())
+def test_named_convolution(backend: MachineBackend, case: ConvCase, kernel: str) -> None:
     output = check_case(backend, case, kernel)
     assert relative_error(output, reference(case, case.tensors())) < NORM_TOLERANCE
 
@@ -53,8 +53,8 @@ def test_named_linear_layer(backend: MachineBackend, case: LinearCase, kernel: s
 
 @pytest.mark.parametrize("kernel", CONV2D_KERNELS)
 @property_settings
-@given(case=conv2d_cases(), seed=st.integers(0, 99))
-def test_any_convolution(backend: MachineBackend, kernel: str, case: Conv2dCase, seed: int) -> None:
+@given(case=conv_cases(), seed=st.integers(0, 99))
+def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, seed: int) -> None:
     check_case(backend, case, kernel, seed)
 
 
@@ -68,8 +68,8 @@ def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", CONV2D_KERNELS)
 @settings(property_settings, max_examples=400)
-@given(case=conv2d_cases(), seed=st.integers(0, 99))
-def test_very_many_convolutions(backend: MachineBackend, kernel: str, case: Conv2dCase, seed: int) -> None:
+@given(case=conv_cases(), seed=st.integers(0, 99))
+def test_very_many_convolutions(backend: MachineBackend, kernel: str, case: ConvCase, seed: int) -> None:
     check_case(backend, case, kernel, seed)
 
 
@@ -95,7 +95,7 @@ def shifted(tensors: Tensors) -> Tensors:
 
 @pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> None:
-    case = LinearCase(40, 64, 64) if kernel in LINEAR_KERNELS else Conv2dCase(1, 4, (8, 8), 64, (2, 2))
+    case = LinearCase(40, 64, 64) if kernel in LINEAR_KERNELS else ConvCase(1, 4, (8, 8), 64, (2, 2))
     check_case(backend, case, kernel, tensors=shifted(case.tensors()))
 
 
@@ -114,10 +114,10 @@ def test_counters_are_added_to(backend: MachineBackend, kernel: str) -> None:
 def test_negative_zero_is_zero_and_nan_is_not(backend: MachineBackend, kernel: str) -> None:
     values = torch.tensor([-0.0, 0.0, torch.nan, torch.inf, 1e-45, 2.0])
     if kernel in LINEAR_KERNELS:
-        case: Conv2dCase | LinearCase = LinearCase(1, 6, 1)
+        case: ConvCase | LinearCase = LinearCase(1, 6, 1)
         tensors: Tensors = (values.reshape(1, 6), torch.ones(1, 6), None)
     else:
-        case = Conv2dCase(1, 6, (1, 1), 1, (1, 1))
+        case = ConvCase(1, 6, (1, 1), 1, (1, 1))
         tensors = (values.reshape(1, 6, 1, 1), torch.ones(1, 6, 1, 1), None)
     planned = plan_case(case, tensors, kernel)
     backend.launch(planned)

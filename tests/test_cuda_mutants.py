@@ -13,7 +13,7 @@ import pytest
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch
-from tests.cpu_kernels.oracle import Conv2dCase, LinearCase
+from tests.cpu_kernels.oracle import ConvCase, LinearCase
 from tests.cuda_kernels import counts, kernel_texts, plan_case
 from tests.patches import Patch
 from tests.ptxvm.harness import needs_nvcc
@@ -168,14 +168,14 @@ MUTANTS = {
 }
 
 # Several tiles, slices and images, partial ones among them; operands with zeros.
-CASES: dict[str, list[Conv2dCase | LinearCase]] = {
+CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_conv2d_f32_64x64x8": [
-        Conv2dCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
-        Conv2dCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+        ConvCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
+        ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_conv2d_f32_direct": [
-        Conv2dCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
-        Conv2dCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
+        ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
+        ConvCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_linear_f32_64x64x8": [LinearCase(67, 21, 35), LinearCase(5, 20, 70, bias=True)],
 }
@@ -193,7 +193,7 @@ def wrongly_counted_cases(texts: dict[str, str]) -> list[str]:
     return wrong
 
 
-def counts_right(backend: MachineBackend, case: Conv2dCase | LinearCase, kernel: str) -> bool:
+def counts_right(backend: MachineBackend, case: ConvCase | LinearCase, kernel: str) -> bool:
     tensors = case.tensors()
     planned = plan_case(case, tensors, kernel)
     backend.launch(planned)

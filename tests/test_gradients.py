@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,27 +13,26 @@ from torch.nn import functional
 
 import flopcuda
 from flopcuda.geometry import exact_counts
-from tests.cpu_kernels.oracle import Conv2dCase
+from tests.cpu_kernels.oracle import ConvCase
 from tests.cuda_kernels import needs_kernels
-from tests.geometries import conv2d_cases
+from tests.geometries import conv_cases
 
 property_settings = settings(max_examples=150, deadline=None)
 
 
-def conv2d(case: Conv2dCase, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    top, left, bottom, right = case.padding
-    padded = functional.pad(input, (left, right, top, bottom))
+def conv2d(case: ConvCase, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    padded = functional.pad(input, case.torch_padding)
     return functional.conv2d(padded, weight, bias, case.stride, 0, case.dilation, case.groups)
 
 
-def layer_of(case: Conv2dCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+def layer_of(case: ConvCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     """A layer with the case's padding at the top and to the left on both sides of each axis."""
     layer = nn.Conv2d(
         case.in_channels,
         case.out_channels,
         case.kernel,
         case.stride,
-        case.padding[:2],
+        case.pad_before,
         case.dilation,
         case.groups,
         bias is not None,
@@ -42,14 +43,12 @@ def layer_of(case: Conv2dCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d
     return layer
 
 
-def symmetric(case: Conv2dCase) -> Conv2dCase:
+def symmetric(case: ConvCase) -> ConvCase:
     """The same with equal padding on both sides, as a layer has it."""
-    top, left, _, _ = case.padding
-    fields = {**vars(case), "padding": (top, left, top, left)}
-    return Conv2dCase(**fields)
+    return replace(case, padding=case.pad_before * 2)
 
 
-def has_outputs(case: Conv2dCase) -> bool:
+def has_outputs(case: ConvCase) -> bool:
     return min(case.out_size) > 0 and case.batch > 0
 
 
@@ -71,8 +70,8 @@ def assert_close(result: Tensor, expected: Tensor, magnitude: float) -> None:
 
 
 @property_settings
-@given(case=conv2d_cases().map(symmetric).filter(has_outputs), seed=st.integers(0, 99))
-def test_any_convolution(case: Conv2dCase, seed: int) -> None:
+@given(case=conv_cases().map(symmetric).filter(has_outputs), seed=st.integers(0, 99))
+def test_any_convolution(case: ConvCase, seed: int) -> None:
     """All products that meet an input meet it again in both gradients."""
     input, weight, bias = case.tensors(seed)
     layer = layer_of(case, weight, bias)

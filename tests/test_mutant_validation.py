@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import flopcuda
 from flopcuda import ops
-from tests.cpu_kernels import Conv2dProblem, Kernels, LinearProblem, build_kernels
+from tests.cpu_kernels import ConvProblem, Kernels, LinearProblem, build_kernels
 from tests.test_cpu_mutants import MUTANTS
 
 # Validation does not count products of zero, so a defect in that count alone is not its to find; test_cpu_mutants does.
@@ -64,10 +64,9 @@ def operators_of(kernels: Kernels) -> dict[str, object]:
         out = torch.nn.functional.conv2d(
             torch.nn.functional.pad(input.to("meta"), padding), weight.to("meta"), None, stride, 0, dilation, groups
         ).shape
-        problem = Conv2dProblem(
-            *input.shape, *out[1:], *weight.shape[2:], *stride, padding[2], padding[0], *dilation, groups
-        )
-        output, counters = kernels.conv2d(problem, input.contiguous(), weight.detach(), bias, count_zero)
+        before = (padding[2], padding[0])
+        problem = ConvProblem.of(input.shape, weight.shape, out, stride, before, dilation, groups)
+        output, counters = kernels.conv(problem, input.contiguous(), weight.detach(), bias, count_zero)
         return output, record(counters)
 
     def linear(input: Tensor, weight: Tensor, bias: Tensor | None, count_zero: bool) -> tuple[Tensor, Tensor]:

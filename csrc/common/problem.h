@@ -5,18 +5,20 @@
 
 namespace flopcuda {
 
-// A 2-D convolution. Tensors are dense and row-major: input [batch, in_channels, in_height, in_width], weight
-// [out_channels, in_channels / groups, kernel_height, kernel_width], bias [out_channels], output [batch, out_channels,
-// out_height, out_width]. Padding below and to the right is what the output size implies.
-struct Conv2dProblem {
-  int64_t batch;
-  int64_t in_channels, in_height, in_width;
-  int64_t out_channels, out_height, out_width;
-  int64_t kernel_height, kernel_width;
-  int64_t stride_height, stride_width;
-  int64_t pad_top, pad_left;
-  int64_t dilation_height, dilation_width;
-  int64_t groups;
+// One axis of a convolution's images. Padding behind the last input is what the output size implies.
+struct Axis {
+  int64_t in_size, out_size, kernel_size, stride, pad, dilation;
+};
+
+// An axis that a convolution of fewer dimensions lacks.
+constexpr Axis kFlatAxis{1, 1, 1, 1, 0, 1};
+
+// A convolution of images with three axes; one of two dimensions has a flat depth. Tensors are dense and row-major:
+// input [batch, in_channels, depth, height, width], weight [out_channels, in_channels / groups, kernel depth, height,
+// width], bias [out_channels], output [batch, out_channels, out depth, height, width].
+struct ConvProblem {
+  int64_t batch, in_channels, out_channels, groups;
+  Axis depth, height, width;
 };
 
 // output[row, o] = bias[o] + sum over i of input[row, i] * weight[o, i]; all dense and row-major.

@@ -3,9 +3,8 @@
 
 namespace flopcuda::cpu {
 
-ColumnBlock::ColumnBlock(const BlockLimits& limits, int64_t depth_block)
-    : values(limits.values),
-      value_offsets(depth_block),
+ColumnLayout::ColumnLayout(const BlockLimits& limits, int64_t depth_block)
+    : value_offsets(depth_block),
       depth_block_(depth_block),
       pad_columns_(limits.panels * depth_block),
       nonzero_columns_(limits.panels * depth_block) {
@@ -13,16 +12,16 @@ ColumnBlock::ColumnBlock(const BlockLimits& limits, int64_t depth_block)
   runs.reserve(limits.runs);
 }
 
-void ColumnBlock::clear_layout() {
+void ColumnLayout::clear_layout() {
   panels.clear();
   runs.clear();
 }
 
-void ColumnBlock::add_panel(int64_t values_offset) {
+void ColumnLayout::add_panel(int64_t values_offset) {
   panels.push_back({values_offset, 0, 0, static_cast<int64_t>(runs.size()), 0, true});
 }
 
-void ColumnBlock::add_run(const ColumnRun& run) {
+void ColumnLayout::add_run(const ColumnRun& run) {
   ColumnPanel& panel = panels.back();
   const int64_t expected_offset = runs.empty() ? 0 : runs.back().output_offset + runs.back().length;
   if (run.panel_column != panel.valid_columns) panel.contiguous = false;
@@ -32,7 +31,7 @@ void ColumnBlock::add_run(const ColumnRun& run) {
   runs.push_back(run);
 }
 
-void ColumnBlock::finish_panel(int64_t columns) {
+void ColumnLayout::finish_panel(int64_t columns) {
   ColumnPanel& panel = panels.back();
   panel.columns = columns;
   panel.contiguous = panel.contiguous && panel.valid_columns == columns;

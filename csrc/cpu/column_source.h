@@ -15,8 +15,8 @@ namespace flopcuda::cpu {
 
 // Consecutive columns of a panel that are consecutive elements of one output row. Other columns of the panel are waste.
 struct ColumnRun {
-  int64_t image, y, x;    // where the run begins in the output
-  int64_t output_offset;  // from the output row's first element; counts images, y and x
+  int64_t image, z, y, x;  // where the run begins in the output
+  int64_t output_offset;   // from the output row's first element; counts images, z, y and x
   int64_t panel_column;
   int64_t length;
 };
@@ -33,15 +33,15 @@ struct BlockLimits {
   int64_t panels, runs, values;
 };
 
-// The block of columns that a thread works on: storage that is allocated once and laid out and packed again and again.
-struct ColumnBlock {
-  ColumnBlock(const BlockLimits& limits, int64_t depth_block);
+// The block of columns that a thread works on, but for its values: storage that is laid out again and again.
+struct ColumnLayout {
+  ColumnLayout(const BlockLimits& limits, int64_t depth_block);
 
   int64_t index = -1;  // of the block that is laid out, -1 before the first
   std::vector<ColumnPanel> panels;
   std::vector<ColumnRun> runs;
-  AlignedArray<float> values;
-  // Update k of the packed depth block reads a panel's columns at values + panel.values_offset + value_offsets[k].
+  // Update k of the packed depth block reads a panel's columns at ColumnBlock::values + panel.values_offset +
+  // value_offsets[k].
   std::vector<int64_t> value_offsets;
 
   void clear_layout();
@@ -59,6 +59,15 @@ struct ColumnBlock {
   AlignedArray<int32_t> nonzero_columns_;
 };
 
+template <class Scalar>
+struct ColumnBlock : ColumnLayout {
+  ColumnBlock(const BlockLimits& limits, int64_t depth_block)
+      : ColumnLayout(limits, depth_block), values(limits.values) {}
+
+  AlignedArray<Scalar> values;
+};
+
+template <class Scalar>
 class ColumnSource {
  public:
   virtual ~ColumnSource() = default;
@@ -68,9 +77,9 @@ class ColumnSource {
   virtual BlockLimits limits() const = 0;   // of the largest block
 
   // Both run inside a parallel region: they must not throw, so they stay within limits().
-  virtual void layout(int64_t block_index, ColumnBlock& block) const noexcept = 0;
+  virtual void layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept = 0;
   virtual void pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
-                    ColumnBlock& block) const noexcept = 0;
+                    ColumnBlock<Scalar>& block) const noexcept = 0;
 };
 
 }  // namespace flopcuda::cpu

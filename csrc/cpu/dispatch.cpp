@@ -57,6 +57,8 @@ const char* isa_name(Isa isa) {
   return "an unknown instruction set";
 }
 
+namespace {
+
 const MicroKernels& selected_micro_kernels() {
   switch (selected_isa()) {
 #if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
@@ -68,6 +70,18 @@ const MicroKernels& selected_micro_kernels() {
     default:
       return kPortableMicroKernels;
   }
+}
+
+}  // namespace
+
+template <>
+const TileFamilies<float>& selected_tiles<float>() {
+  return selected_micro_kernels().float32;
+}
+
+template <>
+const TileFamilies<double>& selected_tiles<double>() {
+  return selected_micro_kernels().float64;
 }
 
 }  // namespace flopcuda::cpu

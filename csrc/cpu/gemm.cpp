@@ -11,65 +11,71 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kRowBlockFloats = 64 * 1024;  // packed rows that are reused from L2: 256 KiB
+constexpr int64_t kRowBlockBytes = 256 * 1024;  // packed rows that are reused from L2
 
 // Measured: packing a column panel takes as long as multiplying it by this many row panels.
 constexpr int64_t kPackingCost = 4;
 
 // One thread's storage.
+template <class Scalar>
 struct Workspace {
-  ColumnBlock block;
-  AlignedArray<float> tile{kMaxTileElements};  // a tile whose columns are not consecutive in the output
+  ColumnBlock<Scalar> block;
+  AlignedArray<Scalar> tile{kMaxTileElements};  // a tile whose columns are not consecutive in the output
   Counters counters;
 
   Workspace(const BlockLimits& limits, int64_t depth_block) : block(limits, depth_block) {}
 };
 
+template <class Scalar>
 struct Product {
-  const TileFamily& family;
-  const RowPanels& rows;
-  const ColumnSource& columns;
-  const ProductOutput& output;
+  const TileFamily<Scalar>& family;
+  const RowPanels<Scalar>& rows;
+  const ColumnSource<Scalar>& columns;
+  const ProductOutput<Scalar>& output;
   bool count_zero;
 
-  void run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel, Workspace& work) const;
+  void run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
+                Workspace<Scalar>& work) const;
   void run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
-                     Workspace& work) const;
+                     Workspace<Scalar>& work) const;
   void run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
-                Workspace& work) const;
+                Workspace<Scalar>& work) const;
 };
 
-void gather(const ColumnBlock& block, const ColumnPanel& panel, int64_t rows, const float* output, int64_t row_stride,
-            float* tile) {
+template <class Scalar>
+void gather(const ColumnLayout& block, const ColumnPanel& panel, int64_t rows, const Scalar* output, int64_t row_stride,
+            Scalar* tile) {
   for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
     const ColumnRun& run = block.runs[i];
     for (int64_t row = 0; row < rows; ++row) {
-      copy_floats(output + row * row_stride + run.output_offset, run.length,
-                  tile + row * panel.columns + run.panel_column);
+      copy_elements(output + row * row_stride + run.output_offset, run.length,
+                    tile + row * panel.columns + run.panel_column);
     }
   }
 }
 
-void scatter(const ColumnBlock& block, const ColumnPanel& panel, int64_t rows, const float* tile, float* output,
+template <class Scalar>
+void scatter(const ColumnLayout& block, const ColumnPanel& panel, int64_t rows, const Scalar* tile, Scalar* output,
              int64_t row_stride) {
   for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
     const ColumnRun& run = block.runs[i];
     for (int64_t row = 0; row < rows; ++row) {
-      copy_floats(tile + row * panel.columns + run.panel_column, run.length,
-                  output + row * row_stride + run.output_offset);
+      copy_elements(tile + row * panel.columns + run.panel_column, run.length,
+                    output + row * row_stride + run.output_offset);
     }
   }
 }
 
-void Product::run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
-                       Workspace& work) const {
-  const ColumnBlock& block = work.block;
+template <class Scalar>
+void Product<Scalar>::run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth,
+                               int64_t depth, Workspace<Scalar>& work) const {
+  const ColumnBlock<Scalar>& block = work.block;
   const ColumnPanel& panel = block.panels[column_panel];
   const int64_t tile_rows = rows.panel_rows(row_panel);
   const int64_t first_row = group * rows.rows() + rows.first_row(row_panel);
-  float* output_rows = output.values + first_row * output.row_stride;
+  Scalar* output_rows = output.values + first_row * output.row_stride;
 
-  Tile tile;
+  Tile<Scalar> tile;
   tile.depth = depth;
   tile.rows = rows.values(group, row_panel, first_depth);
   tile.columns = block.values.data() + panel.values_offset;
@@ -96,8 +102,9 @@ void Product::run_tile(int64_t group, int64_t row_panel, int64_t column_panel, i
   if (!panel.contiguous) scatter(block, panel, tile_rows, tile.output, output_rows, output.row_stride);
 }
 
-void Product::run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
-                            Workspace& work) const {
+template <class Scalar>
+void Product<Scalar>::run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth,
+                                    int64_t depth, Workspace<Scalar>& work) const {
   const int64_t column_panels = static_cast<int64_t>(work.block.panels.size());
   for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
     for (int64_t row_panel = first_panel; row_panel < last_panel; ++row_panel) {
@@ -106,15 +113,17 @@ void Product::run_row_block(int64_t group, int64_t first_panel, int64_t last_pan
   }
 }
 
-void Product::run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
-                       Workspace& work) const {
+template <class Scalar>
+void Product<Scalar>::run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
+                               Workspace<Scalar>& work) const {
   if (work.block.index != column_block) {
     work.block.clear_layout();
     columns.layout(column_block, work.block);
     work.block.index = column_block;
   }
   const int64_t depth_block = columns.depth_block();
-  const int64_t row_block_panels = std::max<int64_t>(1, kRowBlockFloats / (depth_block * family.max_rows));
+  const int64_t row_block_panels =
+      std::max<int64_t>(1, kRowBlockBytes / (depth_block * family.max_rows * int64_t{sizeof(Scalar)}));
   for (int64_t first_depth = 0; first_depth < rows.depth(); first_depth += depth_block) {
     const int64_t depth = std::min(depth_block, rows.depth() - first_depth);
     columns.pack(group, first_depth, depth, count_zero, work.block);
@@ -144,14 +153,15 @@ TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, i
   return best;
 }
 
-void multiply(const TileFamily& family, const RowPanels& rows, const ColumnSource& columns, int64_t row_ranges,
-              const ProductOutput& output, bool count_zero, Counters& counters) {
-  const Product product{family, rows, columns, output, count_zero};
+template <class Scalar>
+void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, const ColumnSource<Scalar>& columns,
+              int64_t row_ranges, const ProductOutput<Scalar>& output, bool count_zero, Counters& counters) {
+  const Product<Scalar> product{family, rows, columns, output, count_zero};
   const Partition ranges{rows.panel_count(), row_ranges};
   const int64_t tasks = columns.block_count() * rows.groups() * row_ranges;
   const int threads = static_cast<int>(std::clamp<int64_t>(tasks, 1, omp_get_max_threads()));
 
-  std::vector<Workspace> workspaces;  // allocated out here: an exception must not leave the parallel region
+  std::vector<Workspace<Scalar>> workspaces;  // allocated out here: an exception must not leave the parallel region
   workspaces.reserve(threads);
   for (int i = 0; i < threads; ++i) workspaces.emplace_back(columns.limits(), columns.depth_block());
 
@@ -167,7 +177,12 @@ void multiply(const TileFamily& family, const RowPanels& rows, const ColumnSourc
     product.run_task(column_block, group, first_panel, first_panel + ranges.length(range),
                      workspaces[omp_get_thread_num()]);
   }
-  for (const Workspace& work : workspaces) counters += work.counters;
+  for (const Workspace<Scalar>& work : workspaces) counters += work.counters;
 }
+
+template void multiply(const TileFamily<float>&, const RowPanels<float>&, const ColumnSource<float>&, int64_t,
+                       const ProductOutput<float>&, bool, Counters&);
+template void multiply(const TileFamily<double>&, const RowPanels<double>&, const ColumnSource<double>&, int64_t,
+                       const ProductOutput<double>&, bool, Counters&);
 
 }  // namespace flopcuda::cpu

@@ -16,7 +16,7 @@
 
 namespace flopcuda::cpu {
 
-// Updates packed at a time: a panel of AVX-512's 32 columns x 256 floats takes 32 KiB, which leaves room in L1 for the
+// Updates packed at a time: a panel of two AVX-512 vectors x 256 updates takes 32 KiB, which leaves room in L1 for the
 // rows.
 constexpr int64_t kDepthBlock = 256;
 
@@ -31,14 +31,17 @@ TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, i
                     int64_t threads);
 
 // Where a product's accumulators begin and its results go.
+template <class Scalar>
 struct ProductOutput {
-  Start start;        // kNothing, kRowBias or kColumnBias
-  const float* bias;  // [groups * rows] or [columns + kMaxTileColumns]
-  float* values;
+  Start start;         // kNothing, kRowBias or kColumnBias
+  const Scalar* bias;  // [groups * rows] or [columns + kMaxTileColumns]
+  Scalar* values;
   int64_t row_stride;
 };
 
-void multiply(const TileFamily& family, const RowPanels& rows, const ColumnSource& columns, int64_t row_ranges,
-              const ProductOutput& output, bool count_zero, Counters& counters);
+// For float and double.
+template <class Scalar>
+void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, const ColumnSource<Scalar>& columns,
+              int64_t row_ranges, const ProductOutput<Scalar>& output, bool count_zero, Counters& counters);
 
 }  // namespace flopcuda::cpu

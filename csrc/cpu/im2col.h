@@ -12,36 +12,38 @@
 
 namespace flopcuda::cpu {
 
-class Im2col : public ColumnSource {
+template <class Scalar>
+class Im2col : public ColumnSource<Scalar> {
  public:
-  Im2col(const Conv2dProblem& problem, const float* input, const TileFamily& family, int64_t blocks);
+  Im2col(const ConvProblem& problem, const Scalar* input, const TileFamily<Scalar>& family, int64_t blocks);
 
   // Panels that the columns of a convolution fill.
-  static int64_t panel_count(const Conv2dProblem& problem, const TileFamily& family);
+  static int64_t panel_count(const ConvProblem& problem, const TileFamily<Scalar>& family);
 
   int64_t block_count() const override { return blocks_.parts; }
   int64_t depth_block() const override;
   BlockLimits limits() const override;
-  void layout(int64_t block_index, ColumnBlock& block) const noexcept override;
+  void layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept override;
   void pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
-            ColumnBlock& block) const noexcept override;
+            ColumnBlock<Scalar>& block) const noexcept override;
 
  private:
   // What an update multiplies: one tap of the kernel in one input channel.
   struct Tap {
-    int64_t channel, y, x;
+    int64_t channel, z, y, x;
   };
 
-  // Copies a panel's columns of one update; returns how many of them are padding.
-  int64_t pack_panel(const Tap& tap, const ColumnBlock& block, const ColumnPanel& panel, float* values) const;
+  Tap tap(int64_t group, int64_t depth) const;
+  void advance(Tap& tap) const;
 
-  Conv2dProblem problem_;
-  const float* input_;
-  const TileFamily& family_;
+  // Copies a panel's columns of one update; returns how many of them are padding.
+  int64_t pack_panel(const Tap& tap, const ColumnBlock<Scalar>& block, const ColumnPanel& panel, Scalar* values) const;
+
+  ConvProblem problem_;
+  const Scalar* input_;
+  const TileFamily<Scalar>& family_;
   Partition blocks_;  // of the panels
-  Axis vertical_, horizontal_;
-  int64_t image_size_;
-  std::vector<Range> rows_inside_, columns_inside_;
+  std::vector<Range> slices_inside_, rows_inside_, columns_inside_;
 };
 
 }  // namespace flopcuda::cpu

@@ -1,13 +1,13 @@
 // The counted CPU kernels, as the rest of the project sees them: raw pointers, a shape, a counter record.
 //
 // How a multiply-add gets from here to a counter:
-//   conv2d.cpp, linear.cpp   state the operation as a matrix product: rows x depth times depth x columns
-//   row_panels.*             packs the rows (weights of a convolution, input rows of a linear layer)
-//   column_source.h          says how the columns are laid out and packed; im2col.*, shifted_windows.*,
-//   transposed_columns.* gemm.*                   blocks the product for the caches, splits it among threads, walks the
-//   tiles tile_kernel.h            multiplies one register tile; the counters are incremented here, beside the
-//   multiply-add micro_kernel_*.cpp       compile that template for one instruction set each; dispatch.cpp picks one at
-//   run time
+//   conv.cpp, linear.cpp   state the operation as a matrix product: rows x depth times depth x columns
+//   row_panels.*           packs the rows (weights of a convolution, input rows of a linear layer)
+//   column_source.h        says how the columns are laid out and packed; im2col.*, shifted_windows.* and
+//                          transposed_columns.* do it
+//   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
+//   tile_kernel.h          multiplies one register tile; the counters are incremented here, beside the multiply-add
+//   micro_kernel_*.cpp     compile that template for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 
 #include "../common/counters.h"
@@ -28,13 +28,22 @@ void select_isa(Isa isa);
 
 const char* isa_name(Isa isa);
 
-// Both kernels add their counts to `counters`; `counters.zero` only if `count_zero`. `bias` may be null. A problem
+// What a kernel reads and writes. `bias` may be null.
+template <class Scalar>
+struct Operands {
+  const Scalar* input;
+  const Scalar* weight;
+  const Scalar* bias;
+  Scalar* output;
+};
+
+// For float and double. Both kernels add their counts to `counters`; `counters.zero` only if `count_zero`. A problem
 // without output elements does nothing; one without products (R = 0) must be rejected by the caller. They run on
 // omp_get_max_threads() threads. Throws std::bad_alloc, and nothing else.
-void conv2d(const Conv2dProblem& problem, const float* input, const float* weight, const float* bias, float* output,
-            bool count_zero, Counters& counters);
+template <class Scalar>
+void conv(const ConvProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters);
 
-void linear(const LinearProblem& problem, const float* input, const float* weight, const float* bias, float* output,
-            bool count_zero, Counters& counters);
+template <class Scalar>
+void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters);
 
 }  // namespace flopcuda::cpu

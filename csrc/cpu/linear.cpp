@@ -13,28 +13,34 @@ namespace {
 constexpr int64_t kMaxBlockPanels = 8;  // 8 panels x 32 columns x 256 updates: 256 KiB of L2
 
 // A tile reads its bias up to its full width.
-AlignedArray<float> widen_bias(const float* bias, int64_t size) {
-  AlignedArray<float> wide(size + kMaxTileColumns);
+template <class Scalar>
+AlignedArray<Scalar> widen_bias(const Scalar* bias, int64_t size) {
+  AlignedArray<Scalar> wide(size + kMaxTileColumns);
   std::copy(bias, bias + size, wide.data());
-  std::fill(wide.data() + size, wide.data() + size + kMaxTileColumns, 0.0f);
+  std::fill(wide.data() + size, wide.data() + size + kMaxTileColumns, Scalar{0});
   return wide;
 }
 
 }  // namespace
 
-void linear(const LinearProblem& problem, const float* input, const float* weight, const float* bias, float* output,
-            bool count_zero, Counters& counters) {
+template <class Scalar>
+void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   if (problem.rows == 0 || problem.out_features == 0) return;
-  const TileFamily& family = selected_micro_kernels().block;
+  const TileFamily<Scalar>& family = selected_tiles<Scalar>().block;
   const TaskGrid grid =
-      plan_tasks(1, ceil_div(problem.rows, family.max_rows), TransposedColumns::panel_count(problem, family),
+      plan_tasks(1, ceil_div(problem.rows, family.max_rows), TransposedColumns<Scalar>::panel_count(problem, family),
                  kMaxBlockPanels, omp_get_max_threads());
-  const TransposedColumns columns(problem, weight, family, grid.column_blocks);
-  const RowPanels rows(input, 1, problem.rows, problem.in_features, family.max_rows, columns.depth_block(), count_zero);
-  const AlignedArray<float> wide_bias = bias ? widen_bias(bias, problem.out_features) : AlignedArray<float>();
-  const ProductOutput product_output{bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(), output,
-                                     problem.out_features};
-  multiply(family, rows, columns, grid.row_ranges, product_output, count_zero, counters);
+  const TransposedColumns<Scalar> columns(problem, operands.weight, family, grid.column_blocks);
+  const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, family.max_rows,
+                               columns.depth_block(), count_zero);
+  const AlignedArray<Scalar> wide_bias =
+      operands.bias ? widen_bias(operands.bias, problem.out_features) : AlignedArray<Scalar>();
+  const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
+                                     operands.output, problem.out_features};
+  multiply(family, rows, columns, grid.row_ranges, output, count_zero, counters);
 }
+
+template void linear(const LinearProblem&, const Operands<float>&, bool, Counters&);
+template void linear(const LinearProblem&, const Operands<double>&, bool, Counters&);
 
 }  // namespace flopcuda::cpu

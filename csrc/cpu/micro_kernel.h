@@ -19,22 +19,24 @@ enum class Start {
 
 // One register tile of the product: `depth` rank-1 updates of rows x columns accumulators. The number of rows and of
 // column vectors are those of the function it is passed to.
+template <class Scalar>
 struct Tile {
   int64_t depth;
-  const float* rows;               // packed, [depth][rows]
-  const float* columns;            // update k reads its columns at columns + column_offsets[k]
+  const Scalar* rows;              // packed, [depth][rows]
+  const Scalar* columns;           // update k reads its columns at columns + column_offsets[k]
   const int64_t* column_offsets;   // [depth]
   const int32_t* pad_columns;      // [depth], how many of the valid columns hold a zero-padding tap
   const int32_t* nonzero_rows;     // [depth], how many rows are not 0; read only when zeros are counted
   const int32_t* nonzero_columns;  // [depth], how many valid columns are not 0; read only when zeros are counted
   int64_t valid_columns;           // columns that feed an output element; the others are tile-edge waste
   Start start;
-  const float* bias;
-  float* output;
-  int64_t output_stride;  // floats from one row of the output to the next
+  const Scalar* bias;
+  Scalar* output;
+  int64_t output_stride;  // elements from one row of the output to the next
 };
 
-using TileFunction = void (*)(const Tile&, Counters&);
+template <class Scalar>
+using TileFunction = void (*)(const Tile<Scalar>&, Counters&);
 
 constexpr int kMaxTileRows = 14;
 constexpr int kMaxTileColumnVectors = 8;
@@ -43,25 +45,34 @@ constexpr int kMaxTileElements = 448;
 
 // Tile functions for every number of rows up to max_rows and of column vectors up to max_column_vectors, so that the
 // tiles at the edges of a matrix waste no rows and less than a vector of columns.
+template <class Scalar>
 struct TileFamily {
-  int lanes;  // floats in a vector
+  int lanes;  // elements of a vector
   int max_rows;
   int max_column_vectors;
-  TileFunction functions[2][kMaxTileRows][kMaxTileColumnVectors];  // [count_zero][rows - 1][column_vectors - 1]
+  TileFunction<Scalar> functions[2][kMaxTileRows][kMaxTileColumnVectors];  // [count_zero][rows - 1][column_vectors - 1]
 
   constexpr int max_columns() const { return max_column_vectors * lanes; }
 };
 
+template <class Scalar>
+struct TileFamilies {
+  TileFamily<Scalar> block;  // many rows: a column vector is used once per row
+  TileFamily<Scalar> strip;  // one row, many columns: depthwise convolutions and other groups of few output channels
+};
+
+// What an instruction set offers.
 struct MicroKernels {
-  TileFamily block;  // many rows: a column vector is used once per row
-  TileFamily strip;  // one row, many columns: depthwise convolutions and other groups of few output channels
+  TileFamilies<float> float32;
+  TileFamilies<double> float64;
 };
 
 extern const MicroKernels kPortableMicroKernels;
 extern const MicroKernels kAvx2MicroKernels;
 extern const MicroKernels kAvx512MicroKernels;
 
-// The table of the instruction set that is selected now.
-const MicroKernels& selected_micro_kernels();
+// The tiles of the instruction set that is selected now.
+template <class Scalar>
+const TileFamilies<Scalar>& selected_tiles();
 
 }  // namespace flopcuda::cpu

@@ -5,8 +5,6 @@
 
 namespace flopcuda::cpu {
 
-using Vector = float __attribute__((vector_size(32)));
-
-extern constexpr MicroKernels kAvx2MicroKernels{make_family<Vector, 6, 2>(), make_family<Vector, 1, 8>()};
+extern constexpr MicroKernels kAvx2MicroKernels = make_micro_kernels<32, 6, 2>();
 
 }  // namespace flopcuda::cpu

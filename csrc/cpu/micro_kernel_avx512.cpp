@@ -4,8 +4,6 @@
 
 namespace flopcuda::cpu {
 
-using Vector = float __attribute__((vector_size(64)));
-
-extern constexpr MicroKernels kAvx512MicroKernels{make_family<Vector, 14, 2>(), make_family<Vector, 1, 8>()};
+extern constexpr MicroKernels kAvx512MicroKernels = make_micro_kernels<64, 14, 2>();
 
 }  // namespace flopcuda::cpu

@@ -4,8 +4,6 @@
 
 namespace flopcuda::cpu {
 
-using Vector = float __attribute__((vector_size(16)));
-
-extern constexpr MicroKernels kPortableMicroKernels{make_family<Vector, 4, 2>(), make_family<Vector, 1, 8>()};
+extern constexpr MicroKernels kPortableMicroKernels = make_micro_kernels<16, 4, 2>();
 
 }  // namespace flopcuda::cpu

@@ -10,13 +10,15 @@
 namespace flopcuda::cpu {
 
 // Writes panel[k * panel_stride + row] = source[row * source_stride + k] for rows x depth values.
-void transpose_into_panel(const float* source, int64_t source_stride, int64_t rows, int64_t depth, float* panel,
+template <class Scalar>
+void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
                           int64_t panel_stride);
 
+template <class Scalar>
 class RowPanels {
  public:
   // `values` is row-major, [groups * rows, depth]. Panels are packed one depth block after the other.
-  RowPanels(const float* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows,
+  RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows,
             int64_t depth_block, bool count_zero);
 
   int64_t groups() const { return groups_; }
@@ -28,7 +30,7 @@ class RowPanels {
   int64_t panel_rows(int64_t panel) const { return panels_.length(panel); }
 
   // The packed values of the depth block that begins at `first_depth`: [block depth][panel_rows].
-  const float* values(int64_t group, int64_t panel, int64_t first_depth) const {
+  const Scalar* values(int64_t group, int64_t panel, int64_t first_depth) const {
     return values_.data() + values_offset(group, panel, first_depth);
   }
 
@@ -44,14 +46,14 @@ class RowPanels {
   int64_t values_offset(int64_t group, int64_t panel, int64_t first_depth) const {
     return group * rows() * depth_ + first_depth * rows() + first_row(panel) * block_depth(first_depth);
   }
-  void pack_panel(const float* values, int64_t group, int64_t panel);
+  void pack_panel(const Scalar* values, int64_t group, int64_t panel);
 
   int64_t groups_;
   Partition panels_;
   int64_t depth_;
   int64_t depth_block_;
   bool count_zero_;
-  AlignedArray<float> values_;
+  AlignedArray<Scalar> values_;
   AlignedArray<int32_t> nonzero_;
 };
 

@@ -9,14 +9,14 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kBlockFloats = 64 * 1024;  // packed floats of a block: 256 KiB of L2
+constexpr int64_t kBlockBytes = 256 * 1024;  // packed elements of a block, in L2
 
 // How many elements further than the first tap the last one reads.
 int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.dilation / axis.stride; }
 
-int64_t window_pitch(const Conv2dProblem& problem) {
-  return problem.out_width + largest_shift(horizontal_axis(problem));
-}
+int64_t window_pitch(const ConvProblem& problem) { return problem.width.out_size + largest_shift(problem.width); }
+
+int64_t phases(const ConvProblem& problem) { return problem.height.stride * problem.width.stride; }
 
 std::vector<bool> phases_used(const Axis& axis) {
   std::vector<bool> used(axis.stride, false);
@@ -26,129 +26,146 @@ std::vector<bool> phases_used(const Axis& axis) {
 
 // Few enough output rows in a band that its packed channels fit; bands enough to keep the threads busy, unless they
 // would become so small that the waste at their ends matters.
-int64_t choose_bands(const Conv2dProblem& problem, int64_t channel_block, int64_t max_columns, int64_t threads) {
-  const int64_t row_floats = channel_block * problem.stride_height * problem.stride_width * window_pitch(problem);
-  const int64_t halo_rows = largest_shift(vertical_axis(problem));
-  const int64_t max_rows = std::max<int64_t>(1, kBlockFloats / row_floats - halo_rows);
-  const int64_t bands_that_fit = ceil_div(problem.out_height, max_rows);
-  const int64_t bands_wanted = ceil_div(4 * threads, problem.batch * problem.groups);
-  const int64_t bands_not_small = ShiftedWindows::columns_per_image(problem) / (4 * max_columns);
-  return std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), problem.out_height);
+int64_t choose_bands(const ConvProblem& problem, int64_t row_bytes, int64_t columns_per_slice, int64_t max_columns,
+                     int64_t threads) {
+  const int64_t out_rows = problem.height.out_size;
+  const int64_t max_rows = std::max<int64_t>(1, kBlockBytes / row_bytes - largest_shift(problem.height));
+  const int64_t bands_that_fit = ceil_div(out_rows, max_rows);
+  const int64_t bands_wanted = ceil_div(4 * threads, problem.batch * problem.depth.out_size * problem.groups);
+  const int64_t bands_not_small = columns_per_slice / (4 * max_columns);
+  return std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), out_rows);
 }
 
 }  // namespace
 
-ShiftedWindows::ShiftedWindows(const Conv2dProblem& problem, const float* input, const TileFamily& family,
-                               int64_t threads)
+template <class Scalar>
+ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar* input,
+                                       const TileFamily<Scalar>& family, int64_t threads)
     : problem_(problem),
       input_(input),
       family_(family),
-      taps_(problem.kernel_height * problem.kernel_width),
+      taps_(kernel_size(problem)),
       channel_block_(std::min(std::max<int64_t>(1, kDepthBlock / taps_), problem.in_channels / problem.groups)),
       pitch_(window_pitch(problem)),
-      bands_{problem.out_height, choose_bands(problem, channel_block_, family.max_columns(), threads)},
-      rows_inside_(outputs_inside(vertical_axis(problem))),
-      columns_inside_(outputs_inside(horizontal_axis(problem))),
-      phase_rows_used_(phases_used(vertical_axis(problem))),
-      phase_columns_used_(phases_used(horizontal_axis(problem))) {}
+      bands_{
+          problem.height.out_size,
+          choose_bands(problem, channel_block_ * problem.depth.kernel_size * phases(problem) * pitch_ * sizeof(Scalar),
+                       columns_per_slice(problem), family.max_columns(), threads)},
+      slices_inside_(outputs_inside(problem.depth)),
+      rows_inside_(outputs_inside(problem.height)),
+      columns_inside_(outputs_inside(problem.width)),
+      phase_rows_used_(phases_used(problem.height)),
+      phase_columns_used_(phases_used(problem.width)) {}
 
-int64_t ShiftedWindows::columns_per_image(const Conv2dProblem& problem) {
-  return (problem.out_height - 1) * window_pitch(problem) + problem.out_width;
+template <class Scalar>
+int64_t ShiftedWindows<Scalar>::columns_per_slice(const ConvProblem& problem) {
+  return (problem.height.out_size - 1) * window_pitch(problem) + problem.width.out_size;
 }
 
-int64_t ShiftedWindows::phase_rows() const { return bands_.length(0) + largest_shift(vertical_axis(problem_)); }
-
-Range ShiftedWindows::band_rows(int64_t block_index) const {
-  const int64_t band = block_index % bands_.parts;
-  return {bands_.begin(band), bands_.begin(band) + bands_.length(band)};
+template <class Scalar>
+int64_t ShiftedWindows<Scalar>::phase_rows() const {
+  return bands_.length(0) + largest_shift(problem_.height);
 }
 
-BlockLimits ShiftedWindows::limits() const {
+template <class Scalar>
+typename ShiftedWindows<Scalar>::Band ShiftedWindows<Scalar>::band(int64_t block_index) const {
+  const int64_t index = block_index % bands_.parts;
+  const int64_t slice = block_index / bands_.parts;
+  const Range rows{bands_.begin(index), bands_.begin(index) + bands_.length(index)};
+  return {slice / problem_.depth.out_size, slice % problem_.depth.out_size, rows};
+}
+
+template <class Scalar>
+BlockLimits ShiftedWindows<Scalar>::limits() const {
   const int64_t rows = bands_.length(0);
   const int64_t panels = ceil_div(rows * pitch_, family_.max_columns());
   // The last panel reads up to a tile's width beyond the last window.
-  return {panels, rows + panels, channel_block_ * channel_size() + family_.max_columns()};
+  const int64_t slices = channel_block_ * problem_.depth.kernel_size;
+  return {panels, rows + panels, slices * slice_size() + family_.max_columns()};
 }
 
-void ShiftedWindows::layout(int64_t block_index, ColumnBlock& block) const noexcept {
-  // Waste columns read floats that no phase ever holds: zeros, since denormals would be slow to multiply.
-  if (block.index < 0) zero_floats(block.values.data(), limits().values);
-  lay_out_panels(block_index / bands_.parts, band_rows(block_index), block);
+template <class Scalar>
+void ShiftedWindows<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
+  // Waste columns read elements that no phase ever holds: zeros, since denormals would be slow to multiply.
+  if (block.index < 0) zero_elements(block.values.data(), limits().values);
+  lay_out_panels(band(block_index), block);
   lay_out_taps(block);
 }
 
-void ShiftedWindows::lay_out_panels(int64_t image, const Range& rows, ColumnBlock& block) const {
-  const int64_t image_offset = image * problem_.out_channels * problem_.out_height * problem_.out_width;
-  const int64_t columns = (rows.length() - 1) * pitch_ + problem_.out_width;
+template <class Scalar>
+void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, ColumnLayout& block) const {
+  const int64_t out_height = problem_.height.out_size, out_width = problem_.width.out_size;
+  const int64_t slice_offset =
+      band.image * problem_.out_channels * output_size(problem_) + band.z * out_height * out_width;
+  const int64_t columns = (band.rows.length() - 1) * pitch_ + out_width;
   for (int64_t first = 0; first < columns; first += family_.max_columns()) {
     const Range panel{first, std::min(first + family_.max_columns(), columns)};
     block.add_panel(first);
     for (int64_t row = panel.begin / pitch_; row * pitch_ < panel.end; ++row) {
-      const Range run = intersect({row * pitch_, row * pitch_ + problem_.out_width}, panel);
+      const Range run = intersect({row * pitch_, row * pitch_ + out_width}, panel);
       if (run.length() == 0) continue;
-      const int64_t y = rows.begin + row;
+      const int64_t y = band.rows.begin + row;
       const int64_t x = run.begin - row * pitch_;
-      const int64_t output_offset = image_offset + y * problem_.out_width + x;
-      block.add_run({image, y, x, output_offset, run.begin - panel.begin, run.length()});
+      const int64_t output_offset = slice_offset + y * out_width + x;
+      block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length()});
     }
     block.finish_panel(ceil_div(panel.length(), family_.lanes) * family_.lanes);
   }
 }
 
-void ShiftedWindows::lay_out_taps(ColumnBlock& block) const {
-  const Axis vertical = vertical_axis(problem_);
-  const Axis horizontal = horizontal_axis(problem_);
+template <class Scalar>
+void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
+  const Axis &vertical = problem_.height, &horizontal = problem_.width;
   int64_t tap = 0;
-  for (int64_t tap_y = 0; tap_y < vertical.kernel_size; ++tap_y) {
-    for (int64_t tap_x = 0; tap_x < horizontal.kernel_size; ++tap_x, ++tap) {
-      const int64_t step_y = tap_y * vertical.dilation, step_x = tap_x * horizontal.dilation;
-      const int64_t phase = step_y % vertical.stride * horizontal.stride + step_x % horizontal.stride;
-      block.value_offsets[tap] = phase * phase_size() + step_y / vertical.stride * pitch_ + step_x / horizontal.stride;
-      for (size_t i = 0; i < block.panels.size(); ++i) {
-        block.pad_columns(i)[tap] = static_cast<int32_t>(count_pad_columns(block, block.panels[i], tap_y, tap_x));
+  for (int64_t tap_z = 0; tap_z < problem_.depth.kernel_size; ++tap_z) {
+    for (int64_t tap_y = 0; tap_y < vertical.kernel_size; ++tap_y) {
+      for (int64_t tap_x = 0; tap_x < horizontal.kernel_size; ++tap_x, ++tap) {
+        const int64_t step_y = tap_y * vertical.dilation, step_x = tap_x * horizontal.dilation;
+        const int64_t phase = step_y % vertical.stride * horizontal.stride + step_x % horizontal.stride;
+        block.value_offsets[tap] = tap_z * slice_size() + phase * phase_size() + step_y / vertical.stride * pitch_ +
+                                   step_x / horizontal.stride;
+        for (size_t i = 0; i < block.panels.size(); ++i) {
+          const int64_t padding = count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x);
+          block.pad_columns(i)[tap] = static_cast<int32_t>(padding);
+        }
       }
     }
   }
   for (int64_t k = taps_; k < depth_block(); ++k) {  // the other channels have the same taps
-    block.value_offsets[k] = block.value_offsets[k - taps_] + channel_size();
+    block.value_offsets[k] = block.value_offsets[k - taps_] + problem_.depth.kernel_size * slice_size();
     for (size_t i = 0; i < block.panels.size(); ++i) block.pad_columns(i)[k] = block.pad_columns(i)[k - taps_];
   }
 }
 
-int64_t ShiftedWindows::count_pad_columns(const ColumnBlock& block, const ColumnPanel& panel, int64_t tap_y,
-                                          int64_t tap_x) const {
+template <class Scalar>
+int64_t ShiftedWindows<Scalar>::count_pad_columns(const ColumnLayout& block, const ColumnPanel& panel, int64_t tap_z,
+                                                  int64_t tap_y, int64_t tap_x) const {
   int64_t padding = 0;
   for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
     const ColumnRun& run = block.runs[i];
     padding += run.length;
-    if (!rows_inside_[tap_y].contains(run.y)) continue;
+    if (!slices_inside_[tap_z].contains(run.z) || !rows_inside_[tap_y].contains(run.y)) continue;
     padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
   }
   return padding;
 }
 
-void ShiftedWindows::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
-                          ColumnBlock& block) const noexcept {
-  const Range rows = band_rows(block.index);
-  const int64_t image = block.index / bands_.parts;
+template <class Scalar>
+void ShiftedWindows<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
+                                  ColumnBlock<Scalar>& block) const noexcept {
+  const Band band = this->band(block.index);
   const int64_t first_channel = problem_.in_channels / problem_.groups * group + first_depth / taps_;
-  const int64_t packed_rows = rows.length() + largest_shift(vertical_axis(problem_));
-  const int64_t plane = problem_.in_height * problem_.in_width;
-  for (int64_t channel = 0; channel < depth / taps_; ++channel) {
-    const float* source = input_ + (image * problem_.in_channels + first_channel + channel) * plane;
-    float* target = block.values.data() + channel * channel_size();
-    for (int64_t phase_y = 0; phase_y < problem_.stride_height; ++phase_y) {
-      for (int64_t phase_x = 0; phase_x < problem_.stride_width; ++phase_x, target += phase_size()) {
-        if (!phase_rows_used_[phase_y] || !phase_columns_used_[phase_x]) continue;
-        pack_phase(source, rows.begin, phase_y, phase_x, packed_rows, target);
-      }
+  Scalar* target = block.values.data();
+  for (int64_t channel = first_channel; channel < first_channel + depth / taps_; ++channel) {
+    for (int64_t tap_z = 0; tap_z < problem_.depth.kernel_size; ++tap_z, target += slice_size()) {
+      pack_slice(band, channel, tap_z, target);
     }
   }
   if (!count_zero) return;
   for (size_t i = 0; i < block.panels.size(); ++i) {
     const ColumnPanel& panel = block.panels[i];
     for (int64_t k = 0; k < depth; ++k) {
-      const float* values = block.values.data() + panel.values_offset + block.value_offsets[k];
+      const Scalar* values = block.values.data() + panel.values_offset + block.value_offsets[k];
       int32_t nonzero = 0;
       for (int64_t j = panel.first_run; j < panel.first_run + panel.run_count; ++j) {
         nonzero += count_nonzero(values + block.runs[j].panel_column, block.runs[j].length);
@@ -158,23 +175,45 @@ void ShiftedWindows::pack(int64_t group, int64_t first_depth, int64_t depth, boo
   }
 }
 
-void ShiftedWindows::pack_phase(const float* image, int64_t first_row, int64_t phase_y, int64_t phase_x, int64_t rows,
-                                float* target) const {
-  // Element r of the phase lies at input position r * stride + phase - pad, like the tap of an output at no dilation.
-  const Axis horizontal{problem_.in_width, pitch_, 1, problem_.stride_width, problem_.pad_left - phase_x, 1};
-  const Range inside = outputs_inside(horizontal, 0);
-  const float* first_column = image + horizontal.tap_position(inside.begin, 0);
-  for (int64_t row = 0; row < rows; ++row, target += pitch_) {
-    const int64_t y = (first_row + row) * problem_.stride_height + phase_y - problem_.pad_top;
-    if (y < 0 || y >= problem_.in_height || inside.length() == 0) {
-      zero_floats(target, pitch_);
-      continue;
+template <class Scalar>
+void ShiftedWindows<Scalar>::pack_slice(const Band& band, int64_t channel, int64_t tap_z, Scalar* target) const {
+  const int64_t packed_rows = band.rows.length() + largest_shift(problem_.height);
+  const int64_t z = tap_position(problem_.depth, band.z, tap_z);
+  const bool is_inside = slices_inside_[tap_z].contains(band.z);
+  const Scalar* slice = is_inside ? input_row(problem_, input_, band.image, channel, z, 0) : nullptr;
+  for (int64_t phase_y = 0; phase_y < problem_.height.stride; ++phase_y) {
+    for (int64_t phase_x = 0; phase_x < problem_.width.stride; ++phase_x, target += phase_size()) {
+      if (!phase_rows_used_[phase_y] || !phase_columns_used_[phase_x]) continue;
+      if (slice) {
+        pack_phase(slice, band.rows.begin, phase_y, phase_x, packed_rows, target);
+      } else {
+        zero_elements(target, packed_rows * pitch_);
+      }
     }
-    zero_floats(target, inside.begin);
-    copy_strided_floats(first_column + y * problem_.in_width, problem_.stride_width, inside.length(),
-                        target + inside.begin);
-    zero_floats(target + inside.end, pitch_ - inside.end);
   }
 }
+
+template <class Scalar>
+void ShiftedWindows<Scalar>::pack_phase(const Scalar* slice, int64_t first_row, int64_t phase_y, int64_t phase_x,
+                                        int64_t rows, Scalar* target) const {
+  // Element r of the phase lies at input position r * stride + phase - pad, like the tap of an output at no dilation.
+  const Axis horizontal{problem_.width.in_size, pitch_, 1, problem_.width.stride, problem_.width.pad - phase_x, 1};
+  const Range inside = outputs_inside(horizontal, 0);
+  const Scalar* first_column = slice + tap_position(horizontal, inside.begin, 0);
+  for (int64_t row = 0; row < rows; ++row, target += pitch_) {
+    const int64_t y = (first_row + row) * problem_.height.stride + phase_y - problem_.height.pad;
+    if (y < 0 || y >= problem_.height.in_size || inside.length() == 0) {
+      zero_elements(target, pitch_);
+      continue;
+    }
+    zero_elements(target, inside.begin);
+    copy_strided(first_column + y * problem_.width.in_size, problem_.width.stride, inside.length(),
+                 target + inside.begin);
+    zero_elements(target + inside.end, pitch_ - inside.end);
+  }
+}
+
+template class ShiftedWindows<float>;
+template class ShiftedWindows<double>;
 
 }  // namespace flopcuda::cpu

@@ -1,11 +1,12 @@
 // The columns of a convolution as shifted windows: a band of the padded image is copied once, and every tap of the
-// kernel reads it at another offset. Nothing is copied per tap, as im2col does, at the price of waste columns: the
+// kernel reads it at another offset. An image with depth is one for every slice of the output, with the kernel's depth
+// as further channels. Nothing is copied per tap, as im2col does, at the price of waste columns: the
 // outputs of a band are numbered with the padded image's width as pitch, so the columns between the end of one row and
 // the next are waste.
 //
 // With a stride, the padded image is copied as stride_height x stride_width planes (phases), so that the taps of
-// consecutive outputs are consecutive floats: output o's tap t lies at padded position o * stride + t * dilation, which
-// is element o + t * dilation / stride of phase t * dilation % stride.
+// consecutive outputs are consecutive elements: output o's tap t lies at padded position o * stride + t * dilation,
+// which is element o + t * dilation / stride of phase t * dilation % stride.
 #pragma once
 
 #include <vector>
@@ -18,39 +19,49 @@
 
 namespace flopcuda::cpu {
 
-class ShiftedWindows : public ColumnSource {
+template <class Scalar>
+class ShiftedWindows : public ColumnSource<Scalar> {
  public:
-  ShiftedWindows(const Conv2dProblem& problem, const float* input, const TileFamily& family, int64_t threads);
+  ShiftedWindows(const ConvProblem& problem, const Scalar* input, const TileFamily<Scalar>& family, int64_t threads);
 
-  // Waste columns included, for one image when it is a single band.
-  static int64_t columns_per_image(const Conv2dProblem& problem);
+  // Waste columns included, for one output slice when it is a single band.
+  static int64_t columns_per_slice(const ConvProblem& problem);
 
-  int64_t block_count() const override { return problem_.batch * bands_.parts; }
+  int64_t block_count() const override { return problem_.batch * problem_.depth.out_size * bands_.parts; }
   int64_t depth_block() const override { return channel_block_ * taps_; }
   BlockLimits limits() const override;
-  void layout(int64_t block_index, ColumnBlock& block) const noexcept override;
+  void layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept override;
   void pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
-            ColumnBlock& block) const noexcept override;
+            ColumnBlock<Scalar>& block) const noexcept override;
 
  private:
-  Range band_rows(int64_t block_index) const;
+  // The rows of one output slice that are a block.
+  struct Band {
+    int64_t image, z;
+    Range rows;
+  };
+
+  Band band(int64_t block_index) const;
   int64_t phase_rows() const;  // of the largest band
   int64_t phase_size() const { return phase_rows() * pitch_; }
-  int64_t channel_size() const { return problem_.stride_height * problem_.stride_width * phase_size(); }
-  void lay_out_panels(int64_t image, const Range& rows, ColumnBlock& block) const;
-  void lay_out_taps(ColumnBlock& block) const;
-  int64_t count_pad_columns(const ColumnBlock& block, const ColumnPanel& panel, int64_t tap_y, int64_t tap_x) const;
-  void pack_phase(const float* image, int64_t first_row, int64_t phase_y, int64_t phase_x, int64_t rows,
-                  float* target) const;
+  // Of a channel, at one of the kernel's depths.
+  int64_t slice_size() const { return problem_.height.stride * problem_.width.stride * phase_size(); }
+  void lay_out_panels(const Band& band, ColumnLayout& block) const;
+  void lay_out_taps(ColumnLayout& block) const;
+  int64_t count_pad_columns(const ColumnLayout& block, const ColumnPanel& panel, int64_t tap_z, int64_t tap_y,
+                            int64_t tap_x) const;
+  void pack_slice(const Band& band, int64_t channel, int64_t tap_z, Scalar* target) const;
+  void pack_phase(const Scalar* slice, int64_t first_row, int64_t phase_y, int64_t phase_x, int64_t rows,
+                  Scalar* target) const;
 
-  Conv2dProblem problem_;
-  const float* input_;
-  const TileFamily& family_;
+  ConvProblem problem_;
+  const Scalar* input_;
+  const TileFamily<Scalar>& family_;
   int64_t taps_;
   int64_t channel_block_;  // input channels packed at a time
-  int64_t pitch_;          // floats from one row of a phase to the next
-  Partition bands_;        // of the output's rows
-  std::vector<Range> rows_inside_, columns_inside_;
+  int64_t pitch_;          // elements from one row of a phase to the next
+  Partition bands_;        // of an output slice's rows
+  std::vector<Range> slices_inside_, rows_inside_, columns_inside_;
   std::vector<bool> phase_rows_used_, phase_columns_used_;
 };
 

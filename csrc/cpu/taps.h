@@ -10,20 +10,9 @@
 
 namespace flopcuda::cpu {
 
-// One dimension of a convolution.
-struct Axis {
-  int64_t in_size, out_size, kernel_size, stride, pad, dilation;
-
-  // Where output o's tap lies; outside [0, in_size) is padding.
-  int64_t tap_position(int64_t output, int64_t tap) const { return output * stride - pad + tap * dilation; }
-};
-
-inline Axis vertical_axis(const Conv2dProblem& p) {
-  return {p.in_height, p.out_height, p.kernel_height, p.stride_height, p.pad_top, p.dilation_height};
-}
-
-inline Axis horizontal_axis(const Conv2dProblem& p) {
-  return {p.in_width, p.out_width, p.kernel_width, p.stride_width, p.pad_left, p.dilation_width};
+// Where an output's tap lies; outside [0, in_size) is padding.
+inline int64_t tap_position(const Axis& axis, int64_t output, int64_t tap) {
+  return output * axis.stride - axis.pad + tap * axis.dilation;
 }
 
 // A half-open range; empty if end == begin.
@@ -41,7 +30,7 @@ inline Range intersect(const Range& a, const Range& b) {
 
 // The outputs for which a tap lies inside the image.
 inline Range outputs_inside(const Axis& axis, int64_t tap) {
-  const int64_t first_position = axis.tap_position(0, tap);
+  const int64_t first_position = tap_position(axis, 0, tap);
   const int64_t begin = first_position >= 0 ? 0 : ceil_div(-first_position, axis.stride);
   const int64_t end = first_position >= axis.in_size ? 0 : ceil_div(axis.in_size - first_position, axis.stride);
   return intersect({begin, std::max(begin, end)}, {0, axis.out_size});
@@ -52,6 +41,22 @@ inline std::vector<Range> outputs_inside(const Axis& axis) {
   std::vector<Range> ranges;
   for (int64_t tap = 0; tap < axis.kernel_size; ++tap) ranges.push_back(outputs_inside(axis, tap));
   return ranges;
+}
+
+// Taps of a kernel in one channel.
+inline int64_t kernel_size(const ConvProblem& p) {
+  return p.depth.kernel_size * p.height.kernel_size * p.width.kernel_size;
+}
+
+// Elements of one channel of an output image.
+inline int64_t output_size(const ConvProblem& p) { return p.depth.out_size * p.height.out_size * p.width.out_size; }
+
+// The first element of a row of the input.
+template <class Scalar>
+inline const Scalar* input_row(const ConvProblem& p, const Scalar* input, int64_t image, int64_t channel, int64_t z,
+                               int64_t y) {
+  const int64_t slice = (image * p.in_channels + channel) * p.depth.in_size + z;
+  return input + (slice * p.height.in_size + y) * p.width.in_size;
 }
 
 }  // namespace flopcuda::cpu

@@ -1,5 +1,5 @@
 // The micro-kernel: one register tile, `depth` rank-1 updates, and the counters incremented beside them. A template
-// over a GCC/Clang vector type; each micro_kernel_*.cpp instantiates it for its instruction set.
+// over GCC/Clang vectors; each micro_kernel_*.cpp instantiates it for those of its instruction set.
 //
 // Everything is in an unnamed namespace and nothing of the standard library is used: an inline function with external
 // linkage, compiled here with AVX-512, could be the copy that the linker keeps for the whole program.
@@ -10,27 +10,30 @@
 namespace flopcuda::cpu {
 namespace {
 
-template <class Vector>
-inline Vector load(const float* source) {
-  Vector vector;
-  __builtin_memcpy(&vector, source, sizeof(Vector));
-  return vector;
-}
+// A vector of an instruction set.
+template <class Element, int kBytes>
+struct Simd {
+  using Scalar = Element;
+  typedef Scalar Vector __attribute__((vector_size(kBytes)));
+  static constexpr int kLanes = kBytes / sizeof(Scalar);
 
-template <class Vector>
-inline void store(const Vector& vector, float* target) {
-  __builtin_memcpy(target, &vector, sizeof(Vector));
-}
+  static inline Vector load(const Scalar* source) {
+    Vector vector;
+    __builtin_memcpy(&vector, source, sizeof(Vector));
+    return vector;
+  }
 
-template <class Vector>
-inline Vector broadcast(float value) {
-  return value - Vector{};
-}
+  static inline void store(const Vector& vector, Scalar* target) { __builtin_memcpy(target, &vector, sizeof(Vector)); }
+
+  static inline Vector broadcast(Scalar value) { return value - Vector{}; }
+};
 
 // The accumulators of a tile. Every loop over them is unrolled, so that they are registers.
-template <class Vector, int kRows, int kColumnVectors>
+template <class Simd, int kRows, int kColumnVectors>
 struct Accumulators {
-  static constexpr int kLanes = sizeof(Vector) / sizeof(float);
+  using Scalar = typename Simd::Scalar;
+  using Vector = typename Simd::Vector;
+  static constexpr int kLanes = Simd::kLanes;
 
   Vector vectors[kRows][kColumnVectors];
 
@@ -44,14 +47,14 @@ struct Accumulators {
     }
   }
 
-  inline void start(const Tile& tile) {
+  inline void start(const Tile<Scalar>& tile) {
     switch (tile.start) {
       case Start::kRowBias:
-        return set([&](int i, int) { return broadcast<Vector>(tile.bias[i]); });
+        return set([&](int i, int) { return Simd::broadcast(tile.bias[i]); });
       case Start::kColumnBias:
-        return set([&](int, int j) { return load<Vector>(tile.bias + j * kLanes); });
+        return set([&](int, int j) { return Simd::load(tile.bias + j * kLanes); });
       case Start::kOutput:
-        return set([&](int i, int j) { return load<Vector>(tile.output + i * tile.output_stride + j * kLanes); });
+        return set([&](int i, int j) { return Simd::load(tile.output + i * tile.output_stride + j * kLanes); });
       case Start::kNothing:
         break;
     }
@@ -59,41 +62,41 @@ struct Accumulators {
   }
 
   // The rank-1 update: multiplies every row by every column and adds the products.
-  inline void multiply_add(const float* rows, const float* columns) {
+  inline void multiply_add(const Scalar* rows, const Scalar* columns) {
     Vector column_vectors[kColumnVectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < kColumnVectors; ++j) column_vectors[j] = load<Vector>(columns + j * kLanes);
+    for (int j = 0; j < kColumnVectors; ++j) column_vectors[j] = Simd::load(columns + j * kLanes);
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
-      const Vector row = broadcast<Vector>(rows[i]);
+      const Vector row = Simd::broadcast(rows[i]);
 #pragma GCC unroll 8
       for (int j = 0; j < kColumnVectors; ++j) vectors[i][j] += row * column_vectors[j];
     }
   }
 
-  inline void finish(const Tile& tile) const {
+  inline void finish(const Tile<Scalar>& tile) const {
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < kColumnVectors; ++j) {
-        store(vectors[i][j], tile.output + i * tile.output_stride + j * kLanes);
+        Simd::store(vectors[i][j], tile.output + i * tile.output_stride + j * kLanes);
       }
     }
   }
 };
 
-template <class Vector, int kRows, int kColumnVectors, bool kCountZero>
-void multiply_tile(const Tile& tile, Counters& counters) {
-  constexpr int kLanes = sizeof(Vector) / sizeof(float);
+template <class Simd, int kRows, int kColumnVectors, bool kCountZero>
+void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) {
+  constexpr int kLanes = Simd::kLanes;
   static_assert(kRows * kColumnVectors * kLanes <= kMaxTileElements);
 
-  Accumulators<Vector, kRows, kColumnVectors> accumulators;
+  Accumulators<Simd, kRows, kColumnVectors> accumulators;
   accumulators.start(tile);
 
   const int64_t products = kRows * tile.valid_columns;             // of one update that feed an output element
   int64_t holding = tile.start == Start::kNothing ? 0 : products;  // of their accumulators, those that hold a value
   int64_t mul = 0, add = 0, pad = 0, zero = 0, lane = 0;
-  const float* rows = tile.rows;
+  const typename Simd::Scalar* rows = tile.rows;
 
   for (int64_t k = 0; k < tile.depth; ++k) {
     accumulators.multiply_add(rows, tile.columns + tile.column_offsets[k]);
@@ -119,26 +122,35 @@ void multiply_tile(const Tile& tile, Counters& counters) {
 }
 
 // Fills in the functions for kRows rows and 1 to kColumnVectors column vectors, then those for fewer rows.
-template <class Vector, int kRows, int kColumnVectors>
-constexpr void add_functions(TileFamily& family) {
-  family.functions[false][kRows - 1][kColumnVectors - 1] = multiply_tile<Vector, kRows, kColumnVectors, false>;
-  family.functions[true][kRows - 1][kColumnVectors - 1] = multiply_tile<Vector, kRows, kColumnVectors, true>;
-  if constexpr (kColumnVectors > 1) add_functions<Vector, kRows, kColumnVectors - 1>(family);
+template <class Simd, int kRows, int kColumnVectors>
+constexpr void add_functions(TileFamily<typename Simd::Scalar>& family) {
+  family.functions[false][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, false>;
+  family.functions[true][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, true>;
+  if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1>(family);
 }
 
-template <class Vector, int kRows, int kColumnVectors>
-constexpr void add_rows(TileFamily& family) {
-  add_functions<Vector, kRows, kColumnVectors>(family);
-  if constexpr (kRows > 1) add_rows<Vector, kRows - 1, kColumnVectors>(family);
+template <class Simd, int kRows, int kColumnVectors>
+constexpr void add_rows(TileFamily<typename Simd::Scalar>& family) {
+  add_functions<Simd, kRows, kColumnVectors>(family);
+  if constexpr (kRows > 1) add_rows<Simd, kRows - 1, kColumnVectors>(family);
 }
 
-template <class Vector, int kMaxRows, int kMaxColumnVectors>
-constexpr TileFamily make_family() {
+template <class Simd, int kMaxRows, int kMaxColumnVectors>
+constexpr TileFamily<typename Simd::Scalar> make_family() {
   static_assert(kMaxRows <= kMaxTileRows && kMaxColumnVectors <= kMaxTileColumnVectors);
-  static_assert(kMaxColumnVectors * sizeof(Vector) / sizeof(float) <= kMaxTileColumns);
-  TileFamily family{sizeof(Vector) / sizeof(float), kMaxRows, kMaxColumnVectors, {}};
-  add_rows<Vector, kMaxRows, kMaxColumnVectors>(family);
+  static_assert(kMaxColumnVectors * Simd::kLanes <= kMaxTileColumns);
+  TileFamily<typename Simd::Scalar> family{Simd::kLanes, kMaxRows, kMaxColumnVectors, {}};
+  add_rows<Simd, kMaxRows, kMaxColumnVectors>(family);
   return family;
+}
+
+// The tiles of both element types, in vectors of kBytes: blocks of kMaxRows by kMaxColumnVectors, strips of one row.
+template <int kBytes, int kMaxRows, int kMaxColumnVectors>
+constexpr MicroKernels make_micro_kernels() {
+  return {{make_family<Simd<float, kBytes>, kMaxRows, kMaxColumnVectors>(),
+           make_family<Simd<float, kBytes>, 1, kMaxTileColumnVectors>()},
+          {make_family<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>(),
+           make_family<Simd<double, kBytes>, 1, kMaxTileColumnVectors>()}};
 }
 
 }  // namespace

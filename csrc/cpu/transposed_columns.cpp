@@ -9,47 +9,58 @@
 
 namespace flopcuda::cpu {
 
-TransposedColumns::TransposedColumns(const LinearProblem& problem, const float* weight, const TileFamily& family,
-                                     int64_t blocks)
+template <class Scalar>
+TransposedColumns<Scalar>::TransposedColumns(const LinearProblem& problem, const Scalar* weight,
+                                             const TileFamily<Scalar>& family, int64_t blocks)
     : problem_(problem), weight_(weight), family_(family), blocks_{panel_count(problem, family), blocks} {}
 
-int64_t TransposedColumns::panel_count(const LinearProblem& problem, const TileFamily& family) {
+template <class Scalar>
+int64_t TransposedColumns<Scalar>::panel_count(const LinearProblem& problem, const TileFamily<Scalar>& family) {
   return ceil_div(problem.out_features, family.max_columns());
 }
 
-int64_t TransposedColumns::depth_block() const { return std::min(kDepthBlock, problem_.in_features); }
+template <class Scalar>
+int64_t TransposedColumns<Scalar>::depth_block() const {
+  return std::min(kDepthBlock, problem_.in_features);
+}
 
-BlockLimits TransposedColumns::limits() const {
+template <class Scalar>
+BlockLimits TransposedColumns<Scalar>::limits() const {
   const int64_t panels = blocks_.length(0);
   return {panels, panels, panels * family_.max_columns() * depth_block()};
 }
 
-void TransposedColumns::layout(int64_t block_index, ColumnBlock& block) const noexcept {
+template <class Scalar>
+void TransposedColumns<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
   const int64_t max_columns = family_.max_columns();
   for (int64_t i = 0; i < blocks_.length(block_index); ++i) {
     const int64_t column = (blocks_.begin(block_index) + i) * max_columns;
     const int64_t valid_columns = std::min(max_columns, problem_.out_features - column);
     block.add_panel(i * max_columns * depth_block());
-    block.add_run({0, 0, column, column, 0, valid_columns});
+    block.add_run({0, 0, 0, column, column, 0, valid_columns});
     block.finish_panel(ceil_div(valid_columns, family_.lanes) * family_.lanes);
   }
   for (int64_t k = 0; k < depth_block(); ++k) block.value_offsets[k] = k * max_columns;
 }
 
-void TransposedColumns::pack(int64_t /*group*/, int64_t first_depth, int64_t depth, bool count_zero,
-                             ColumnBlock& block) const noexcept {
+template <class Scalar>
+void TransposedColumns<Scalar>::pack(int64_t /*group*/, int64_t first_depth, int64_t depth, bool count_zero,
+                                     ColumnBlock<Scalar>& block) const noexcept {
   const int64_t stride = family_.max_columns();
   for (size_t i = 0; i < block.panels.size(); ++i) {
     const ColumnPanel& panel = block.panels[i];
-    float* values = block.values.data() + panel.values_offset;
-    const float* source = weight_ + block.runs[panel.first_run].x * problem_.in_features + first_depth;
+    Scalar* values = block.values.data() + panel.values_offset;
+    const Scalar* source = weight_ + block.runs[panel.first_run].x * problem_.in_features + first_depth;
     transpose_into_panel(source, problem_.in_features, panel.valid_columns, depth, values, stride);
     for (int64_t k = 0; k < depth; ++k) {
-      zero_floats(values + k * stride + panel.valid_columns, panel.columns - panel.valid_columns);
+      zero_elements(values + k * stride + panel.valid_columns, panel.columns - panel.valid_columns);
       block.pad_columns(i)[k] = 0;
       if (count_zero) block.nonzero_columns(i)[k] = count_nonzero(values + k * stride, panel.valid_columns);
     }
   }
 }
+
+template class TransposedColumns<float>;
+template class TransposedColumns<double>;
 
 }  // namespace flopcuda::cpu

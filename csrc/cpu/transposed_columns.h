@@ -8,23 +8,25 @@
 
 namespace flopcuda::cpu {
 
-class TransposedColumns : public ColumnSource {
+template <class Scalar>
+class TransposedColumns : public ColumnSource<Scalar> {
  public:
-  TransposedColumns(const LinearProblem& problem, const float* weight, const TileFamily& family, int64_t blocks);
+  TransposedColumns(const LinearProblem& problem, const Scalar* weight, const TileFamily<Scalar>& family,
+                    int64_t blocks);
 
-  static int64_t panel_count(const LinearProblem& problem, const TileFamily& family);
+  static int64_t panel_count(const LinearProblem& problem, const TileFamily<Scalar>& family);
 
   int64_t block_count() const override { return blocks_.parts; }
   int64_t depth_block() const override;
   BlockLimits limits() const override;
-  void layout(int64_t block_index, ColumnBlock& block) const noexcept override;
+  void layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept override;
   void pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
-            ColumnBlock& block) const noexcept override;
+            ColumnBlock<Scalar>& block) const noexcept override;
 
  private:
   LinearProblem problem_;
-  const float* weight_;
-  const TileFamily& family_;
+  const Scalar* weight_;
+  const TileFamily<Scalar>& family_;
   Partition blocks_;  // of the panels
 };
 

@@ -100,11 +100,14 @@ void check_axis(const std::string& axis, int64_t in, int64_t out, int64_t kernel
   check_range(prefix + "the padded input's " + axis, (out - 1) * stride, 0, COORDINATE_LIMIT);
 }
 
-GemmShape check_conv2d(const Conv2dProblem& problem) {
-  check_axis("height", problem.in_height, problem.out_height, problem.kernel_height, problem.stride_height,
-             problem.pad_top, problem.dilation_height);
-  check_axis("width", problem.in_width, problem.out_width, problem.kernel_width, problem.stride_width, problem.pad_left,
-             problem.dilation_width);
+GemmShape check_conv2d(const ConvProblem& problem) {
+  if (problem.depth.in_size != 1 || problem.depth.kernel_size != 1 || problem.depth.out_size != 1) {
+    reject("conv3d: the CUDA kernels take images of two dimensions");
+  }
+  check_axis("height", problem.height.in_size, problem.height.out_size, problem.height.kernel_size,
+             problem.height.stride, problem.height.pad, problem.height.dilation);
+  check_axis("width", problem.width.in_size, problem.width.out_size, problem.width.kernel_size, problem.width.stride,
+             problem.width.pad, problem.width.dilation);
   check_range("conv2d: batch", problem.batch, 0, INT64_MAX);
   check_range("conv2d: input channels", problem.in_channels, 1, COORDINATE_LIMIT);
   check_range("conv2d: output channels", problem.out_channels, 1, COORDINATE_LIMIT);
@@ -113,14 +116,14 @@ GemmShape check_conv2d(const Conv2dProblem& problem) {
     reject("conv2d: " + std::to_string(problem.in_channels) + " input and " + std::to_string(problem.out_channels) +
            " output channels do not both divide into " + std::to_string(problem.groups) + " groups");
   }
-  const int64_t plane = problem.out_height * problem.out_width;
+  const int64_t plane = problem.height.out_size * problem.width.out_size;
   check_range("conv2d: the number of pixels in an output plane", plane, 1, COORDINATE_LIMIT);
   checked_product("conv2d: the number of input elements",
-                  {problem.batch, problem.in_channels, problem.in_height, problem.in_width});
+                  {problem.batch, problem.in_channels, problem.height.in_size, problem.width.in_size});
   checked_product("conv2d: the number of output elements", {problem.batch, problem.out_channels, plane});
-  check_reduction("conv2d",
-                  checked_product("conv2d: the number of products of an output",
-                                  {problem.in_channels / problem.groups, problem.kernel_height, problem.kernel_width}));
+  check_reduction("conv2d", checked_product("conv2d: the number of products of an output",
+                                            {problem.in_channels / problem.groups, problem.height.kernel_size,
+                                             problem.width.kernel_size}));
   return {problem.groups, problem.out_channels / problem.groups, problem.batch * plane};
 }
 
@@ -161,7 +164,7 @@ std::vector<KernelInfo> list_kernels() {
   return list;
 }
 
-Conv2dParams make_params(const Conv2dProblem& problem, const Tensors& tensors, const GemmShape& shape,
+Conv2dParams make_params(const ConvProblem& problem, const Tensors& tensors, const GemmShape& shape,
                          const KernelInfo& kernel) {
   Conv2dParams params{};
   params.input = tensors.input;
@@ -169,26 +172,27 @@ Conv2dParams make_params(const Conv2dProblem& problem, const Tensors& tensors, c
   params.bias = tensors.bias;
   params.output = tensors.output;
   params.counters = tensors.counters;
-  const int64_t output_plane = problem.out_height * problem.out_width;
+  const int64_t output_plane = problem.height.out_size * problem.width.out_size;
   params.columns = shape.columns;
-  params.input_plane = problem.in_height * problem.in_width;
+  params.input_plane = problem.height.in_size * problem.width.in_size;
   params.input_image_stride = problem.in_channels * params.input_plane;
   params.output_image_stride = problem.out_channels * output_plane;
   params.output_plane = static_cast<int32_t>(output_plane);
-  params.out_width = static_cast<int32_t>(problem.out_width);
-  params.in_height = static_cast<int32_t>(problem.in_height);
-  params.in_width = static_cast<int32_t>(problem.in_width);
+  params.out_width = static_cast<int32_t>(problem.width.out_size);
+  params.in_height = static_cast<int32_t>(problem.height.in_size);
+  params.in_width = static_cast<int32_t>(problem.width.in_size);
   params.group_in_channels = static_cast<int32_t>(problem.in_channels / problem.groups);
   params.group_out_channels = static_cast<int32_t>(shape.rows);
-  params.reduction = static_cast<int32_t>(params.group_in_channels * problem.kernel_height * problem.kernel_width);
-  params.stride_height = static_cast<int32_t>(problem.stride_height);
-  params.stride_width = static_cast<int32_t>(problem.stride_width);
-  params.pad_top = static_cast<int32_t>(problem.pad_top);
-  params.pad_left = static_cast<int32_t>(problem.pad_left);
-  params.dilation_height = static_cast<int32_t>(problem.dilation_height);
-  params.dilation_width = static_cast<int32_t>(problem.dilation_width);
-  params.kernel_height = make_divisor(problem.kernel_height);
-  params.kernel_width = make_divisor(problem.kernel_width);
+  params.reduction =
+      static_cast<int32_t>(params.group_in_channels * problem.height.kernel_size * problem.width.kernel_size);
+  params.stride_height = static_cast<int32_t>(problem.height.stride);
+  params.stride_width = static_cast<int32_t>(problem.width.stride);
+  params.pad_top = static_cast<int32_t>(problem.height.pad);
+  params.pad_left = static_cast<int32_t>(problem.width.pad);
+  params.dilation_height = static_cast<int32_t>(problem.height.dilation);
+  params.dilation_width = static_cast<int32_t>(problem.width.dilation);
+  params.kernel_height = make_divisor(problem.height.kernel_size);
+  params.kernel_width = make_divisor(problem.width.kernel_size);
   params.row_tiles = static_cast<uint32_t>(divide_up(shape.rows, kernel.block_m));
   params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
   params.weight_is_aligned = vectors_are_aligned(tensors.weight, params.reduction);
@@ -241,7 +245,7 @@ const std::vector<KernelInfo>& kernels() {
   return list;
 }
 
-const KernelInfo& choose_kernel(const Conv2dProblem& problem, bool count_zero) {
+const KernelInfo& choose_kernel(const ConvProblem& problem, bool count_zero) {
   return fastest_kernel(Operation::conv2d, count_zero, check_conv2d(problem));
 }
 
@@ -249,7 +253,7 @@ const KernelInfo& choose_kernel(const LinearProblem& problem, bool count_zero) {
   return fastest_kernel(Operation::linear, count_zero, check_linear(problem));
 }
 
-LaunchPlan plan(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
+LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
   return make_plan(problem, tensors, check_conv2d(problem), kernel, Operation::conv2d);
 }
 

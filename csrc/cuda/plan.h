@@ -55,11 +55,11 @@ struct LaunchPlan {
 };
 
 // The kernel that suits the problem. std::invalid_argument, in one sentence, if no kernel can compute it.
-const KernelInfo& choose_kernel(const Conv2dProblem& problem, bool count_zero);
+const KernelInfo& choose_kernel(const ConvProblem& problem, bool count_zero);
 const KernelInfo& choose_kernel(const LinearProblem& problem, bool count_zero);
 
 // A launch of a kernel of the problem's operation. std::invalid_argument as above, or for a null pointer.
-LaunchPlan plan(const Conv2dProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
+LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 
 }  // namespace flopcuda::cuda

@@ -9,6 +9,9 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <array>
+#include <string>
+
 #include "common/counters.h"
 #include "common/problem.h"
 #include "cpu/kernels.h"
@@ -30,15 +33,17 @@ using OptionalTensor = std::optional<at::Tensor>;
 static_assert(sizeof(Counters) == 5 * sizeof(int64_t), "the record is read as five int64");
 constexpr int64_t kCounterFields = 5;
 
-void check_operand(const char* op, const char* name, const at::Tensor& operand, const at::Tensor& input) {
-  TORCH_CHECK_TYPE(operand.scalar_type() == at::kFloat, op, ": ", name, " has dtype ", operand.scalar_type(),
-                   ", but the counted kernels take float32 only");
+void check_operand(const std::string& op, const char* name, const at::Tensor& operand, const at::Tensor& input) {
+  TORCH_CHECK_TYPE(operand.scalar_type() == at::kFloat || operand.scalar_type() == at::kDouble, op, ": ", name,
+                   " has dtype ", operand.scalar_type(), ", but the counted kernels take float32 and float64 only");
+  TORCH_CHECK_TYPE(operand.scalar_type() == input.scalar_type(), op, ": ", name, " has dtype ", operand.scalar_type(),
+                   ", but input has ", input.scalar_type());
   TORCH_CHECK(operand.device() == input.device(), op, ": ", name, " is on ", operand.device(), ", but input is on ",
               input.device());
 }
 
-void check_operands(const char* op, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                    int64_t out_features) {
+void check_operands(const std::string& op, const at::Tensor& input, const at::Tensor& weight,
+                    const OptionalTensor& bias, int64_t out_features) {
   check_operand(op, "input", input, input);
   check_operand(op, "weight", weight, input);
   if (!bias) return;
@@ -47,56 +52,67 @@ void check_operands(const char* op, const at::Tensor& input, const at::Tensor& w
               ", but weight needs [", out_features, "]");
 }
 
-int64_t output_size(const char* axis, int64_t in, int64_t pad_before, int64_t pad_after, int64_t dilation,
-                    int64_t kernel, int64_t stride) {
-  const int64_t padded = in + pad_before + pad_after;
-  const int64_t window = dilation * (kernel - 1) + 1;
-  TORCH_CHECK(padded >= window, "conv2d: the padded input ", axis, " (", padded,
-              ") is smaller than the dilated kernel (", window, ")");
-  return (padded - window) / stride + 1;
+constexpr std::array<const char*, 3> kAxisNames = {"depth", "height", "width"};
+
+// "depth, height, width" or the last of them.
+std::string axis_names(int64_t axes) {
+  std::string names;
+  for (size_t i = kAxisNames.size() - axes; i < kAxisNames.size(); ++i) names += std::string(", ") + kAxisNames[i];
+  return names.substr(2);
 }
 
-Conv2dProblem conv2d_problem(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                             at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
-                             int64_t groups) {
-  TORCH_CHECK(input.dim() == 4, "conv2d: input must be [batch, channels, height, width], got shape ", input.sizes());
-  TORCH_CHECK(weight.dim() == 4,
-              "conv2d: weight must be [out_channels, in_channels / groups, height, width], got shape ", weight.sizes());
-  TORCH_CHECK(stride.size() == 2 && padding.size() == 4 && dilation.size() == 2,
-              "conv2d: stride and dilation take two integers, padding takes four (left, right, top, bottom)");
-  for (int64_t value : stride) TORCH_CHECK(value > 0, "conv2d: stride must be positive, got ", stride);
-  for (int64_t value : dilation) TORCH_CHECK(value > 0, "conv2d: dilation must be positive, got ", dilation);
-  for (int64_t value : padding) TORCH_CHECK(value >= 0, "conv2d: padding must not be negative, got ", padding);
-  for (int64_t axis = 0; axis < 4; ++axis) {
-    TORCH_CHECK(weight.size(axis) > 0, "conv2d: weight has a zero-sized dimension: ", weight.sizes());
-    TORCH_CHECK(axis == 0 || input.size(axis) > 0,
-                "conv2d: input has a zero-sized dimension other than batch: ", input.sizes());
-  }
-  TORCH_CHECK(groups > 0 && input.size(1) == weight.size(1) * groups, "conv2d: input has ", input.size(1),
-              " channels, but weight ", weight.sizes(), " with groups ", groups, " needs ", weight.size(1) * groups);
-  TORCH_CHECK(weight.size(0) % groups == 0, "conv2d: ", weight.size(0), " output channels do not divide into ", groups,
-              " groups");
-  check_operands("conv2d", input, weight, bias, weight.size(0));
+// What the caller says of all axes; padding is before and after each axis, the last axis first.
+struct Geometry {
+  at::IntArrayRef stride, padding, dilation;
+};
 
-  Conv2dProblem problem{};
-  problem.batch = input.size(0);
-  problem.in_channels = input.size(1);
-  problem.in_height = input.size(2);
-  problem.in_width = input.size(3);
-  problem.out_channels = weight.size(0);
-  problem.kernel_height = weight.size(2);
-  problem.kernel_width = weight.size(3);
-  problem.stride_height = stride[0];
-  problem.stride_width = stride[1];
-  problem.pad_left = padding[0];
-  problem.pad_top = padding[2];
-  problem.dilation_height = dilation[0];
-  problem.dilation_width = dilation[1];
-  problem.groups = groups;
-  problem.out_height =
-      output_size("height", problem.in_height, padding[2], padding[3], dilation[0], problem.kernel_height, stride[0]);
-  problem.out_width =
-      output_size("width", problem.in_width, padding[0], padding[1], dilation[1], problem.kernel_width, stride[1]);
+Axis make_axis(const std::string& op, const char* name, int64_t in, int64_t kernel, int64_t stride, int64_t pad_before,
+               int64_t pad_after, int64_t dilation) {
+  const int64_t padded = in + pad_before + pad_after;
+  const int64_t window = dilation * (kernel - 1) + 1;
+  TORCH_CHECK(padded >= window, op, ": the padded input ", name, " (", padded, ") is smaller than the dilated kernel (",
+              window, ")");
+  return {in, (padded - window) / stride + 1, kernel, stride, pad_before, dilation};
+}
+
+void check_geometry(const std::string& op, int64_t axes, const at::Tensor& input, const at::Tensor& weight,
+                    const Geometry& geometry, int64_t groups) {
+  const auto& [stride, padding, dilation] = geometry;
+  TORCH_CHECK(input.dim() == axes + 2, op, ": input must be [batch, channels, ", axis_names(axes), "], got shape ",
+              input.sizes());
+  TORCH_CHECK(weight.dim() == axes + 2, op, ": weight must be [out_channels, in_channels / groups, ", axis_names(axes),
+              "], got shape ", weight.sizes());
+  TORCH_CHECK(int64_t(stride.size()) == axes && int64_t(padding.size()) == 2 * axes && int64_t(dilation.size()) == axes,
+              op, ": stride and dilation take ", axes, " integers (", axis_names(axes), "), padding takes ", 2 * axes,
+              " (before and after each, width first)");
+  for (int64_t value : stride) TORCH_CHECK(value > 0, op, ": stride must be positive, got ", stride);
+  for (int64_t value : dilation) TORCH_CHECK(value > 0, op, ": dilation must be positive, got ", dilation);
+  for (int64_t value : padding) TORCH_CHECK(value >= 0, op, ": padding must not be negative, got ", padding);
+  for (int64_t i = 0; i < axes + 2; ++i) {
+    TORCH_CHECK(weight.size(i) > 0, op, ": weight has a zero-sized dimension: ", weight.sizes());
+    TORCH_CHECK(i == 0 || input.size(i) > 0, op,
+                ": input has a zero-sized dimension other than batch: ", input.sizes());
+  }
+  TORCH_CHECK(groups > 0 && input.size(1) == weight.size(1) * groups, op, ": input has ", input.size(1),
+              " channels, but weight ", weight.sizes(), " with groups ", groups, " needs ", weight.size(1) * groups);
+  TORCH_CHECK(weight.size(0) % groups == 0, op, ": ", weight.size(0), " output channels do not divide into ", groups,
+              " groups");
+}
+
+ConvProblem conv_problem(int64_t axes, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                         const Geometry& geometry, int64_t groups) {
+  const std::string op = "conv" + std::to_string(axes) + "d";
+  check_geometry(op, axes, input, weight, geometry, groups);
+  check_operands(op, input, weight, bias, weight.size(0));
+
+  ConvProblem problem{input.size(0), input.size(1), weight.size(0), groups, kFlatAxis, kFlatAxis, kFlatAxis};
+  Axis* const last_axes[] = {&problem.width, &problem.height, &problem.depth};
+  for (int64_t i = 0; i < axes; ++i) {  // from the last
+    const int64_t axis = axes - 1 - i;
+    *last_axes[i] =
+        make_axis(op, kAxisNames[kAxisNames.size() - 1 - i], input.size(2 + axis), weight.size(2 + axis),
+                  geometry.stride[axis], geometry.padding[2 * i], geometry.padding[2 * i + 1], geometry.dilation[axis]);
+  }
   return problem;
 }
 
@@ -112,9 +128,9 @@ LinearProblem linear_problem(const at::Tensor& input, const at::Tensor& weight, 
 
 // torch keeps a channels_last input's layout in the output; so does a counted layer. The kernels compute in NCHW.
 at::Tensor with_layout_of(const at::Tensor& output, const at::Tensor& input, const at::Tensor& weight) {
-  const bool channels_last = input.suggest_memory_format() == at::MemoryFormat::ChannelsLast ||
-                             weight.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
-  return channels_last ? output.contiguous(at::MemoryFormat::ChannelsLast) : output;
+  const auto layout = output.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
+  const bool channels_last = input.suggest_memory_format() == layout || weight.suggest_memory_format() == layout;
+  return channels_last ? output.contiguous(layout) : output;
 }
 
 at::Tensor empty_counters(const at::Tensor& input) {
@@ -134,22 +150,41 @@ struct Operands {
         output(at::empty(output_shape, input.options().memory_format(std::nullopt))),
         counters(empty_counters(input)) {}
 
-  cuda::Tensors pointers() const {
-    return {input.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-            bias ? bias->const_data_ptr<float>() : nullptr, output.mutable_data_ptr<float>(),
-            reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>())};
+  Counters& record() const { return *reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>()); }
+
+  template <class Scalar>
+  cpu::Operands<Scalar> pointers() const {
+    return {input.const_data_ptr<Scalar>(), weight.const_data_ptr<Scalar>(),
+            bias ? bias->const_data_ptr<Scalar>() : nullptr, output.mutable_data_ptr<Scalar>()};
+  }
+
+  cuda::Tensors device_pointers() const {
+    TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "the CUDA kernels take float32 only, but input has dtype ",
+                     input.scalar_type());
+    const auto [input, weight, bias, output] = pointers<float>();
+    return {input, weight, bias, output, &record()};
   }
 };
 
 // The devices: each computes either problem over operands of its own.
 struct Cpu {
-  static void run(const Conv2dProblem& problem, const Operands& operands, bool count_zero) {
-    const cuda::Tensors t = operands.pointers();
-    cpu::conv2d(problem, t.input, t.weight, t.bias, t.output, count_zero, *t.counters);
+  template <class Problem>
+  static void run(const Problem& problem, const Operands& operands, bool count_zero) {
+    if (operands.input.scalar_type() == at::kDouble) {
+      run_in<double>(problem, operands, count_zero);
+    } else {
+      run_in<float>(problem, operands, count_zero);
+    }
   }
-  static void run(const LinearProblem& problem, const Operands& operands, bool count_zero) {
-    const cuda::Tensors t = operands.pointers();
-    cpu::linear(problem, t.input, t.weight, t.bias, t.output, count_zero, *t.counters);
+
+ private:
+  template <class Scalar>
+  static void run_in(const ConvProblem& problem, const Operands& operands, bool count_zero) {
+    cpu::conv(problem, operands.pointers<Scalar>(), count_zero, operands.record());
+  }
+  template <class Scalar>
+  static void run_in(const LinearProblem& problem, const Operands& operands, bool count_zero) {
+    cpu::linear(problem, operands.pointers<Scalar>(), count_zero, operands.record());
   }
 };
 
@@ -159,14 +194,17 @@ struct Cuda {
   static void run(const Problem& problem, const Operands& operands, bool count_zero) {
     const at::Device device = operands.input.device();
     const c10::cuda::CUDAGuard guard(device);
-    cuda::launch(cuda::plan(problem, operands.pointers(), cuda::choose_kernel(problem, count_zero)),
+    cuda::launch(cuda::plan(problem, operands.device_pointers(), cuda::choose_kernel(problem, count_zero)),
                  c10::cuda::getCurrentCUDAStream(device.index()).stream());
   }
 };
 #endif
 
-std::vector<int64_t> output_shape(const Conv2dProblem& problem, const at::Tensor&) {
-  return {problem.batch, problem.out_channels, problem.out_height, problem.out_width};
+std::vector<int64_t> output_shape(const ConvProblem& problem, const at::Tensor& input) {
+  std::vector<int64_t> shape = {problem.batch, problem.out_channels};
+  if (input.dim() == 5) shape.push_back(problem.depth.out_size);
+  shape.insert(shape.end(), {problem.height.out_size, problem.width.out_size});
+  return shape;
 }
 
 std::vector<int64_t> output_shape(const LinearProblem& problem, const at::Tensor& input) {
@@ -183,10 +221,10 @@ Operands run(const Problem& problem, const at::Tensor& input, const at::Tensor& 
   return operands;
 }
 
-template <class Device>
-Result conv2d(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-              at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero) {
-  const auto problem = conv2d_problem(input, weight, bias, stride, padding, dilation, groups);
+template <class Device, int axes>
+Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
+            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero) {
+  const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   const Operands operands = run<Device>(problem, input, weight, bias, count_zero);
   return {with_layout_of(operands.output, input, weight), operands.counters};
 }
@@ -224,7 +262,7 @@ PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const a
   TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
   const Operands operands(input, weight, bias, output_shape(problem, input));
   const cuda::KernelInfo& chosen = kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, count_zero);
-  const cuda::LaunchPlan launch = cuda::plan(problem, operands.pointers(), chosen);
+  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(), chosen);
   std::vector<at::Tensor> others = {operands.input, operands.weight};
   if (operands.bias) others.push_back(*operands.bias);
   return {operands.output,     operands.counters,          others,
@@ -232,10 +270,11 @@ PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const a
           launch.shared_bytes, bytes_of(launch.parameters)};
 }
 
-PlannedResult conv2d_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                          bool count_zero, const std::optional<std::string>& kernel) {
-  const auto problem = conv2d_problem(input, weight, bias, stride, padding, dilation, groups);
+template <int axes>
+PlannedResult conv_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                        at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                        bool count_zero, const std::optional<std::string>& kernel) {
+  const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   return plan_over(problem, input, weight, bias, count_zero, kernel);
 }
 
@@ -246,17 +285,19 @@ PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, con
 
 // The kernel that an operator launches for these arguments, by the code that launches it: for a launch's record.
 template <class Problem>
-std::string kernel_name(const char* op, const Problem& problem, const at::Tensor& input, bool count_zero) {
-  if (input.is_cpu()) return std::string(op) + "_f32_" + cpu::isa_name(cpu::selected_isa());
+std::string kernel_name(const std::string& op, const Problem& problem, const at::Tensor& input, bool count_zero) {
+  const char* dtype = input.scalar_type() == at::kDouble ? "_f64_" : "_f32_";
+  if (input.is_cpu()) return op + dtype + cpu::isa_name(cpu::selected_isa());
   if (input.is_cuda()) return cuda::choose_kernel(problem, count_zero).name;
   return "none";
 }
 
-std::string conv2d_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                          bool count_zero) {
-  const auto problem = conv2d_problem(input, weight, bias, stride, padding, dilation, groups);
-  return kernel_name("conv2d", problem, input, count_zero);
+template <int axes>
+std::string conv_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                        at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                        bool count_zero) {
+  const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
+  return kernel_name("conv" + std::to_string(axes) + "d", problem, input, count_zero);
 }
 
 std::string linear_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
@@ -264,41 +305,50 @@ std::string linear_kernel(const at::Tensor& input, const at::Tensor& weight, con
   return kernel_name("linear", linear_problem(input, weight, bias), input, count_zero);
 }
 
+// Schemas: an operator; the kernel that it launches; the launch that it would make on a CUDA device.
+constexpr const char* kRecord = " -> (Tensor output, Tensor counters)";
+constexpr const char* kPlan =
+    ", str? kernel=None) -> (Tensor output, Tensor counters, Tensor[] operands, str kernel, int[] grid, int[] block, "
+    "int shared_bytes, Tensor parameters)";
+
+template <int axes>
+void define_conv(torch::Library& library) {
+  const std::string name = "conv" + std::to_string(axes) + "d";
+  const std::string lists = std::to_string(axes) + "] stride, SymInt[" + std::to_string(2 * axes) +
+                            "] padding, SymInt[" + std::to_string(axes) + "] dilation, SymInt groups";
+  const std::string arguments =
+      "(Tensor input, Tensor weight, Tensor? bias, SymInt[" + lists + ", bool count_zero=False";
+  library.def((name + arguments + ")" + kRecord).c_str());
+  library.def((name + "_kernel" + arguments + ") -> str").c_str(), conv_kernel<axes>);
+  library.def((name + "_plan" + arguments + kPlan).c_str(), conv_plan<axes>);
+}
+
+void define_linear(torch::Library& library) {
+  const std::string arguments = "(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False";
+  library.def(("linear" + arguments + ")" + kRecord).c_str());
+  library.def(("linear_kernel" + arguments + ") -> str").c_str(), linear_kernel);
+  library.def(("linear_plan" + arguments + kPlan).c_str(), linear_plan);
+}
+
+template <class Device>
+void implement(torch::Library& library) {
+  library.impl("conv2d", conv<Device, 2>);
+  library.impl("conv3d", conv<Device, 3>);
+  library.impl("linear", linear<Device>);
+}
+
 }  // namespace
 
 TORCH_LIBRARY(flopcuda, library) {
-  library.def(
-      "conv2d(Tensor input, Tensor weight, Tensor? bias, SymInt[2] stride, SymInt[4] padding, SymInt[2] dilation, "
-      "SymInt groups, bool count_zero=False) -> (Tensor output, Tensor counters)");
-  library.def(
-      "linear(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False) -> (Tensor output, Tensor counters)");
-  library.def(
-      "conv2d_kernel(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
-      "int groups, bool count_zero=False) -> str",
-      conv2d_kernel);
-  library.def(
-      "conv2d_plan(Tensor input, Tensor weight, Tensor? bias, int[2] stride, int[4] padding, int[2] dilation, "
-      "int groups, bool count_zero=False, str? kernel=None) -> (Tensor output, Tensor counters, Tensor[] operands, "
-      "str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)",
-      conv2d_plan);
-  library.def(
-      "linear_plan(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False, str? kernel=None) -> "
-      "(Tensor output, Tensor counters, Tensor[] operands, str kernel, int[] grid, int[] block, int shared_bytes, "
-      "Tensor parameters)",
-      linear_plan);
-  library.def("linear_kernel(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False) -> str", linear_kernel);
+  define_conv<2>(library);
+  define_conv<3>(library);
+  define_linear(library);
 }
 
-TORCH_LIBRARY_IMPL(flopcuda, CPU, library) {
-  library.impl("conv2d", conv2d<Cpu>);
-  library.impl("linear", linear<Cpu>);
-}
+TORCH_LIBRARY_IMPL(flopcuda, CPU, library) { implement<Cpu>(library); }
 
 #ifdef FLOPCUDA_WITH_CUDA
-TORCH_LIBRARY_IMPL(flopcuda, CUDA, library) {
-  library.impl("conv2d", conv2d<Cuda>);
-  library.impl("linear", linear<Cuda>);
-}
+TORCH_LIBRARY_IMPL(flopcuda, CUDA, library) { implement<Cuda>(library); }
 #endif
 
 }  // namespace flopcuda

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,19 +29,41 @@ C_API = Path(__file__).with_name("c_api.cpp")
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fopenmp", "-Wall", "-Wextra")
 DEFAULT_FLAGS = ("-O3",)  # of files without flags of their own in isa_flags.json
 BUILD_JOBS = 2
+DTYPE_NAMES = {torch.float32: "f32", torch.float64: "f64"}
 
 
-class Conv2dProblem(ctypes.Structure):
-    """Mirrors ``flopcuda::Conv2dProblem``."""
+class Axis(ctypes.Structure):
+    """Mirrors ``flopcuda::Axis``."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("in_size", "out_size", "kernel_size", "stride", "pad", "dilation")]
+
+    out_size: int
+
+
+class ConvProblem(ctypes.Structure):
+    """Mirrors ``flopcuda::ConvProblem``."""
 
     _fields_ = [
-        (name, ctypes.c_int64)
-        for name in (
-            *("batch", "in_channels", "in_height", "in_width", "out_channels", "out_height", "out_width"),
-            *("kernel_height", "kernel_width", "stride_height", "stride_width", "pad_top", "pad_left"),
-            *("dilation_height", "dilation_width", "groups"),
-        )
+        *((name, ctypes.c_int64) for name in ("batch", "in_channels", "out_channels", "groups")),
+        *((name, Axis) for name in ("depth", "height", "width")),
     ]
+
+    @classmethod
+    def of(
+        cls,
+        input: torch.Size,
+        weight: torch.Size,
+        output: torch.Size,
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+    ) -> ConvProblem:
+        """From the shapes of the tensors, with two or three axes; padding is that before each axis."""
+        sizes = (input[2:], output[2:], weight[2:], stride, padding, dilation)
+        axes = [Axis(*values) for values in zip(*sizes, strict=True)]
+        flat = [Axis(1, 1, 1, 1, 0, 1)] * (3 - len(axes))
+        return cls(input[0], input[1], weight[0], groups, *flat, *axes)
 
 
 class LinearProblem(ctypes.Structure):
@@ -149,10 +172,14 @@ class Kernels:
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.CDLL(str(library))
+        self._functions: dict[tuple[str, str], Any] = {}
         self._library.flopcuda_isa_name.restype = ctypes.c_char_p
         pointer = ctypes.c_void_p
-        for function in (self._library.flopcuda_conv2d, self._library.flopcuda_linear):
-            function.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer]
+        for op in ("conv", "linear"):
+            for dtype in DTYPE_NAMES.values():
+                function = self._library[f"flopcuda_{op}_{dtype}"]
+                function.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer]
+                self._functions[op, dtype] = function
 
     def isa_name(self, isa: int) -> str:
         name: bytes = self._library.flopcuda_isa_name(isa)
@@ -177,22 +204,23 @@ class Kernels:
     def set_num_threads(self, threads: int) -> None:
         self._library.flopcuda_set_num_threads(threads)
 
-    def conv2d(
+    def conv(
         self,
-        problem: Conv2dProblem,
+        problem: ConvProblem,
         input: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None = None,
         count_zero: bool = False,
         counters: Counters | None = None,
     ) -> tuple[torch.Tensor, Counters]:
-        """One convolution of float32 tensors.
+        """One convolution of float32 or float64 tensors.
 
         Returns:
-            The output ``[batch, out_channels, out_height, out_width]``, and ``counters`` (or fresh ones), added to.
+            The output, with as many axes as the input, and ``counters`` (or fresh ones), added to.
         """
-        shape = (problem.batch, problem.out_channels, problem.out_height, problem.out_width)
-        return self._call(self._library.flopcuda_conv2d, problem, shape, input, weight, bias, count_zero, counters)
+        axes = (problem.depth, problem.height, problem.width)[5 - input.dim() :]
+        shape = (problem.batch, problem.out_channels, *(axis.out_size for axis in axes))
+        return self._call("conv", problem, shape, input, weight, bias, count_zero, counters)
 
     def linear(
         self,
@@ -203,17 +231,17 @@ class Kernels:
         count_zero: bool = False,
         counters: Counters | None = None,
     ) -> tuple[torch.Tensor, Counters]:
-        """One linear layer of float32 tensors.
+        """One linear layer of float32 or float64 tensors.
 
         Returns:
             The output ``[rows, out_features]``, and ``counters`` (or fresh ones), added to.
         """
         shape = (problem.rows, problem.out_features)
-        return self._call(self._library.flopcuda_linear, problem, shape, input, weight, bias, count_zero, counters)
+        return self._call("linear", problem, shape, input, weight, bias, count_zero, counters)
 
     def _call(
         self,
-        function: ctypes._NamedFuncPointer,
+        op: str,
         problem: ctypes.Structure,
         shape: tuple[int, ...],
         input: torch.Tensor,
@@ -223,12 +251,12 @@ class Kernels:
         counters: Counters | None,
     ) -> tuple[torch.Tensor, Counters]:
         for tensor in (input, weight) if bias is None else (input, weight, bias):
-            if tensor.dtype != torch.float32 or not tensor.is_contiguous():
-                raise ValueError("the kernels take contiguous float32 tensors")
-        output = torch.full(shape, float("nan"))  # an output element that is not written shows
+            if tensor.dtype != input.dtype or tensor.dtype not in DTYPE_NAMES or not tensor.is_contiguous():
+                raise ValueError("the kernels take contiguous tensors of one dtype, float32 or float64")
+        output = torch.full(shape, float("nan"), dtype=input.dtype)  # an output element that is not written shows
         counters = counters or Counters()
         bias_pointer = None if bias is None else bias.data_ptr()
-        status = function(
+        status = self._functions[op, DTYPE_NAMES[input.dtype]](
             ctypes.byref(problem),
             input.data_ptr(),
             weight.data_ptr(),

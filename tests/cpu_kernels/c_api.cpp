@@ -5,7 +5,7 @@
 
 #include "kernels.h"
 
-using flopcuda::Conv2dProblem;
+using flopcuda::ConvProblem;
 using flopcuda::Counters;
 using flopcuda::LinearProblem;
 using flopcuda::cpu::Isa;
@@ -39,14 +39,16 @@ int flopcuda_select_isa(int isa) {
 
 void flopcuda_set_num_threads(int threads) { omp_set_num_threads(threads); }
 
-int flopcuda_conv2d(const Conv2dProblem* problem, const float* input, const float* weight, const float* bias,
-                    float* output, int count_zero, Counters* counters) {
-  return status_of([&] { flopcuda::cpu::conv2d(*problem, input, weight, bias, output, count_zero != 0, *counters); });
-}
+// One function for each operation and element type.
+#define FLOPCUDA_EXPORT(name, kernel, Problem, Scalar)                                                              \
+  int name(const Problem* problem, const Scalar* input, const Scalar* weight, const Scalar* bias, Scalar* output,   \
+           int count_zero, Counters* counters) {                                                                    \
+    return status_of([&] { kernel<Scalar>(*problem, {input, weight, bias, output}, count_zero != 0, *counters); }); \
+  }
 
-int flopcuda_linear(const LinearProblem* problem, const float* input, const float* weight, const float* bias,
-                    float* output, int count_zero, Counters* counters) {
-  return status_of([&] { flopcuda::cpu::linear(*problem, input, weight, bias, output, count_zero != 0, *counters); });
-}
+FLOPCUDA_EXPORT(flopcuda_conv_f32, flopcuda::cpu::conv, ConvProblem, float)
+FLOPCUDA_EXPORT(flopcuda_conv_f64, flopcuda::cpu::conv, ConvProblem, double)
+FLOPCUDA_EXPORT(flopcuda_linear_f32, flopcuda::cpu::linear, LinearProblem, float)
+FLOPCUDA_EXPORT(flopcuda_linear_f64, flopcuda::cpu::linear, LinearProblem, double)
 
 }  // extern "C"

@@ -18,7 +18,7 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Conv2d:
-    """The fields of Conv2dProblem, in its order."""
+    """A ConvProblem of two axes."""
 
     batch: int = 1
     in_channels: int = 1
@@ -37,6 +37,17 @@ class Conv2d:
     dilation_width: int = 1
     groups: int = 1
 
+    def fields(self) -> list[int]:
+        """Those of ConvProblem, in its order."""
+        height = [self.in_height, self.out_height, self.kernel_height, self.stride_height]
+        width = [self.in_width, self.out_width, self.kernel_width, self.stride_width]
+        return [
+            *(self.batch, self.in_channels, self.out_channels, self.groups),
+            *(1, 1, 1, 1, 0, 1),
+            *(*height, self.pad_top, self.dilation_height),
+            *(*width, self.pad_left, self.dilation_width),
+        ]
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -45,6 +56,9 @@ class Linear:
     rows: int = 1
     in_features: int = 1
     out_features: int = 1
+
+    def fields(self) -> list[int]:
+        return list(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class Planner:
         function = self.library.flopcuda_plan_conv2d if is_conv2d else self.library.flopcuda_plan_linear
         places = (ctypes.c_uint64 * 5)(*vars(addresses or Addresses()).values())
         index = -1 if kernel is None else kernel.index
-        if function(integers(list(vars(problem).values())), places, index, count_zero):
+        if function(integers(problem.fields()), places, index, count_zero):
             raise PlanError(self.library.flopcuda_last_error().decode())
         launch = self._read("flopcuda_plan_launch", 8)
         names = CONV2D_PARAMETERS if is_conv2d else LINEAR_PARAMETERS

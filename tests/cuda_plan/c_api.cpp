@@ -10,7 +10,7 @@
 
 namespace {
 
-using flopcuda::Conv2dProblem;
+using flopcuda::ConvProblem;
 using flopcuda::LinearProblem;
 using flopcuda::cuda::choose_kernel;
 using flopcuda::cuda::Conv2dParams;
@@ -86,7 +86,7 @@ const char* flopcuda_last_error() { return last_error.c_str(); }
 
 // kernel: an index, or -1 to let the planner choose.
 int flopcuda_plan_conv2d(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
-  return keep_plan([&] { return make_plan(read_problem<Conv2dProblem>(problem), addresses, kernel, count_zero != 0); });
+  return keep_plan([&] { return make_plan(read_problem<ConvProblem>(problem), addresses, kernel, count_zero != 0); });
 }
 
 int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
