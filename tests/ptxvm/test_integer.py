@@ -135,6 +135,14 @@ def test_24_bits(kind: str) -> None:
     check(f"mul24.lo.{kind}32 %y, %x0, %x1;", [32, 32], 32, lambda a, b: value(a) * value(b))
     check(f"mul24.hi.{kind}32 %y, %x0, %x1;", [32, 32], 32, lambda a, b: (value(a) * value(b)) >> 16)
     check(f"mad24.lo.{kind}32 %y, %x0, %x1, %x2;", [32] * 3, 32, lambda a, b, c: value(a) * value(b) + c)
+    check(f"mad24.hi.{kind}32 %y, %x0, %x1, %x2;", [32] * 3, 32, lambda a, b, c: ((value(a) * value(b)) >> 16) + c)
+    if kind == "s":
+        check(
+            "mad24.hi.sat.s32 %y, %x0, %x1, %x2;",
+            [32] * 3,
+            32,
+            lambda a, b, c: clamp(((value(a) * value(b)) >> 16) + signed(c, 32), 32, True),
+        )
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])

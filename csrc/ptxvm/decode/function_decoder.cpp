@@ -229,10 +229,12 @@ void FunctionDecoder::statement(const syntax::Statement& statement) {
   }
 }
 
-int64_t FunctionDecoder::reserve_frame(int64_t size, int64_t align) {
-  const int64_t offset = align_up(out_.local_bytes, std::max<int64_t>(align, 1));
-  if (size > kMaxLocalBytes || offset + size > kMaxLocalBytes) fail("more than 512 KiB of local memory");
-  out_.local_bytes = offset + size;
+int64_t FunctionDecoder::reserve_frame(const syntax::Variable& variable) {
+  const int64_t offset = align_up(out_.local_bytes, std::max<int64_t>(variable.align, 1));
+  if (variable.size > kMaxLocalBytes || offset + variable.size > kMaxLocalBytes) {
+    fail("more than 512 KiB of local memory", variable.line);
+  }
+  out_.local_bytes = offset + variable.size;
   return offset;
 }
 
@@ -252,7 +254,7 @@ void FunctionDecoder::declare(const syntax::Variable& variable) {
     case Space::kLocal:
     case Space::kParam:
       symbol.kind = Symbol::Kind::kFrame;
-      symbol.value = symbol.slot.offset = reserve_frame(variable.size, variable.align);
+      symbol.value = symbol.slot.offset = reserve_frame(variable);
       break;
     case Space::kShared:
       symbol.kind = Symbol::Kind::kShared;

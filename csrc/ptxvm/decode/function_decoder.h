@@ -167,7 +167,7 @@ class FunctionDecoder {
   void check_register_size(const syntax::Operand& operand, int size, Type wanted) const;
   [[noreturn]] void fail_modifier(std::string_view suffix) const;
   Address address(const syntax::Operand& operand);
-  int64_t reserve_frame(int64_t size, int64_t align);
+  int64_t reserve_frame(const syntax::Variable& variable);
   template <class Map>
   auto lookup(const Map Scope::* map, std::string_view name) const;
 

@@ -18,7 +18,11 @@ std::string Module::line_text(int line) const {
   std::string_view text = lines[static_cast<size_t>(line) - 1];
   const size_t begin = text.find_first_not_of(" \t\r");
   if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, std::min<size_t>(text.find_last_not_of(" \t\r") + 1 - begin, 200)));
+  text = text.substr(begin, text.find_last_not_of(" \t\r") + 1 - begin);
+  size_t length = std::min<size_t>(text.size(), 200);
+  const auto inside_character = [&](size_t at) { return at < text.size() && (text[at] & 0xc0) == 0x80; };  // UTF-8
+  while (length > 0 && inside_character(length)) --length;
+  return std::string(text.substr(0, length));
 }
 
 }  // namespace syntax
@@ -230,9 +234,10 @@ class Parser {
   void body(syntax::Function& function) {
     int depth = 0;
     do {
+      const int line = cursor_.peek().line;
       if (cursor_.at_end()) cursor_.fail("function without an end", function.line);
       if (cursor_.accept('{')) {
-        if (++depth > kMaxNesting) fail("scopes nested too deeply");
+        if (++depth > kMaxNesting) cursor_.fail("scopes nested too deeply", line);
         if (depth > 1) function.body.push_back(syntax::ScopeBegin{});
       } else if (cursor_.accept('}')) {
         if (--depth > 0) function.body.push_back(syntax::ScopeEnd{});

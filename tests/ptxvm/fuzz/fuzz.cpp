@@ -1,10 +1,10 @@
 // Loads damaged PTX and runs what still loads, under AddressSanitizer and UndefinedBehaviorSanitizer.
 //
-//   fuzz [--first N] [--count N] [--seconds S] [--print N] FILE...
+//   fuzz [--first N] [--count N] [--seconds S] FILE...
 //
 // A mutant may be refused with a PtxError that names a line of it, or load and run to an end within its budget.
-// Anything else ends the process with a report and the mutant's number, with which --print shows its text. build.py
-// builds it.
+// Anything else ends the process with a report and the mutant's number, for which mutants.cpp shows its text. build.py
+// builds both.
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -164,41 +163,29 @@ void try_mutant(const std::string& text, uint64_t number, Tally& tally) {
   }
 }
 
-std::string read_file(const char* path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file || text.str().empty()) fail(std::string("cannot read ") + path);
-  return text.str();
-}
-
 }  // namespace
 
 int main(int count, char** arguments) {
-  uint64_t first = 0, mutants = 100, print = UINT64_MAX;
+  uint64_t first = 0, mutants = 100;
   long seconds = 20;
-  std::vector<std::string> corpus;
+  std::vector<std::string> files;
   for (int i = 1; i < count; ++i) {
     const std::string argument = arguments[i];
     if (argument.compare(0, 2, "--") != 0) {
-      corpus.push_back(read_file(arguments[i]));
+      files.push_back(argument);
     } else if (++i < count) {
       const uint64_t value = std::strtoull(arguments[i], nullptr, 10);
       if (argument == "--first") first = value;
       if (argument == "--count") mutants = value;
       if (argument == "--seconds") seconds = static_cast<long>(value);
-      if (argument == "--print") print = value;
     }
   }
-  if (corpus.empty()) fail("no seed files");
+  if (files.empty()) fail("no seed files");
+  std::vector<std::string> corpus = flopcuda::fuzz::read_files(files);
   Tally original;
   for (const std::string& text : corpus) try_mutant(text, 0, original);
   if (original.refused) fail("a seed does not load");
   const Mutator mutator(std::move(corpus));
-  if (print != UINT64_MAX) {
-    std::fputs(mutator.mutant(print).c_str(), stdout);
-    return 0;
-  }
   std::signal(SIGABRT, on_signal);
   std::signal(SIGPROF, on_signal);
   Tally tally;

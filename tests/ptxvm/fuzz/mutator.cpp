@@ -3,6 +3,10 @@
 #include "mutator.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
 
 namespace flopcuda::fuzz {
 namespace {
@@ -219,6 +223,21 @@ class Damage {
 };
 
 }  // namespace
+
+std::vector<std::string> read_files(const std::vector<std::string>& paths) {
+  std::vector<std::string> texts;
+  for (const std::string& path : paths) {
+    std::ifstream file(path, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    if (!file || text.str().empty()) {
+      std::fprintf(stderr, "cannot read %s\n", path.c_str());
+      std::exit(2);
+    }
+    texts.push_back(text.str());
+  }
+  return texts;
+}
 
 Mutator::Mutator(std::vector<std::string> corpus) : corpus_(std::move(corpus)) {
   for (const std::string& text : corpus_) {

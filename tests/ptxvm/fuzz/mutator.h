@@ -9,6 +9,9 @@
 
 namespace flopcuda::fuzz {
 
+// Ends the process with a message if one cannot be read or is empty.
+std::vector<std::string> read_files(const std::vector<std::string>& paths);
+
 class Mutator {
  public:
   explicit Mutator(std::vector<std::string> corpus);
