@@ -113,6 +113,22 @@ constexpr bool is_storable(Type type) {
          type == Type::kF64;
 }
 
+// The integer type of so many bytes, of an element in memory or of a register; kNone of other sizes.
+constexpr Type integer_of(int size, bool with_sign = false) {
+  switch (size) {
+    case 1:
+      return with_sign ? Type::kS8 : Type::kU8;
+    case 2:
+      return with_sign ? Type::kS16 : Type::kU16;
+    case 4:
+      return with_sign ? Type::kS32 : Type::kU32;
+    case 8:
+      return with_sign ? Type::kS64 : Type::kU64;
+    default:
+      return Type::kNone;
+  }
+}
+
 // The name without its dot ("f32"); Type::kNone for a name that is no type.
 Type type_named(std::string_view name);
 std::string_view name_of(Type type);

@@ -241,9 +241,9 @@ mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2,%r
 mma.sync.aligned.m16n8k32.row.col.satfinite.s32.s8.u8.s32 {w,x,y,z}, {w,x,y,z}, {x,y}, {w,x,y,z};
 mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%d1,%d2}, {%d3}, {%d4}, {%d1,%d2};
 mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2,%r3,%r4}, {%r5,%r6}, {%f1,%f2,%f3,%f4};
-wmma.load.a.sync.aligned.m16n16k16.row.f16 {%r1,%r2,%r3,%r4,%r5,%r6,%r7,%r8}, [%rd1], %r9;
-wmma.load.c.sync.aligned.m16n16k16.row.shared.f32 {%f1,%f2,%f3,%f4,%f5,%f6,%f7,%f8}, [%rd1];
-wmma.store.d.sync.aligned.m16n16k16.row.f32 [%rd1], {%f1,%f2,%f3,%f4,%f5,%f6,%f7,%f8}, %r9;
+wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1,%r2,%r3,%r4,%r5,%r6,%r7,%r8}, [%rd1], %r9;
+wmma.load.c.sync.aligned.col.m16n16k16.shared.f32 {%f1,%f2,%f3,%f4,%f5,%f6,%f7,%f8}, [%rd1], %r9;
+wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [%rd1], {%f1,%f2,%f3,%f4,%f5,%f6,%f7,%f8}, %r9;
 bra after;
 bra.uni after;
 @%p1 bra after;
@@ -286,6 +286,6 @@ redux.sync.min.abs.NaN.f32 %f1, %f2, -1;
 mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e5m2.f32 {w,x,y,z}, {w,x,y,z}, {x,y}, {w,x,y,z};
 mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc {w,x,y,z}, {w,x,y,z}, {x,y}, {w,x,y,z};
 brx.idx %r1, table;
-wmma.mma.sync.aligned.row.col.m8n8k4.rn.f64.f64.f64.f64 {%d1,%d2}, {%d3}, {%d4}, {%d5,%d6};
+wmma.mma.sync.aligned.row.row.m8n8k4.rn.f64.f64.f64.f64 {%d1,%d2}, {%d3}, {%d4}, {%d5,%d6};
 """.strip().splitlines()
 )

@@ -123,7 +123,8 @@ def test_float_to_integer(source: str, mode: str) -> None:
         with_sign, width = target[0] == "s", width_of(target)
         if isinstance(value, float):
             if math.isnan(value):
-                return 0
+                highest = 1 << (width - 1) if source == "f64" or width == 64 else 0
+                return -highest if with_sign else highest
             return ref.clamp((1 << 70) * (1 if value > 0 else -1), width, with_sign)
         return ref.clamp(ref.round_fraction(value, mode), width, with_sign)
 

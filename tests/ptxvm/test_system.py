@@ -186,12 +186,13 @@ def test_assertion(machine: ptx.Machine, flags: tuple[str, ...]) -> None:
     assert ".cu:4" in finding.message
 
 
-def test_trap(machine: ptx.Machine) -> None:
+@pytest.mark.parametrize("instruction", ["trap", "brkpt"])
+def test_trap(machine: ptx.Machine, instruction: str) -> None:
     """Only of lanes that come to it; it ends the launch, so that later blocks do not run."""
-    body = """
+    body = f"""
         .reg .b64 %a; .reg .b32 %r<4>; .reg .pred %p;
         mov.u32 %r0, %tid.x; mov.u32 %r1, %ctaid.x; ld.param.u64 %a, [out]; mad.lo.u32 %r2, %r1, 64, %r0;
-        ld.param.u32 %r3, [bad]; setp.eq.u32 %p, %r2, %r3; @%p trap;
+        ld.param.u32 %r3, [bad]; setp.eq.u32 %p, %r2, %r3; @%p {instruction};
         mad.wide.u32 %a, %r2, 4, %a; st.global.u32 [%a], 1; ret;"""
     module = machine.load(kernel(body, ".param .u64 out, .param .u32 bad"))
     out = np.zeros(4 * 64, np.uint32)
@@ -202,7 +203,7 @@ def test_trap(machine: ptx.Machine) -> None:
     assert result.stopped
     (finding,) = result.findings
     assert (finding.kind, finding.block, finding.thread) == ("trap", (1, 0, 0), (40, 0, 0))
-    assert "trap" in finding.text
+    assert instruction in finding.text
     assert out[:64].all()
     assert not out[64 + 40]
     assert not out[128:].any()

@@ -470,7 +470,6 @@ void selp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.only_flags(modifiers, 0);
   decoder.expect_operands(4);
   require_selectable(decoder, type);
-  const int size = size_of(type);
   Instruction instruction;
   bool negated = false;
   instruction.a = decoder.use(decoder.operand(1), type);
@@ -478,11 +477,10 @@ void selp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.c = decoder.use_predicate(decoder.operand(3), negated);
   instruction.u[0] = negated;
   instruction.dst = decoder.define(decoder.operand(0), type);
-  decoder.emit(instruction, {Op::kSelp, size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : Type::kU64});
+  decoder.emit(instruction, {Op::kSelp, integer_of(size_of(type))});
 }
 
-// slct.dtype.ctype: u[0] says whether the selector is an integer; ftz of the selector changes nothing but its sign
-// test.
+// slct.dtype.ctype, by the sign of the selector.
 void slct_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type type = main_type(decoder, modifiers, 2);
   const Type selector = modifiers.types[1];
@@ -490,14 +488,13 @@ void slct_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.only_flags(modifiers, selector == Type::kF32 ? kFlagFtz : 0);
   decoder.expect_operands(4);
   require_selectable(decoder, type);
-  const int size = size_of(type);
   Instruction instruction;
   instruction.a = decoder.use(decoder.operand(1), type);
   instruction.b = decoder.use(decoder.operand(2), type);
   instruction.c = decoder.use(decoder.operand(3), selector);
   instruction.dst = decoder.define(decoder.operand(0), type);
-  instruction.u[0] = modifiers.has(kFlagFtz);
-  decoder.emit(instruction, {Op::kSlct, size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : Type::kU64, selector});
+  const uint8_t variant = modifiers.has(kFlagFtz) ? kFtz : 0;
+  decoder.emit(instruction, {Op::kSlct, integer_of(size_of(type)), selector, variant});
 }
 
 // lop3.b32 with its table in u[0]; lop3.and.b32 d|p adds a predicate: u[1] 1 or, 2 and; c's negation in u[2].

@@ -10,10 +10,6 @@ Type bits_of_size(int size) {
   return size == 2 ? Type::kB16 : size == 4 ? Type::kB32 : size == 8 ? Type::kB64 : Type::kNone;
 }
 
-Type unsigned_of_size(int size) {
-  return size == 2 ? Type::kU16 : size == 4 ? Type::kU32 : size == 8 ? Type::kU64 : Type::kNone;
-}
-
 // ---- mov ----
 
 struct Clock {
@@ -47,20 +43,20 @@ void pack(FunctionDecoder& decoder, Type type) {
   const Operand& vector = decoder.operand(1);
   const size_t count = vector.items.size();
   decoder.require((count == 2 || count == 4) && size_of(type) / count >= 2, "cannot pack so many parts");
-  const Type part = unsigned_of_size(size_of(type) / static_cast<int>(count));
+  const Type part = integer_of(size_of(type) / static_cast<int>(count));
   Extra* extra = decoder.new_extra();
   for (const Operand& item : vector.items) extra->src.push_back(decoder.use(item, bits_of_size(size_of(part))));
   Instruction instruction;
   instruction.extra = extra;
   instruction.dst = decoder.define(decoder.operand(0), type);
-  decoder.emit(instruction, {Op::kPack, unsigned_of_size(size_of(type)), part});
+  decoder.emit(instruction, {Op::kPack, integer_of(size_of(type)), part});
 }
 
 void unpack(FunctionDecoder& decoder, Type type) {
   const Operand& vector = decoder.operand(0);
   const size_t count = vector.items.size();
   decoder.require((count == 2 || count == 4) && size_of(type) / count >= 2, "cannot unpack so many parts");
-  const Type part = unsigned_of_size(size_of(type) / static_cast<int>(count));
+  const Type part = integer_of(size_of(type) / static_cast<int>(count));
   Instruction instruction;
   instruction.a = decoder.use_or_special(decoder.operand(1), type);
   Extra* extra = decoder.new_extra();
@@ -68,7 +64,7 @@ void unpack(FunctionDecoder& decoder, Type type) {
     extra->dst.push_back(decoder.define_or_discard(item, bits_of_size(size_of(part))));
   }
   instruction.extra = extra;
-  decoder.emit(instruction, {Op::kUnpack, unsigned_of_size(size_of(type)), part});
+  decoder.emit(instruction, {Op::kUnpack, integer_of(size_of(type)), part});
 }
 
 void move_address(FunctionDecoder& decoder, Type type, const FunctionDecoder::SymbolValue& symbol) {
@@ -80,10 +76,10 @@ void move_address(FunctionDecoder& decoder, Type type, const FunctionDecoder::Sy
   decoder.require(size_of(type) == 8 || (size_of(type) == 4 && small), "the address of this variable has 64 bits");
   if (symbol.frame_relative) {
     instruction.offset = static_cast<int64_t>(symbol.value);
-    return decoder.emit(instruction, {Op::kLocalAddress, unsigned_of_size(size_of(type))});
+    return decoder.emit(instruction, {Op::kLocalAddress, integer_of(size_of(type))});
   }
   instruction.a = decoder.constant(size_of(type), symbol.value);
-  decoder.emit(instruction, {Op::kMov, unsigned_of_size(size_of(type))});
+  decoder.emit(instruction, {Op::kMov, integer_of(size_of(type))});
 }
 
 void mov_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
@@ -93,7 +89,7 @@ void mov_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Type type = modifiers.types[0];
   if (type == Type::kPred) return move_predicate(decoder);
   const bool plain = is_integer(type) || is_untyped(type) || type == Type::kF32 || type == Type::kF64;
-  decoder.require(plain && unsigned_of_size(size_of(type)) != Type::kNone, "mov does not take this type");
+  decoder.require(plain && integer_of(size_of(type)) != Type::kNone, "mov does not take this type");
   const Operand& source = decoder.operand(1);
   const bool packs = source.kind == Operand::Kind::kVector;
   const bool unpacks = decoder.operand(0).kind == Operand::Kind::kVector;
@@ -107,11 +103,11 @@ void mov_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
     decoder.require(clock->size == size_of(type) && !is_float(type), "this clock has another type");
     instruction.u[0] = clock->part;
     instruction.dst = decoder.define(decoder.operand(0), type);
-    return decoder.emit(instruction, {Op::kReadClock, unsigned_of_size(size_of(type))});
+    return decoder.emit(instruction, {Op::kReadClock, integer_of(size_of(type))});
   }
   instruction.a = decoder.use_or_special(source, type);
   instruction.dst = decoder.define(decoder.operand(0), type);
-  decoder.emit(instruction, {Op::kMov, unsigned_of_size(size_of(type))});
+  decoder.emit(instruction, {Op::kMov, integer_of(size_of(type))});
 }
 
 // ---- cvt ----
@@ -365,7 +361,7 @@ void match_rule(FunctionDecoder& decoder, const Modifiers& given) {
   }
   instruction.u[0] = all;
   instruction.extra = extra;
-  emit_collective(decoder, instruction, {Op::kMatch, unsigned_of_size(size_of(modifiers.types[0]))});
+  emit_collective(decoder, instruction, {Op::kMatch, integer_of(size_of(modifiers.types[0]))});
 }
 
 // redux.sync: u[0] 0 add, 1 min, 2 max, 3 and, 4 or, 5 xor; of floats u[1] is .abs and u[2] .NaN.

@@ -61,20 +61,6 @@ void check_ordering(const FunctionDecoder& decoder, const Modifiers& modifiers, 
                   "a memory order applies to .global and .shared memory");
 }
 
-// The integer type of an element in memory or of a register, which selects the handler.
-Type integer_of(int size, bool with_sign) {
-  switch (size) {
-    case 1:
-      return with_sign ? Type::kS8 : Type::kU8;
-    case 2:
-      return with_sign ? Type::kS16 : Type::kU16;
-    case 4:
-      return with_sign ? Type::kS32 : Type::kU32;
-    default:
-      return with_sign ? Type::kS64 : Type::kU64;
-  }
-}
-
 // A relaxed, acquiring or releasing access does not race with another.
 uint8_t strength(const Modifiers& modifiers) {
   return modifiers.flags & (kFlagRelaxed | kFlagAcquire | kFlagRelease | kFlagMmio) ? kStrong : 0;
@@ -127,7 +113,7 @@ void load(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[1] = static_cast<uint8_t>(count);
   instruction.u[2] = static_cast<uint8_t>(size);
   const Type memory = integer_of(size_of(type), is_signed(type));
-  const Type reg = integer_of(size, false);
+  const Type reg = integer_of(size);
   if (address.entry_parameter) return decoder.emit(instruction, {Op::kLoadParam, memory, reg}, space);
   decoder.emit(instruction, {Op::kLoad, memory, reg, static_cast<uint8_t>(space)}, space);
 }
@@ -194,7 +180,7 @@ void st_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(count);
   instruction.u[2] = static_cast<uint8_t>(size);
-  const Type memory = integer_of(size_of(type), false);
+  const Type memory = integer_of(size_of(type));
   decoder.emit(instruction, {Op::kStore, memory, Type::kNone, static_cast<uint8_t>(space)}, space);
 }
 
@@ -287,8 +273,7 @@ void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(op);
   instruction.u[2] = static_cast<uint8_t>(type);
-  decoder.emit(instruction, {Op::kAtom, integer_of(size_of(type), false), Type::kNone, static_cast<uint8_t>(space)},
-               space);
+  decoder.emit(instruction, {Op::kAtom, integer_of(size_of(type)), Type::kNone, static_cast<uint8_t>(space)}, space);
 }
 
 // ---- cp.async ----

@@ -71,9 +71,17 @@ double integral(double value, Rounding rounding) {
   }
 }
 
-// Out of range gives the nearest value of the type, NaN gives 0.
+// What NaN becomes: from or to 64 bits the number of which only the highest bit is set, otherwise 0.
+uint64_t integer_of_nan(const Modes& modes) {
+  const int bits = 8 * size_of(modes.to);
+  if (modes.from != Type::kF64 && bits != 64) return 0;
+  const uint64_t highest = uint64_t{1} << (bits - 1);
+  return is_signed(modes.to) ? 0 - highest : highest;
+}
+
+// Out of range gives the nearest value of the type.
 uint64_t float_to_integer(double value, const Modes& modes) {
-  if (value != value) return 0;
+  if (value != value) return integer_of_nan(modes);
   const double whole = integral(value, modes.rounding);
   const int bits = 8 * size_of(modes.to);
   if (is_signed(modes.to)) {
