@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import pytest
 import torch
 from torch import nn
-
-from flopcuda import virtual_cuda
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,18 +14,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
-
-
-@pytest.fixture
-def _graphs() -> None:
-    """Skips on a virtual device whose runtime was built without CUDA graphs."""
-    if not virtual_cuda.is_active():
-        return
-    runtime, graph = ctypes.CDLL(None), ctypes.c_void_p()
-    if runtime.cudaGraphCreate(ctypes.byref(graph), 0) != 0:
-        runtime.cudaGetLastError()
-        pytest.skip("needs CUDA graphs")
-    runtime.cudaGraphDestroy(graph)
 
 
 @pytest.fixture(autouse=True)

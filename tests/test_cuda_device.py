@@ -101,7 +101,6 @@ def test_counters_of_another_stream_are_waited_for(model: SmallNet, images: Tens
     assert session.report().total.counters == expected
 
 
-@pytest.mark.usefixtures("_graphs")
 def test_a_captured_model_counts_at_each_replay(model: SmallNet, images: Tensor) -> None:
     inputs = [images * scale for scale in (1, 0, -2)]
     twin = copy.deepcopy(model)

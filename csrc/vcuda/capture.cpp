@@ -124,6 +124,11 @@ bool enter_into_capture(Stream& stream, Operation& operation) {
   return true;
 }
 
+bool is_capturing(const Stream& stream) {
+  const GraphLock lock(graph_mutex());
+  return active_capture(stream) != nullptr;
+}
+
 void forbid_while_capturing() {
   const GraphLock lock(graph_mutex());
   bool forbidden = false;

@@ -26,6 +26,8 @@ struct Capture {
 // Whether the operation is a node now.
 bool enter_into_capture(Stream& stream, Operation& operation);
 
+bool is_capturing(const Stream& stream);
+
 // Calls that could mean anything to a capture going on: cudaErrorStreamCaptureUnsupported, which ends the capture.
 void forbid_while_capturing();
 void require_not_capturing(const Stream& stream);

@@ -1,4 +1,6 @@
-// Copies and fills in all their kinds: one form of each does them all.
+// See copies.h. One form of copy and one of fill serve all the functions of the API.
+#include "copies.h"
+
 #include <cstring>
 
 #include "capture.h"
@@ -13,42 +15,32 @@ namespace {
 
 char* bytes(const void* pointer) { return const_cast<char*>(static_cast<const char*>(pointer)); }
 
-Copy linear(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
-  return {{bytes(to), size, size}, {bytes(from), size, size}, {size}, kind};
-}
-
-Copy rows(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
-          cudaMemcpyKind kind) {
-  return {{bytes(to), to_pitch, 0}, {bytes(from), from_pitch, 0}, {width, height}, kind};
-}
-
 Place place_in(const cudaPitchedPtr& memory, const cudaPos& at) {
   const size_t plane = memory.pitch * memory.ysize;
   return {bytes(memory.ptr) + at.z * plane + at.y * memory.pitch + at.x, memory.pitch, plane};
 }
 
-// cudaMemcpy3DParms and cudaMemcpy3DPeerParms.
-template <class Parameters>
-Copy planes(const Parameters* parameters, cudaMemcpyKind kind) {
-  const Parameters& p = require_pointer(parameters);
-  require(!p.srcArray && !p.dstArray, cudaErrorNotSupported);
-  return {place_in(p.dstPtr, p.dstPos),
-          place_in(p.srcPtr, p.srcPos),
-          {p.extent.width, p.extent.height, p.extent.depth},
-          kind};
+Copy row_copy(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
+              cudaMemcpyKind kind) {
+  return {{bytes(to), to_pitch, 0}, {bytes(from), from_pitch, 0}, {width, height}, kind};
 }
 
-Copy planes(const cudaMemcpy3DParms* parameters) { return planes(parameters, require_pointer(parameters).kind); }
+// Of cudaMemcpy3DParms and cudaMemcpy3DPeerParms.
+template <class Parameters>
+Copy box_copy(const Parameters& p, cudaMemcpyKind kind) {
+  require(!p.srcArray && !p.dstArray, cudaErrorNotSupported);
+  const Box box{p.extent.width, p.extent.height, p.extent.depth};
+  return {place_in(p.dstPtr, p.dstPos), place_in(p.srcPtr, p.srcPos), box, kind};
+}
 
-// Of a variable: to it or from it.
-enum class Direction : uint8_t { kToSymbol, kFromSymbol };
+Copy box_copy(const cudaMemcpy3DPeerParms* parameters) {
+  return box_copy(require_pointer(parameters), cudaMemcpyDeviceToDevice);
+}
 
-Copy symbol_copy(const void* variable, const void* other, size_t size, size_t offset, cudaMemcpyKind kind,
-                 Direction direction) {
+char* place_in_symbol(const void* variable, size_t size, size_t offset) {
   const Symbol symbol = symbol_of(variable);
   require(offset <= symbol.size && size <= symbol.size - offset, cudaErrorInvalidValue);
-  char* const place = symbol.place + offset;
-  return direction == Direction::kToSymbol ? linear(place, other, size, kind) : linear(bytes(other), place, size, kind);
+  return symbol.place + offset;
 }
 
 template <class Transfer>
@@ -78,6 +70,21 @@ void require_devices(int to, int from) {
 }
 
 }  // namespace
+
+Copy linear_copy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
+  return {{bytes(to), size, size}, {bytes(from), size, size}, {size}, kind};
+}
+
+Copy box_copy(const cudaMemcpy3DParms* parameters) { return box_copy(require_pointer(parameters), parameters->kind); }
+
+Copy copy_to_symbol(const void* symbol, const void* from, size_t size, size_t offset, cudaMemcpyKind kind) {
+  return linear_copy(place_in_symbol(symbol, size, offset), from, size, kind);
+}
+
+Copy copy_from_symbol(void* to, const void* symbol, size_t size, size_t offset, cudaMemcpyKind kind) {
+  return linear_copy(to, place_in_symbol(symbol, size, offset), size, kind);
+}
+
 }  // namespace flopcuda::vcuda
 
 using namespace flopcuda::vcuda;
@@ -85,17 +92,17 @@ using namespace flopcuda::vcuda;
 // ---- copies ----
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t size, cudaMemcpyKind kind) {
-  return entry([&] { run_now(linear(to, from, size, kind)); });
+  return entry([&] { run_now(linear_copy(to, from, size, kind)); });
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind kind, cudaStream_t stream) {
-  return entry([&] { enqueue(linear(to, from, size, kind), stream); });
+  return entry([&] { enqueue(linear_copy(to, from, size, kind), stream); });
 }
 
 cudaError_t cudaMemcpyPeer(void* to, int to_device, const void* from, int from_device, size_t size) {
   return entry([&] {
     require_devices(to_device, from_device);
-    run_now(linear(to, from, size, cudaMemcpyDeviceToDevice));
+    run_now(linear_copy(to, from, size, cudaMemcpyDeviceToDevice));
   });
 }
 
@@ -103,52 +110,52 @@ cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int f
                                 cudaStream_t stream) {
   return entry([&] {
     require_devices(to_device, from_device);
-    enqueue(linear(to, from, size, cudaMemcpyDeviceToDevice), stream);
+    enqueue(linear_copy(to, from, size, cudaMemcpyDeviceToDevice), stream);
   });
 }
 
 cudaError_t cudaMemcpy2D(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t height,
                          cudaMemcpyKind kind) {
-  return entry([&] { run_now(rows(to, to_pitch, from, from_pitch, width, height, kind)); });
+  return entry([&] { run_now(row_copy(to, to_pitch, from, from_pitch, width, height, kind)); });
 }
 
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
                               size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
-  return entry([&] { enqueue(rows(to, to_pitch, from, from_pitch, width, height, kind), stream); });
+  return entry([&] { enqueue(row_copy(to, to_pitch, from, from_pitch, width, height, kind), stream); });
 }
 
 cudaError_t cudaMemcpy3D(const cudaMemcpy3DParms* parameters) {
-  return entry([&] { run_now(planes(parameters)); });
+  return entry([&] { run_now(box_copy(parameters)); });
 }
 
 cudaError_t cudaMemcpy3DAsync(const cudaMemcpy3DParms* parameters, cudaStream_t stream) {
-  return entry([&] { enqueue(planes(parameters), stream); });
+  return entry([&] { enqueue(box_copy(parameters), stream); });
 }
 
 cudaError_t cudaMemcpy3DPeer(const cudaMemcpy3DPeerParms* parameters) {
-  return entry([&] { run_now(planes(parameters, cudaMemcpyDeviceToDevice)); });
+  return entry([&] { run_now(box_copy(parameters)); });
 }
 
 cudaError_t cudaMemcpy3DPeerAsync(const cudaMemcpy3DPeerParms* parameters, cudaStream_t stream) {
-  return entry([&] { enqueue(planes(parameters, cudaMemcpyDeviceToDevice), stream); });
+  return entry([&] { enqueue(box_copy(parameters), stream); });
 }
 
 cudaError_t cudaMemcpyToSymbol(const void* symbol, const void* from, size_t size, size_t offset, cudaMemcpyKind kind) {
-  return entry([&] { run_now(symbol_copy(symbol, from, size, offset, kind, Direction::kToSymbol)); });
+  return entry([&] { run_now(copy_to_symbol(symbol, from, size, offset, kind)); });
 }
 
 cudaError_t cudaMemcpyToSymbolAsync(const void* symbol, const void* from, size_t size, size_t offset,
                                     cudaMemcpyKind kind, cudaStream_t stream) {
-  return entry([&] { enqueue(symbol_copy(symbol, from, size, offset, kind, Direction::kToSymbol), stream); });
+  return entry([&] { enqueue(copy_to_symbol(symbol, from, size, offset, kind), stream); });
 }
 
 cudaError_t cudaMemcpyFromSymbol(void* to, const void* symbol, size_t size, size_t offset, cudaMemcpyKind kind) {
-  return entry([&] { run_now(symbol_copy(symbol, to, size, offset, kind, Direction::kFromSymbol)); });
+  return entry([&] { run_now(copy_from_symbol(to, symbol, size, offset, kind)); });
 }
 
 cudaError_t cudaMemcpyFromSymbolAsync(void* to, const void* symbol, size_t size, size_t offset, cudaMemcpyKind kind,
                                       cudaStream_t stream) {
-  return entry([&] { enqueue(symbol_copy(symbol, to, size, offset, kind, Direction::kFromSymbol), stream); });
+  return entry([&] { enqueue(copy_from_symbol(to, symbol, size, offset, kind), stream); });
 }
 
 // ---- fills ----

@@ -182,6 +182,11 @@ int processor_count() {
 
 std::mutex& execution_mutex() { return immortal<std::mutex>(); }
 
+void raise_fault(Device& device, cudaError_t fault) {
+  device.fault = fault;
+  fail(fault);
+}
+
 void reset(Device& device) {
   const std::lock_guard<std::mutex> lock(execution_mutex());
   unload_modules(device);
@@ -293,6 +298,18 @@ cudaError_t cudaDeviceGetCacheConfig(cudaFuncCache* config) {
 }
 
 cudaError_t cudaDeviceSetCacheConfig(cudaFuncCache) {
+  return entry([] {});
+}
+
+cudaError_t cudaDeviceGetSharedMemConfig(cudaSharedMemConfig* config) {
+  return entry([&] { require_pointer(config) = cudaSharedMemBankSizeFourByte; });
+}
+
+cudaError_t cudaDeviceSetSharedMemConfig(cudaSharedMemConfig) {
+  return entry([] {});
+}
+
+cudaError_t cudaCtxResetPersistingL2Cache() {
   return entry([] {});
 }
 

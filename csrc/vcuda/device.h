@@ -38,6 +38,9 @@ int processor_count();  // multiprocessors of a device: the host's cores that it
 // Held by what runs on a device and by what takes memory away: one piece of work at a time, over all devices.
 std::mutex& execution_mutex();
 
+// Every later call on the device fails with it, and so does this one.
+[[noreturn]] void raise_fault(Device& device, cudaError_t fault);
+
 // Lets a device start anew; cudaDeviceReset.
 void reset(Device& device);
 

@@ -36,5 +36,6 @@ struct Event {
 };
 
 std::shared_ptr<Event> event_of(cudaEvent_t handle);
+inline cudaEvent_t handle_of(Event& event) { return reinterpret_cast<cudaEvent_t>(&event); }
 
 }  // namespace flopcuda::vcuda

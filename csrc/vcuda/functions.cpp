@@ -86,6 +86,10 @@ cudaError_t cudaFuncSetCacheConfig(const void* function, cudaFuncCache) {
   return entry([&] { kernel_of(function); });
 }
 
+cudaError_t cudaFuncSetSharedMemConfig(const void* function, cudaSharedMemConfig) {
+  return entry([&] { kernel_of(function); });
+}
+
 cudaError_t cudaFuncGetName(const char** name, const void* function) {
   return entry([&] { require_pointer(name) = kernel_of(function)->name.c_str(); });
 }

@@ -133,13 +133,16 @@ std::vector<Node*> nodes_of(const cudaGraphNode_t* handles, size_t count) {
   return result;
 }
 
-void run(const Graph& graph, Device&) {
+void run(const Graph& graph) {
   for (const Node* node : graph.order()) {
-    if (node->enabled) execute(node->operation, *node->device);
+    if (!node->enabled) continue;
+    if (!has_memory(node->operation)) raise_fault(*node->device, cudaErrorIllegalAddress);
+    execute(node->operation, *node->device);
   }
 }
 
 std::shared_ptr<Graph> graph_of(cudaGraph_t handle) { return graphs().get(handle, cudaErrorInvalidValue); }
 cudaGraph_t add_handle(std::shared_ptr<Graph> graph) { return graphs().add<cudaGraph_t>(std::move(graph)); }
+void remove_handle(cudaGraph_t handle) { graphs().remove(handle, cudaErrorInvalidValue); }
 
 }  // namespace flopcuda::vcuda

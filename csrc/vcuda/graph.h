@@ -12,7 +12,8 @@
 
 namespace flopcuda::vcuda {
 
-// Guards all graphs and everything about captures. Recursive: functions that hold it call one another.
+// Guards all graphs, executable ones too, and everything about captures. Recursive: functions that hold it call one
+// another.
 std::recursive_mutex& graph_mutex();
 using GraphLock = std::lock_guard<std::recursive_mutex>;
 
@@ -37,6 +38,7 @@ struct Node {
   bool enabled = true;
   std::vector<Node*> dependencies;
   std::vector<Node*> dependents;
+  std::vector<void*> arguments;  // of a kernel: where they lie in its parameters, for who asks
 };
 
 struct Graph {
@@ -68,10 +70,12 @@ inline cudaGraphNode_t handle_of(const Node& node) {
   return reinterpret_cast<cudaGraphNode_t>(const_cast<Node*>(&node));
 }
 
-// Executes every node in order.
-void run(const Graph& graph, Device& device);
+// Executes every node in order, each on its own device.
+void run(const Graph& graph);
 
+// Handles.
 std::shared_ptr<Graph> graph_of(cudaGraph_t handle);
 cudaGraph_t add_handle(std::shared_ptr<Graph> graph);
+void remove_handle(cudaGraph_t handle);
 
 }  // namespace flopcuda::vcuda

@@ -99,7 +99,7 @@ ptxvm::LaunchOptions options_of(const KernelLaunch& launch) {
 
 KernelLaunch prepare_launch(const void* function, dim3 grid, dim3 block, void* const* arguments, size_t shared_bytes,
                             const Device& device, bool cooperative) {
-  KernelLaunch launch{kernel_of(function), grid, block, shared_bytes, cooperative, {}};
+  KernelLaunch launch{kernel_of(function), function, grid, block, shared_bytes, cooperative, {}};
   const ptxvm::Program& program = launch.kernel->program(device);
   check_extents(grid, block);
   check_resources(*launch.kernel, program, grid, block, shared_bytes, device, cooperative);
@@ -108,7 +108,7 @@ KernelLaunch prepare_launch(const void* function, dim3 grid, dim3 block, void* c
 }
 
 void run(const KernelLaunch& launch, Device& device) {
-  const LoadedModule& module = launch.kernel->module->on(device);
+  const std::shared_ptr<const LoadedModule> module = launch.kernel->module->on(device);
   const ptxvm::Program& program = launch.kernel->program(device);
   ptxvm::LaunchResult result;
   try {
@@ -119,13 +119,12 @@ void run(const KernelLaunch& launch, Device& device) {
   }
   std::fwrite(result.output.data(), 1, result.output.size(), stdout);
   std::fflush(stdout);
-  record_launch(launch, device, module, program, result);
+  record_launch(launch, device, *module, program, result);
   for (const ptxvm::Finding& finding : result.findings) {
     const cudaError_t fault = fault_of(finding, program);
     if (!fault) continue;
-    print_finding(module, program, finding);
-    device.fault = fault;
-    fail(fault);
+    print_finding(*module, program, finding);
+    raise_fault(device, fault);
   }
 }
 

@@ -33,7 +33,7 @@ std::string read_file(const char* path) {
 std::shared_ptr<Kernel> kernel_named(Library& library, const char* name) {
   std::shared_ptr<Kernel>& kernel = library.kernels[name];
   if (!kernel) {
-    require(library.module->on(current_device()).find_program(name) != nullptr, cudaErrorSymbolNotFound);
+    require(library.module->on(current_device())->find_program(name) != nullptr, cudaErrorSymbolNotFound);
     kernel = std::make_shared<Kernel>(library.module, name);
   }
   return kernel;
@@ -76,24 +76,24 @@ cudaError_t cudaLibraryGetKernel(cudaKernel_t* kernel, cudaLibrary_t library, co
 
 cudaError_t cudaLibraryGetKernelCount(unsigned* count, cudaLibrary_t library) {
   return entry([&] {
-    const LoadedModule& module = libraries().get(library)->module->on(current_device());
-    require_pointer(count) = static_cast<unsigned>(module.decoded.programs.size());
+    const auto module = libraries().get(library)->module->on(current_device());
+    require_pointer(count) = static_cast<unsigned>(module->decoded().programs.size());
   });
 }
 
 cudaError_t cudaLibraryEnumerateKernels(cudaKernel_t* kernels, unsigned count, cudaLibrary_t handle) {
   return entry([&] {
     const std::shared_ptr<Library> library = libraries().get(handle);
-    const LoadedModule& module = library->module->on(current_device());
-    for (unsigned i = 0; i < count && i < module.decoded.programs.size(); ++i) {
-      kernels[i] = handle_of(kernel_named(*library, module.decoded.programs[i]->name.c_str()));
+    const auto& programs = library->module->on(current_device())->decoded().programs;
+    for (unsigned i = 0; i < count && i < programs.size(); ++i) {
+      kernels[i] = handle_of(kernel_named(*library, programs[i]->name.c_str()));
     }
   });
 }
 
 cudaError_t cudaLibraryGetGlobal(void** place, size_t* size, cudaLibrary_t library, const char* name) {
   return entry([&] {
-    const auto* variable = libraries().get(library)->module->on(current_device()).find_variable(name);
+    const auto* variable = libraries().get(library)->module->on(current_device())->find_variable(name);
     require(variable != nullptr, cudaErrorSymbolNotFound);
     if (place) *place = reinterpret_cast<void*>(variable->address);
     if (size) *size = static_cast<size_t>(variable->size);

@@ -5,6 +5,7 @@
 #include "capture.h"
 #include "device.h"
 #include "error.h"
+#include "pools.h"
 #include "settings.h"
 
 namespace flopcuda::vcuda {
@@ -44,7 +45,8 @@ cudaMemoryType type_of(const Block& block) {
 
 cudaPointerAttributes attributes_of(const void* pointer) {
   cudaPointerAttributes result{};
-  const std::optional<Block> block = address_space().find(pointer);
+  std::optional<Block> block = address_space().find(pointer);
+  if (!block) block = find_of_graph(pointer);
   result.type = block ? type_of(*block) : cudaMemoryTypeUnregistered;
   result.device = block ? block->device : cudaInvalidDeviceId;
   if (block) result.devicePointer = const_cast<void*>(pointer);

@@ -18,55 +18,64 @@ namespace {
 HandleTable<Kernel>& kernels() { return immortal<HandleTable<Kernel>>(); }
 HandleTable<Module>& modules() { return immortal<HandleTable<Module>>(); }
 
-Block block_of(const ptxvm::ModuleVariable& variable, const Device& device) {
+Block block_of(const ptxvm::ModuleVariable& variable, const Device& device, bool managed) {
   Block block;
   block.begin = variable.address;
   block.size = static_cast<size_t>(variable.size);
-  block.kind = MemoryKind::kVariable;
+  block.kind = managed ? MemoryKind::kManaged : MemoryKind::kVariable;
   block.device = device.ordinal;
   block.writable = variable.space == ptxvm::Space::kGlobal;
   block.name = variable.name;
   return block;
 }
 
-std::unique_ptr<LoadedModule> load(const std::string& ptx, const Device& device) {
-  auto made = std::make_unique<LoadedModule>();
-  made->decoded = ptxvm::decode(ptxvm::parse(ptx));
-  for (const auto& program : made->decoded.programs) ptxvm::bind_handlers(*program, made->decoded.syntax);
-  for (const ptxvm::ModuleVariable& variable : made->decoded.variables) {
-    address_space().add(block_of(variable, device));
+ptxvm::PlacedVariables places_of(const std::set<std::string>& names, const LoadedModule* lender) {
+  ptxvm::PlacedVariables places;
+  for (const std::string& name : names) {
+    const ptxvm::ModuleVariable* variable = lender ? lender->find_variable(name) : nullptr;
+    if (variable) places.emplace(name, variable->address);
   }
-  return made;
-}
-
-void forget_variables(const LoadedModule& module) {
-  for (const ptxvm::ModuleVariable& variable : module.decoded.variables) {
-    address_space().remove(reinterpret_cast<const void*>(variable.address),
-                           [](const Block& block) { return block.kind == MemoryKind::kVariable; });
-  }
+  return places;
 }
 
 }  // namespace
 
+// ---- modules on a device ----
+
+LoadedModule::LoadedModule(const std::string& ptx, const Device& device, const std::set<std::string>& managed,
+                           std::shared_ptr<const LoadedModule> lender)
+    : lender_(std::move(lender)) {
+  const ptxvm::PlacedVariables lent = places_of(managed, lender_.get());
+  decoded_ = ptxvm::decode(ptxvm::parse(ptx), lent);
+  for (const auto& program : decoded_.programs) ptxvm::bind_handlers(*program, decoded_.syntax);
+  for (const ptxvm::ModuleVariable& variable : decoded_.variables) {
+    if (lent.count(variable.name)) continue;
+    address_space().add(block_of(variable, device, managed.count(variable.name) > 0));
+    blocks_.push_back(variable.address);
+  }
+}
+
+LoadedModule::~LoadedModule() {
+  for (const uint64_t begin : blocks_) {
+    address_space().remove(reinterpret_cast<const void*>(begin), [](const Block&) { return true; });
+  }
+}
+
 const ptxvm::Program* LoadedModule::find_program(const std::string& name) const {
-  for (const auto& program : decoded.programs) {
+  for (const auto& program : decoded_.programs) {
     if (program->name == name) return program.get();
   }
   return nullptr;
 }
 
 const ptxvm::ModuleVariable* LoadedModule::find_variable(const std::string& name) const {
-  for (const ptxvm::ModuleVariable& variable : decoded.variables) {
+  for (const ptxvm::ModuleVariable& variable : decoded_.variables) {
     if (variable.name == name) return &variable;
   }
   return nullptr;
 }
 
 // ---- modules ----
-
-Module::~Module() {
-  for (const auto& [ordinal, module] : loaded_) forget_variables(*module);
-}
 
 const std::string& Module::ptx(const Device& device) {
   if (!ptx_) {
@@ -76,12 +85,14 @@ const std::string& Module::ptx(const Device& device) {
   return *ptx_;
 }
 
-const LoadedModule& Module::on(const Device& device) {
+std::shared_ptr<const LoadedModule> Module::on(const Device& device) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = loaded_.find(device.ordinal);
-  if (found != loaded_.end()) return *found->second;
+  if (found != loaded_.end()) return found->second;
+  const std::shared_ptr<const LoadedModule> other = loaded_.empty() ? nullptr : loaded_.begin()->second;
   try {
-    return *loaded_.emplace(device.ordinal, load(ptx(device), device)).first->second;
+    auto made = std::make_shared<LoadedModule>(ptx(device), device, managed_, managed_.empty() ? nullptr : other);
+    return loaded_.emplace(device.ordinal, std::move(made)).first->second;
   } catch (const std::runtime_error& error) {
     std::fprintf(stderr, "flopcuda virtual CUDA: %s\n", error.what());
     fail(cudaErrorInvalidPtx);
@@ -90,10 +101,12 @@ const LoadedModule& Module::on(const Device& device) {
 
 void Module::unload(const Device& device) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = loaded_.find(device.ordinal);
-  if (found == loaded_.end()) return;
-  forget_variables(*found->second);
-  loaded_.erase(found);
+  loaded_.erase(device.ordinal);
+}
+
+void Module::add_managed_variable(const std::string& name) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  managed_.insert(name);
 }
 
 std::shared_ptr<Module> add_module(const void* image) {
@@ -111,7 +124,7 @@ void unload_modules(const Device& device) {
 // ---- kernels ----
 
 const ptxvm::Program& Kernel::program(const Device& device) const {
-  const ptxvm::Program* found = module->on(device).find_program(name);
+  const ptxvm::Program* found = module->on(device)->find_program(name);
   require(found != nullptr, cudaErrorNoKernelImageForDevice);
   return *found;
 }
@@ -150,7 +163,7 @@ void forget_handle(const std::shared_ptr<Kernel>& kernel) {
 // ---- variables ----
 
 char* place_of(const Variable& variable, const Device& device) {
-  const ptxvm::ModuleVariable* found = variable.module->on(device).find_variable(variable.name);
+  const ptxvm::ModuleVariable* found = variable.module->on(device)->find_variable(variable.name);
   require(found != nullptr, cudaErrorInvalidSymbol);
   return reinterpret_cast<char*>(found->address);
 }

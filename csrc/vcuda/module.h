@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -14,23 +15,37 @@
 
 namespace flopcuda::vcuda {
 
-// PTX made ready on one device, where it has its own variables.
-struct LoadedModule {
-  ptxvm::DecodedModule decoded;
+// PTX made ready on one device, where it has its own variables but for managed ones.
+class LoadedModule {
+ public:
+  // `lender` is the module on another device, whose managed variables are used here, too; or null.
+  LoadedModule(const std::string& ptx, const Device& device, const std::set<std::string>& managed,
+               std::shared_ptr<const LoadedModule> lender);
+  ~LoadedModule();
+  LoadedModule(const LoadedModule&) = delete;
+  LoadedModule& operator=(const LoadedModule&) = delete;
 
+  const ptxvm::DecodedModule& decoded() const { return decoded_; }
+  // Null if there is none.
   const ptxvm::Program* find_program(const std::string& name) const;
   const ptxvm::ModuleVariable* find_variable(const std::string& name) const;
+
+ private:
+  ptxvm::DecodedModule decoded_;
+  std::shared_ptr<const LoadedModule> lender_;
+  std::vector<uint64_t> blocks_;  // of its variables in the address space
 };
 
 class Module {
  public:
   // `image` is looked at when something of the module is needed; most modules of a big library never are.
   explicit Module(const void* image) : image_(image) {}
-  ~Module();
 
   // cudaErrorNoKernelImageForDevice without PTX, cudaErrorInvalidPtx if the machine can't load it.
-  const LoadedModule& on(const Device& device);
+  std::shared_ptr<const LoadedModule> on(const Device& device);
   void unload(const Device& device);
+  // Before it is first loaded.
+  void add_managed_variable(const std::string& name);
 
  private:
   const std::string& ptx(const Device& device);
@@ -38,7 +53,8 @@ class Module {
   const void* image_;
   std::mutex mutex_;
   std::optional<std::string> ptx_;
-  std::map<int, std::unique_ptr<LoadedModule>> loaded_;
+  std::set<std::string> managed_;
+  std::map<int, std::shared_ptr<const LoadedModule>> loaded_;
 };
 
 class Kernel {

@@ -7,6 +7,7 @@
 #include "events.h"
 #include "graph.h"
 #include "launch.h"
+#include "pools.h"
 
 namespace flopcuda::vcuda {
 namespace {
@@ -18,16 +19,20 @@ size_t span(const Place& place, const Box& box) {
 bool is_empty(const Box& box) { return box.width == 0 || box.height == 0 || box.depth == 0; }
 
 enum class Side : uint8_t { kHost, kDevice, kEither };
+constexpr Side kFrom[] = {Side::kHost, Side::kHost, Side::kDevice, Side::kDevice, Side::kEither};  // by kind of copy
+constexpr Side kTo[] = {Side::kHost, Side::kDevice, Side::kHost, Side::kDevice, Side::kEither};
 
-// Memory of a device must be known, and hold the whole of what is touched.
-void check_side(const Place& place, const Box& box, Side side) {
+void check(const Place& place, const Box& box) {
   require(place.begin != nullptr, cudaErrorInvalidValue);
   require(box.height == 1 || place.row >= box.width, cudaErrorInvalidPitchValue);
+}
+
+// Memory of a device must be known, and hold the whole of what is touched.
+bool has_memory(const Place& place, const Box& box, Side side) {
+  if (is_empty(box) || side == Side::kHost) return true;
   const std::optional<Block> block = address_space().find(place.begin);
-  require(block || side != Side::kDevice, cudaErrorInvalidValue);
-  if (block && side != Side::kHost) {
-    require(block->holds(reinterpret_cast<uint64_t>(place.begin), span(place, box)), cudaErrorInvalidValue);
-  }
+  if (!block) return side == Side::kEither;
+  return block->holds(reinterpret_cast<uint64_t>(place.begin), span(place, box));
 }
 
 void run(const Copy& copy) {
@@ -66,10 +71,12 @@ struct Executor {
   }
   void operator()(const Copy& copy) const {
     const std::lock_guard<std::mutex> lock(execution_mutex());
+    require(has_memory(copy), cudaErrorInvalidValue);
     run(copy);
   }
   void operator()(const Fill& fill) const {
     const std::lock_guard<std::mutex> lock(execution_mutex());
+    require(has_memory(fill), cudaErrorInvalidValue);
     run(fill);
   }
   // The host's own functions run without the lock: they may wait for threads that are at work on the device.
@@ -81,29 +88,39 @@ struct Executor {
   void operator()(const EventWait&) const {}  // Whatever was recorded is done.
   void operator()(const Allocate& allocation) const {
     const std::lock_guard<std::mutex> lock(execution_mutex());
+    // A graph's allocation that was not freed since the graph's last launch.
+    require(!address_space().find(allocation.place()), cudaErrorInvalidValue);
     address_space().add(allocation.block);
   }
   void operator()(const Release& release) const {
     const std::lock_guard<std::mutex> lock(execution_mutex());
     const auto is_device = [](const Block& block) { return block.kind == MemoryKind::kDevice; };
-    require(address_space().remove(release.place, is_device).has_value(), cudaErrorInvalidValue);
+    const bool removed = address_space().remove(release.place, is_device).has_value();
+    // What a graph would have allocated, had it been launched, is as good as freed.
+    require(removed || find_of_graph(release.place), cudaErrorInvalidValue);
   }
-  void operator()(const ChildGraph& child) const { vcuda::run(*child.graph, device); }
+  void operator()(const ChildGraph& child) const { vcuda::run(*child.graph); }
 };
 
 }  // namespace
 
 void check(const Copy& copy) {
-  static constexpr Side kFrom[] = {Side::kHost, Side::kHost, Side::kDevice, Side::kDevice, Side::kEither};
-  static constexpr Side kTo[] = {Side::kHost, Side::kDevice, Side::kHost, Side::kDevice, Side::kEither};
   require(copy.kind >= cudaMemcpyHostToHost && copy.kind <= cudaMemcpyDefault, cudaErrorInvalidMemcpyDirection);
   if (is_empty(copy.box)) return;
-  check_side(copy.from, copy.box, kFrom[copy.kind]);
-  check_side(copy.to, copy.box, kTo[copy.kind]);
+  check(copy.from, copy.box);
+  check(copy.to, copy.box);
 }
 
 void check(const Fill& fill) {
-  if (!is_empty(fill.box)) check_side(fill.to, fill.box, Side::kDevice);
+  if (!is_empty(fill.box)) check(fill.to, fill.box);
+}
+
+bool has_memory(const Operation& operation) {
+  if (const auto* copy = std::get_if<Copy>(&operation)) {
+    return has_memory(copy->from, copy->box, kFrom[copy->kind]) && has_memory(copy->to, copy->box, kTo[copy->kind]);
+  }
+  const auto* fill = std::get_if<Fill>(&operation);
+  return !fill || has_memory(fill->to, fill->box, Side::kDevice);
 }
 
 void execute(const Operation& operation, Device& device) { std::visit(Executor{device}, operation); }

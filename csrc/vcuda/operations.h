@@ -19,6 +19,7 @@ class Kernel;
 
 struct KernelLaunch {
   std::shared_ptr<Kernel> kernel;
+  const void* function = nullptr;  // as the caller named it
   dim3 grid, block;
   size_t shared_bytes = 0;
   bool cooperative = false;
@@ -67,6 +68,7 @@ struct EventWait {
 
 struct Allocate {
   Block block;
+  void* place() const { return reinterpret_cast<void*>(block.begin); }
 };
 struct Release {
   void* place = nullptr;
@@ -81,9 +83,12 @@ struct ChildGraph {
 using Operation = std::variant<Nothing, KernelLaunch, Copy, Fill, HostCall, StreamCallback, EventRecord, EventWait,
                                Allocate, Release, ChildGraph>;
 
-// Throws an Error for arguments that can't be; called before the operation is put anywhere.
+// Throws an Error for arguments that can't be, whatever memory there is; called before the operation is put anywhere.
 void check(const Copy& copy);
 void check(const Fill& fill);
+
+// Whether the memory of a device that it touches is there. Known when it runs: a graph may allocate it.
+bool has_memory(const Operation& operation);
 
 // Runs it to its end, on this thread.
 void execute(const Operation& operation, Device& device);

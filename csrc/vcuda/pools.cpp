@@ -1,7 +1,6 @@
 // Memory pools and stream-ordered allocation.
 #include "pools.h"
 
-#include <optional>
 #include <vector>
 
 #include "address_space.h"
@@ -19,14 +18,23 @@ struct Pools {
     for (const auto& device : devices()) {
       defaults.push_back(std::make_shared<Pool>(device->ordinal));
       table.add<cudaMemPool_t>(defaults.back());
+      of_graphs.push_back(std::make_shared<Pool>(device->ordinal));
     }
     current = defaults;
   }
 
+  // Lives as long as nodes refer to it, and until it was freed once: who captured the allocation has the address.
+  struct GraphMemory {
+    Block block;  // without its storage
+    std::weak_ptr<void> storage;
+    std::shared_ptr<void> until_freed;
+  };
+
   HandleTable<Pool> table;
-  std::vector<std::shared_ptr<Pool>> defaults;
+  std::vector<std::shared_ptr<Pool>> defaults, of_graphs;  // by device
   std::mutex mutex;
   std::vector<std::shared_ptr<Pool>> current;
+  std::map<uint64_t, GraphMemory> graph_memory;  // by address
 };
 
 Pools& pools() { return immortal<Pools>(); }
@@ -54,13 +62,26 @@ void write_value(cudaMemPoolAttr attribute, void* value, uint64_t number) {
   }
 }
 
-void allocate_on(cudaStream_t handle, void** place, size_t size, const std::shared_ptr<Pool>& pool) {
+void allocate_on(Stream& stream, void** place, size_t size, const std::shared_ptr<Pool>& pool) {
   require_pointer(place) = nullptr;
-  const std::shared_ptr<Stream> stream = stream_of(handle);
   if (size == 0) return;
-  Allocate allocation{address_space().reserve(size, pool->device, pool)};
-  *place = reinterpret_cast<void*>(allocation.block.begin);
-  submit(*stream, std::move(allocation));
+  Allocate allocation{is_capturing(stream) ? reserve_for_graph(size, pool->device)
+                                           : address_space().reserve(size, pool->device, pool)};
+  *place = allocation.place();
+  submit(stream, std::move(allocation));
+}
+
+size_t device_at(const cudaMemLocation* location, cudaMemAllocationType type) {
+  require(location && type == cudaMemAllocationTypePinned, cudaErrorInvalidValue);
+  require(location->type == cudaMemLocationTypeDevice, cudaErrorNotSupported);
+  return static_cast<size_t>(device(location->id).ordinal);
+}
+
+void set_current_pool(size_t device, std::shared_ptr<Pool> pool) {
+  require(pool->device == static_cast<int>(device), cudaErrorInvalidDevice);
+  Pools& all = pools();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  all.current[device] = std::move(pool);
 }
 
 }  // namespace
@@ -125,23 +146,61 @@ std::shared_ptr<Pool> current_pool(int device) {
   return all.current[static_cast<size_t>(device)];
 }
 
+std::shared_ptr<Pool> graph_pool(int device) { return pools().of_graphs[static_cast<size_t>(device)]; }
+
+Block reserve_for_graph(size_t size, int device) {
+  Block block = address_space().reserve(size, device, graph_pool(device));
+  Pools& all = pools();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  for (auto entry = all.graph_memory.begin(); entry != all.graph_memory.end();) {
+    entry = entry->second.storage.expired() ? all.graph_memory.erase(entry) : std::next(entry);
+  }
+  Pools::GraphMemory& known = all.graph_memory[block.begin];
+  known = {block, block.storage, block.storage};
+  known.block.storage = nullptr;
+  return block;
+}
+
+void forget_graph_memory(const void* place) {
+  Pools& all = pools();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  const auto found = all.graph_memory.find(reinterpret_cast<uint64_t>(place));
+  if (found != all.graph_memory.end()) found->second.until_freed = nullptr;
+}
+
+std::optional<Block> find_of_graph(const void* address) {
+  Pools& all = pools();
+  const std::lock_guard<std::mutex> lock(all.mutex);
+  const uint64_t value = reinterpret_cast<uint64_t>(address);
+  const auto after = all.graph_memory.upper_bound(value);
+  if (after == all.graph_memory.begin()) return std::nullopt;
+  const Pools::GraphMemory& known = std::prev(after)->second;
+  if (value >= known.block.end() || known.storage.expired()) return std::nullopt;
+  return known.block;
+}
+
 }  // namespace flopcuda::vcuda
 
 using namespace flopcuda::vcuda;
 
 // ---- allocation ----
 
-cudaError_t cudaMallocAsync(void** place, size_t size, cudaStream_t stream) {
-  return entry([&] { allocate_on(stream, place, size, current_pool(stream_of(stream)->device.ordinal)); });
+cudaError_t cudaMallocAsync(void** place, size_t size, cudaStream_t handle) {
+  return entry([&] {
+    const std::shared_ptr<Stream> stream = stream_of(handle);
+    allocate_on(*stream, place, size, current_pool(stream->device.ordinal));
+  });
 }
 
 cudaError_t cudaMallocFromPoolAsync(void** place, size_t size, cudaMemPool_t pool, cudaStream_t stream) {
-  return entry([&] { allocate_on(stream, place, size, pool_of(pool)); });
+  return entry([&] { allocate_on(*stream_of(stream), place, size, pool_of(pool)); });
 }
 
 cudaError_t cudaFreeAsync(void* place, cudaStream_t stream) {
   return entry([&] {
-    if (place) submit(*stream_of(stream), Release{place});
+    if (!place) return;
+    submit(*stream_of(stream), Release{place});
+    forget_graph_memory(place);
   });
 }
 
@@ -157,13 +216,20 @@ cudaError_t cudaDeviceGetMemPool(cudaMemPool_t* pool, int ordinal) {
 }
 
 cudaError_t cudaDeviceSetMemPool(int ordinal, cudaMemPool_t pool) {
-  return entry([&] {
-    std::shared_ptr<Pool> chosen = pool_of(pool);
-    require(chosen->device == device(ordinal).ordinal, cudaErrorInvalidDevice);
-    Pools& all = pools();
-    const std::lock_guard<std::mutex> lock(all.mutex);
-    all.current[static_cast<size_t>(ordinal)] = std::move(chosen);
-  });
+  return entry([&] { set_current_pool(static_cast<size_t>(device(ordinal).ordinal), pool_of(pool)); });
+}
+
+// The same by place. Pools are of devices' memory only.
+cudaError_t cudaMemGetDefaultMemPool(cudaMemPool_t* pool, cudaMemLocation* location, cudaMemAllocationType type) {
+  return entry([&] { require_pointer(pool) = handle_of(pools().defaults[device_at(location, type)]); });
+}
+
+cudaError_t cudaMemGetMemPool(cudaMemPool_t* pool, cudaMemLocation* location, cudaMemAllocationType type) {
+  return entry([&] { require_pointer(pool) = handle_of(current_pool(static_cast<int>(device_at(location, type)))); });
+}
+
+cudaError_t cudaMemSetMemPool(cudaMemLocation* location, cudaMemAllocationType type, cudaMemPool_t pool) {
+  return entry([&] { set_current_pool(device_at(location, type), pool_of(pool)); });
 }
 
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {

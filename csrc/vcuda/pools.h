@@ -7,8 +7,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 
+#include "address_space.h"
 #include "cuda_api.h"
 
 namespace flopcuda::vcuda {
@@ -43,5 +45,14 @@ struct Pool {
 
 // The one that cudaMallocAsync takes from.
 std::shared_ptr<Pool> current_pool(int device);
+
+// What the memory nodes of graphs take from.
+std::shared_ptr<Pool> graph_pool(int device);
+// Memory for such a node: its address stays the same, but it is there only from a launch on.
+Block reserve_for_graph(size_t size, int device);
+// It was freed, now or in a graph.
+void forget_graph_memory(const void* place);
+// The memory of a graph that holds the address, be it there or not; without its storage.
+std::optional<Block> find_of_graph(const void* address);
 
 }  // namespace flopcuda::vcuda

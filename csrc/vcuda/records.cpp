@@ -79,7 +79,7 @@ void count_instructions(LaunchRecord& record, const ptxvm::Program& program, con
 FindingRecord describe(const LoadedModule& module, const ptxvm::Program& program, const ptxvm::Finding& finding,
                        int device) {
   const ptxvm::InstructionInfo& info = program.info[finding.instruction];
-  const ptxvm::syntax::Module& syntax = module.decoded.syntax;
+  const ptxvm::syntax::Module& syntax = module.decoded().syntax;
   const auto file = static_cast<size_t>(info.source_file);
   return {program.name,
           program.functions[info.function].name,

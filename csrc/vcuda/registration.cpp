@@ -35,15 +35,9 @@ struct Registry {
 HandleTable<Registration>& registrations() { return immortal<HandleTable<Registration>>(); }
 Registry& registry() { return immortal<Registry>(); }
 
-// The host reads and writes a managed variable through a pointer of its own, and so do all devices.
+// The host reads and writes a managed variable through a pointer of its own.
 void connect(const ManagedVariable& variable, const std::shared_ptr<Module>& module) {
-  char* const place = place_of({module, variable.name}, current_device());
-  const auto is_variable = [](const Block& block) { return block.kind == MemoryKind::kVariable; };
-  if (std::optional<Block> block = address_space().remove(place, is_variable)) {
-    block->kind = MemoryKind::kManaged;
-    address_space().add(*block);
-  }
-  *variable.host_pointer = place;
+  *variable.host_pointer = place_of({module, variable.name}, current_device());
 }
 
 void unregister(const Registration& registration) {
@@ -121,7 +115,11 @@ VCUDA_EXPORT void __cudaRegisterVar(void** handle, char* variable, char*, const 
 
 VCUDA_EXPORT void __cudaRegisterManagedVar(void** handle, void** pointer, char*, const char* name, int, size_t, int,
                                            int) {
-  entry_despite_fault([&] { registrations().get(handle)->managed.push_back({pointer, name}); });
+  entry_despite_fault([&] {
+    const std::shared_ptr<Registration> registration = registrations().get(handle);
+    registration->managed.push_back({pointer, name});
+    registration->module->add_managed_variable(name);
+  });
 }
 
 // Called in front of the first use of a managed variable by the host.

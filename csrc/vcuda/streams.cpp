@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <map>
+#include <utility>
 
 #include "capture.h"
 #include "error.h"
@@ -15,6 +16,8 @@ namespace {
 constexpr int kGreatestPriority = -5;
 
 std::atomic<unsigned long long> next_id{1};
+
+thread_local bool none_is_own_stream = false;
 
 HandleTable<Stream>& streams() { return immortal<HandleTable<Stream>>(); }
 
@@ -49,7 +52,11 @@ void create(cudaStream_t* handle, unsigned flags, int priority) {
 Stream::Stream(Device& device_, unsigned flags_, int priority_)
     : device(device_), flags(flags_), priority(priority_), id(next_id++) {}
 
+OwnDefaultStream::OwnDefaultStream() : before_(std::exchange(none_is_own_stream, true)) {}
+OwnDefaultStream::~OwnDefaultStream() { none_is_own_stream = before_; }
+
 std::shared_ptr<Stream> stream_of(cudaStream_t handle) {
+  if (handle == nullptr && none_is_own_stream) handle = cudaStreamPerThread;
   if (handle == nullptr || handle == cudaStreamLegacy) return legacy_stream(current_device());
   if (handle == cudaStreamPerThread) return per_thread_stream(current_device());
   return streams().get(handle);
@@ -100,6 +107,28 @@ cudaError_t cudaStreamGetId(cudaStream_t stream, unsigned long long* id) {
 
 cudaError_t cudaStreamGetDevice(cudaStream_t stream, int* ordinal) {
   return entry([&] { require_pointer(ordinal) = stream_of(stream)->device.ordinal; });
+}
+
+// What an attribute asks for has no effect; it is kept for who asks.
+cudaError_t cudaStreamSetAttribute(cudaStream_t handle, cudaStreamAttrID id, const cudaStreamAttrValue* value) {
+  return entry([&] {
+    const GraphLock lock(graph_mutex());
+    stream_of(handle)->attributes[id] = require_pointer(value);
+  });
+}
+
+cudaError_t cudaStreamGetAttribute(cudaStream_t handle, cudaStreamAttrID id, cudaStreamAttrValue* value) {
+  return entry([&] {
+    const GraphLock lock(graph_mutex());
+    require_pointer(value) = stream_of(handle)->attributes[id];
+  });
+}
+
+cudaError_t cudaStreamCopyAttributes(cudaStream_t to, cudaStream_t from) {
+  return entry([&] {
+    const GraphLock lock(graph_mutex());
+    stream_of(to)->attributes = stream_of(from)->attributes;
+  });
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {

@@ -1,4 +1,7 @@
-"""Compiles CUDA programs against the shared runtime and runs them on the virtual device's libraries."""
+"""Compiles CUDA programs against the shared runtime and runs them on the virtual device's libraries.
+
+A program in programs/ has several scenarios, so that nvcc runs once for all of them; each runs in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,77 +9,77 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sysconfig
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-import flopcuda
+from flopcuda.virtual_cuda.launch import LIBRARIES
 from tests.ptxvm import harness
 
-LIBRARIES = Path(flopcuda.__file__).parent / "virtual_cuda" / "lib"
 RUNTIME = LIBRARIES / "libcudart.so.13"
 DRIVER = LIBRARIES / "libcuda.so.1"
+SOURCES = Path(__file__).parent / "programs"
 
 needs_libraries = pytest.mark.skipif(
     not RUNTIME.exists(), reason="needs the virtual device, built with a CUDA 13 toolkit"
 )
-
-#: In front of every program: check() ends it with the error's name.
-PRELUDE = r"""
-#include <cuda_runtime.h>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
-
-static void check(cudaError_t status, const char* what, int line) {
-  if (status == cudaSuccess) return;
-  std::printf("line %d: %s: %s\n", line, what, cudaGetErrorName(status));
-  std::exit(1);
-}
-#define CHECK(call) check(call, #call, __LINE__)
-#define NAME(call) cudaGetErrorName(call)
-#line 1
-"""
+PTX_ONLY = ("-gencode=arch=compute_80,code=compute_80",)
 
 
-def compile_program(source: str, *flags: str, architecture: str = "compute_80") -> Path:
-    """The executable of CUDA source text with PTX and no machine code in it, from a cache by content."""
-    options = ["-std=c++17", "-cudart", "shared", f"-gencode=arch={architecture},code={architecture}", *flags]
-    return Path(_build(PRELUDE + source, options))
+def nvidias_runtime() -> Path:
+    """The CUDA runtime that torch's wheel brings."""
+    library = Path(sysconfig.get_path("purelib")) / "nvidia/cu13/lib" / RUNTIME.name
+    if not library.exists():
+        pytest.skip("needs the CUDA runtime that torch brings")
+    return library
 
 
-def _build(source: str, options: list[str]) -> str:
+@cache
+def compile_program(name: str, flags: Sequence[str] = PTX_ONLY) -> Path:
+    """The executable of programs/<name>.cu, from a cache by content."""
     compiler = harness.nvcc()
     if compiler is None:
         pytest.skip("needs nvcc")
-    key = hashlib.sha256("\0".join([source, *options, compiler]).encode()).hexdigest()[:24]
+    source = SOURCES / f"{name}.cu"
+    options = ["-std=c++17", "-cudart", "shared", f"-I{SOURCES}", *flags]
+    headers = sorted(SOURCES.glob("*.h"))
+    texts = [*(path.read_text() for path in (source, *headers)), *options, compiler]
     folder = Path(tempfile.gettempdir()) / "flopcuda-program-cache"
     folder.mkdir(exist_ok=True)
-    output = folder / key
+    output = folder / hashlib.sha256("\0".join(texts).encode()).hexdigest()[:24]
     if not output.exists():
         with tempfile.TemporaryDirectory() as work:
-            file = Path(work) / "program.cu"
-            file.write_text(source)
             built = Path(work) / "program"
-            done = subprocess.run([compiler, *options, str(file), "-o", str(built)], capture_output=True, text=True)
+            done = subprocess.run([compiler, *options, str(source), "-o", str(built)], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
             shutil.move(built, output)
-    return str(output)
+    return output
 
 
-def run_program(program: Path, settings: Mapping[str, object] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    program: Path, *arguments: str, settings: Mapping[str, object] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run an executable on the virtual device, with FLOPCUDA_VCUDA_<name> of `settings` in its environment."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FLOPCUDA_VCUDA_")}
     environment["LD_LIBRARY_PATH"] = str(LIBRARIES)
     environment.update({f"FLOPCUDA_VCUDA_{name}": str(value) for name, value in (settings or {}).items()})
-    return subprocess.run([program], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=120)
 
 
-def lines_of(source: str, *flags: str, settings: Mapping[str, object] | None = None) -> list[str]:
-    """What a program prints, line by line; it must end well."""
-    done = run_program(compile_program(source, *flags), settings)
+def scenario(
+    program: str, name: str, settings: Mapping[str, object] | None = None, flags: Sequence[str] = PTX_ONLY
+) -> list[str]:
+    """What a scenario prints, line by line. It checks its own expectations; one that fails ends it badly."""
+    done = run(compile_program(program, flags), name, settings=settings)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
+
+
+def scenarios(program: str) -> list[str]:
+    """The names of a program's scenarios."""
+    lines = (SOURCES / f"{program}.cu").read_text().splitlines()
+    return [line.split("(")[1].split(")")[0] for line in lines if line.startswith("SCENARIO(")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.virtual_cuda.test_launch import needs_libraries, run
+from tests.virtual_cuda.programs import needs_libraries
+from tests.virtual_cuda.test_launch import run
 
 
 @needs_libraries

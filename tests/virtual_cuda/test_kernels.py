@@ -32,7 +32,6 @@ def test_a_launch_is_recorded() -> None:
     assert launch.findings == 0
 
 
-@pytest.mark.usefixtures("_graphs")
 def test_a_kernel_in_a_graph_runs_at_each_replay() -> None:
     x = torch.ones(10, device="cuda")
     graph = torch.cuda.CUDAGraph()

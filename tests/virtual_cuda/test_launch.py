@@ -16,10 +16,9 @@ from flopcuda.virtual_cuda import launch
 from flopcuda.virtual_cuda.__main__ import main
 from flopcuda.virtual_cuda.launch import UnavailableError
 from tests.ptxvm.harness import needs_nvcc
+from tests.virtual_cuda.programs import needs_libraries
 
 ROOT = Path(__file__).parents[2]
-
-needs_libraries = pytest.mark.skipif(not launch.LIBRARIES.exists(), reason="flopcuda was built without CUDA")
 
 
 def run(*command: str, folder: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -401,7 +401,6 @@ CAPTURABLE: dict[str, Operator] = {
 
 
 @pytest.mark.parametrize("name", CAPTURABLE)
-@pytest.mark.usefixtures("_graphs")
 def test_a_graph_computes_anew_at_each_replay(name: str) -> None:
     operator = CAPTURABLE[name]
     x = torch.zeros(4, 4, device="cuda")
@@ -415,7 +414,6 @@ def test_a_graph_computes_anew_at_each_replay(name: str) -> None:
         torch.testing.assert_close(y.cpu(), operator(input))
 
 
-@pytest.mark.usefixtures("_graphs")
 def test_a_graph_draws_other_random_numbers_at_each_replay() -> None:
     torch.cuda.manual_seed(7)
     graph = torch.cuda.CUDAGraph()
@@ -427,7 +425,6 @@ def test_a_graph_draws_other_random_numbers_at_each_replay() -> None:
     assert not torch.equal(x, first)
 
 
-@pytest.mark.usefixtures("_graphs")
 def test_sizes_that_depend_on_values_can_not_be_captured() -> None:
     x = torch.ones(3, device="cuda")
     with (
@@ -437,7 +434,6 @@ def test_sizes_that_depend_on_values_can_not_be_captured() -> None:
         x.nonzero()
 
 
-@pytest.mark.usefixtures("_graphs")
 def test_training_in_a_graph() -> None:
     model = nn.Linear(3, 2)
     twin = copy.deepcopy(model).cuda()

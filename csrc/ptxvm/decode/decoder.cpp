@@ -23,7 +23,9 @@ int64_t align_up(int64_t value, int64_t align) { return (value + align - 1) / al
 
 class ModuleDecoder {
  public:
-  explicit ModuleDecoder(syntax::Module module) { out_.syntax = std::move(module); }
+  ModuleDecoder(syntax::Module module, const PlacedVariables& placed) : placed_(placed) {
+    out_.syntax = std::move(module);
+  }
 
   DecodedModule run() {
     index_functions();
@@ -117,6 +119,13 @@ class ModuleDecoder {
   }
 
   void place(const syntax::Variable& variable) {
+    const auto placed = placed_.find(std::string(variable.name));
+    const uint64_t address = placed != placed_.end() ? placed->second : new_place(variable);
+    places_.emplace(&variable, address);
+    out_.variables.push_back({std::string(variable.name), variable.space, address, variable.size});
+  }
+
+  uint64_t new_place(const syntax::Variable& variable) {
     const size_t align = static_cast<size_t>(std::max<int64_t>(variable.align, 256));
     // Memory fresh from the system is not touched until a kernel does.
     auto* memory = static_cast<uint8_t*>(std::calloc(static_cast<size_t>(variable.size) + align, 1));
@@ -124,13 +133,12 @@ class ModuleDecoder {
     out_.memory.emplace_back(memory, &std::free);
     uint8_t* const place = memory + align - reinterpret_cast<uint64_t>(memory) % align;
     std::copy(variable.initial.begin(), variable.initial.end(), place);
-    places_.emplace(&variable, reinterpret_cast<uint64_t>(place));
-    out_.variables.push_back(
-        {std::string(variable.name), variable.space, reinterpret_cast<uint64_t>(place), variable.size});
+    return reinterpret_cast<uint64_t>(place);
   }
 
   void relocate() {
     for_each_variable([&](const syntax::Variable& variable) {
+      if (placed_.count(std::string(variable.name))) return;
       for (const syntax::Relocation& entry : variable.relocations) {
         const uint64_t value = (address_of(entry) + entry.addend) >> entry.shift;
         auto* place = reinterpret_cast<uint8_t*>(places_.at(&variable));
@@ -310,6 +318,7 @@ class ModuleDecoder {
     }
   }
 
+  const PlacedVariables& placed_;
   DecodedModule out_;
   std::unordered_map<std::string_view, uint32_t> functions_;
   std::unordered_map<std::string_view, const syntax::Variable*> variables_;  // of the module
@@ -320,6 +329,8 @@ class ModuleDecoder {
 
 }  // namespace
 
-DecodedModule decode(syntax::Module module) { return ModuleDecoder(std::move(module)).run(); }
+DecodedModule decode(syntax::Module module, const PlacedVariables& placed) {
+  return ModuleDecoder(std::move(module), placed).run();
+}
 
 }  // namespace flopcuda::ptxvm

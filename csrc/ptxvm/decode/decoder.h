@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -25,7 +26,10 @@ struct DecodedModule {
   std::vector<std::unique_ptr<Program>> programs;  // one for each kernel
 };
 
+// Variables that have their place already, and keep the values they have there: name -> address.
+using PlacedVariables = std::unordered_map<std::string, uint64_t>;
+
 // Throws PtxError.
-DecodedModule decode(syntax::Module module);
+DecodedModule decode(syntax::Module module, const PlacedVariables& placed = {});
 
 }  // namespace flopcuda::ptxvm
