@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import (
@@ -23,9 +22,11 @@ from torch.utils._python_dispatch import (
 )
 
 from flopcuda.backends import Operands, holds_data
-from flopcuda.gradients import BACKWARD, FORWARD
+from flopcuda.gradients import FORWARD
 from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
+from flopcuda.phases import phase_in
+from flopcuda.places import ModuleStack, Origins
 from flopcuda.registry import FREE_NAMESPACES, FREE_OPERATORS, LOWERINGS, NOT_COUNTED
 from flopcuda.report import Place
 
@@ -33,43 +34,6 @@ from flopcuda.report import Place
 Count = Callable[[Place, str, str, Operands, Mapping[str, Any]], Tensor]
 # Is told of an operator that multiplies and accumulates, and is not counted.
 Skip = Callable[[Place, str], None]
-
-
-class ModuleStack:
-    """The modules whose forward is running, innermost last.
-
-    Args:
-        model: gives the names; without one, the first module to run gives its class name to those in it.
-    """
-
-    def __init__(self, model: nn.Module | None) -> None:
-        self._is_closed = model is not None
-        self._names = {} if model is None else {module: name for name, module in model.named_modules()}
-        self._running: list[nn.Module] = []
-
-    @property
-    def is_running(self) -> bool:
-        return bool(self._running)
-
-    @property
-    def place(self) -> Place:
-        """That of the innermost module with a name."""
-        module = next((module for module in reversed(self._running) if module in self._names), None)
-        return Place("", "") if module is None else Place(self._names[module], type(module).__name__)
-
-    def push(self, module: nn.Module) -> None:
-        """A module's forward begins; one that is not the model's is passed over."""
-        if not self._running and module not in self._names:
-            if self._is_closed:
-                return
-            root = type(module).__name__
-            self._names |= {child: f"{root}.{name}".rstrip(".") for name, child in module.named_modules()}
-        self._running.append(module)
-
-    def pop(self, module: nn.Module) -> None:
-        """It ends, and with it what an exception has left running inside it."""
-        while module in self._running and self._running.pop() is not module:
-            pass
 
 
 class Capture:
@@ -86,7 +50,8 @@ class Capture:
     def __init__(self, model: nn.Module | None, count: Count, skip: Skip) -> None:
         self._model = model
         self._stack = ModuleStack(model)
-        self._mode = _CountingMode(self._stack, model is None, count, skip)
+        self._origins = Origins()
+        self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip)
         self._hooks: list[Any] = []
         self._visible = ExitStack()
 
@@ -110,12 +75,13 @@ class Capture:
 
     def forget(self) -> None:
         """The way from later backward passes to the modules of earlier forward ones."""
-        self._mode.place_of_node.clear()
+        self._origins.forget()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self, module: nn.Module, inputs: Any) -> None:
         was_running = self._stack.is_running
         self._stack.push(module)
+        self._origins.module_changes()
         if self._model is None or was_running or not self._stack.is_running:
             return
         self._visible.enter_context(_in_products())
@@ -125,6 +91,7 @@ class Capture:
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         self._stack.pop(module)
+        self._origins.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
 
@@ -165,43 +132,52 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     forward one that it is the gradient of, and so to a module.
     """
 
-    def __init__(self, stack: ModuleStack, everything: bool, count: Count, skip: Skip) -> None:
+    def __init__(self, stack: ModuleStack, origins: Origins, everything: bool, count: Count, skip: Skip) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._stack, self._everything, self._count, self._skip = stack, everything, count, skip
-        self.place_of_node: dict[int, Place] = {}
+        self._stack, self._origins = stack, origins
+        self._everything, self._count, self._skip = everything, count, skip
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        node = torch._C._current_autograd_node()
+        self._origins.operator_begins(node)
+        try:
+            return self._run(node, func, args, kwargs or {})
+        finally:
+            self._origins.operator_ends()
+
+    def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         lowering = LOWERINGS.get(func.overloadpacket)
         multiplies = lowering is not None or _multiplies(func)
-        place = self._place() if multiplies and _does_work(args) else None
+        place = self._place(node) if multiplies and _does_work(args) else None
         if place is None:
-            return func(*args, **kwargs or {})
+            return func(*args, **options)
+        if torch.is_grad_enabled():
+            self._origins.note(place)
         if lowering is not None and _has_kernel(args):
-            result = self._lower(place, lowering, func.overloadpacket, args, dict(kwargs or {}))
+            phase = FORWARD if self._stack.is_forward(node) else phase_in(node, _tensors(args))
+            result = self._lower(place, phase, lowering, func.overloadpacket, args, dict(options))
             if result is not NotImplemented:
                 return result
         self._skip(place, str(func.overloadpacket))
-        return func(*args, **kwargs or {})
+        return func(*args, **options)
 
-    def _place(self) -> Place | None:
+    def _place(self, node: Any) -> Place | None:
         """Where the operator belongs; None if that is nowhere in the model."""
-        node = torch._C._current_autograd_node()
-        if node is not None and not self._stack.is_running:
-            return self.place_of_node.get(node._sequence_nr(), Place("", "") if self._everything else None)
-        if not (self._everything or self._stack.is_running):
-            return None
-        if torch.is_grad_enabled():
-            # The node of this operator, if it has one, is the last that was made.
-            self.place_of_node[_get_sequence_nr() - 1] = self._stack.place
-        return self._stack.place
+        origin = None if self._stack.is_forward(node) else self._origins.of(node)
+        return origin or (self._stack.place if self._everything or self._stack.is_running else None)
 
     def _lower(
-        self, place: Place, lowering: Lowering, packet: Any, args: tuple[Any, ...], options: dict[str, Any]
+        self,
+        place: Place,
+        default_phase: str,
+        lowering: Lowering,
+        packet: Any,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
     ) -> Any:
         target = args[0] if packet.__name__.endswith("_") else options.pop("out", None)
-        default_phase = FORWARD if torch._C._current_autograd_node() is None else BACKWARD
 
         def run(
             op: str, input: Tensor, weight: Tensor, bias: Tensor | None = None, *, phase: str = "", **options: Any

@@ -169,7 +169,7 @@ def transposed_conv2d(
         weight: ``[in_channels, out_channels / groups, height, width]``.
         bias: ``[out_channels]`` or None.
         output_size: height and width of the output.
-        phase: for the records.
+        phase: for the records; "" for that of the operator which this is part of.
         stride: of the convolution that this is the transpose of; rows, columns.
         padding: of that convolution.
         dilation: of that convolution.

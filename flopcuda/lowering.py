@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from flopcuda.gradients import (
-    FORWARD,
     Run,
     bias_gradient,
     conv2d,
@@ -89,7 +88,7 @@ def convolution(
     if transposed:
         ends = output_padding if len(output_padding) == 2 else (0, *output_padding)
         size = [_transposed_size(axis, images, filters, geometry, ends) for axis in range(2)]
-        output = transposed_conv2d(run, images, filters, bias, size, phase=FORWARD, **geometry)
+        output = transposed_conv2d(run, images, filters, bias, size, phase="", **geometry)
     else:
         output = run("conv2d", images, filters, bias, **geometry)
     return output.squeeze(2) if flat else output

@@ -97,8 +97,8 @@ class Launch:
     Attributes:
         module: dotted name in the model, "" for the model itself.
         module_type: class name of the module.
-        phase: "forward", "backward_input" or "backward_weight": what the products add up to; "backward" for a gradient
-            of an operator that is no layer's, of either factor.
+        phase: "forward", or "backward_input" or "backward_weight" for the gradient of the operator's first or second
+            factor; "backward" where torch doesn't tell which of the two (:mod:`flopcuda.phases` says when).
         op: "conv2d", "linear" or "matmul".
         input_shape, weight_shape, output_shape: sizes of the tensors; of a matmul's first and second factor.
         options: the operator's other arguments: bias, and for a convolution stride, padding (left, right, top, bottom),

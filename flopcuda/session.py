@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from flopcuda import ptx, swapping, virtual_cuda
 from flopcuda.autograd import differentiable
@@ -151,6 +152,21 @@ class Session:
             for (place, operator), calls in self._skipped.items()
         )
         return Report(tuple(launches), tuple(not_counted))
+
+    @_eagerly
+    def counts_below_transforms(self, place: Place) -> bool:
+        """Whether a layer's own operators are seen below ``torch.func`` transforms or forward-mode differentiation.
+
+        They have no rules for the counted operators, but resolve torch's own into ones without a transform.
+
+        Raises:
+            RuntimeError: they are at work, and only modules are captured.
+        """
+        if torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0:
+            return False
+        if self._capture is None:
+            raise RuntimeError(f'{place}: torch.func transforms and forward-mode gradients need capture="ops"')
+        return True
 
     @_eagerly
     def run(self, place: Place, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:

@@ -49,6 +49,8 @@ class CountedConv2d(CountedLayer, nn.Conv2d):
     """``torch.nn.Conv2d`` through the counted kernels."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.counted_session.counts_below_transforms(self.place):
+            return cast(Tensor, super()._conv_forward(input, weight, bias))
         padding = _padding_sides(self)
         if self.padding_mode != "zeros":
             input = nn.functional.pad(input, padding, mode=self.padding_mode)
@@ -68,6 +70,8 @@ class CountedLinear(CountedLayer, nn.Linear):
     """``torch.nn.Linear`` through the counted kernels."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if self.counted_session.counts_below_transforms(self.place):
+            return super().forward(input)
         return self.counted_session.run(self.place, "linear", (input, self.weight, self.bias), {})
 
 
