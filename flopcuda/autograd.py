@@ -23,11 +23,26 @@ def differentiable(execute: Execute) -> Run:
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
         ):
-            result: Tensor = _CountedOperator.apply(run, execute, phase, op, options, input, weight, bias)
+            operands = [_behind_a_node(tensor) for tensor in (input, weight, bias)]
+            result: Tensor = _CountedOperator.apply(run, execute, phase, op, options, *operands)
             return result
         return execute(phase, op, (input, weight, bias), options)
 
     return run
+
+
+def _behind_a_node(tensor: Tensor | None) -> Tensor | None:
+    """Not a leaf: of any other tensor autograd can say in the backward pass whether its gradient is asked for."""
+    return tensor.view_as(tensor) if tensor is not None and tensor.requires_grad and tensor.is_leaf else tensor
+
+
+def _needed(ctx: Any) -> list[bool]:
+    """Whether this backward pass asks for the gradients of input, weight and bias, those that may have one."""
+    nodes = iter([node for node, _ in ctx.next_functions])
+    return [
+        is_tensor and (node := next(nodes)) is not None and torch._C._will_engine_execute_node(node)
+        for is_tensor in (True, True, ctx.bias_is_summed)
+    ]
 
 
 class _CountedOperator(torch.autograd.Function):
@@ -54,7 +69,7 @@ class _CountedOperator(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = grads
         input, weight = ctx.saved_tensors
-        needs = ctx.needs_input_grad[5:]
+        needs = _needed(ctx)
         of_input, of_weight = gradients(ctx.op, ctx.run, grad, input, weight, needs, **ctx.options)
-        of_bias = bias_gradient(ctx.op, grad) if ctx.bias_is_summed and needs[2] else None
+        of_bias = bias_gradient(ctx.op, grad) if needs[2] else None
         return (None,) * 5 + (of_input, of_weight, of_bias)

@@ -168,6 +168,27 @@ def test_what_is_frozen_is_not_computed() -> None:
     }
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_nobody_asks_for_is_not_computed(bias: bool) -> None:
+    """Everything could have a gradient; the backward pass is for one of them."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=bias), nn.Flatten(), nn.Linear(144, 2, bias=bias))
+    x = torch.randn(1, 3, 8, 8, requires_grad=True)
+    weight = model[0].weight
+    for wanted, expected in (
+        ([x], {("0", "backward_input"), ("2", "backward_input")}),
+        ([weight], {("0", "backward_weight"), ("2", "backward_input")}),
+        ([x, weight], {("0", "backward_input"), ("0", "backward_weight"), ("2", "backward_input")}),
+    ):
+        gradients = torch.autograd.grad(model(x).sum(), wanted)
+        with flopcuda.instrument(model) as session:
+            counted = torch.autograd.grad(model(x).sum(), wanted)
+            model(x).sum().backward(inputs=wanted)
+        torch.testing.assert_close(counted, gradients, atol=1e-4, rtol=1e-4)
+        phases = [(entry.module, entry.phase) for entry in session.report().launches if entry.phase != "forward"]
+        assert set(phases) == expected
+        assert len(phases) == 2 * len(expected)
+
+
 @pytest.mark.parametrize("backend", ["native", pytest.param("ptxvm", marks=needs_kernels)])
 def test_double_backward(backend: str) -> None:
     """The penalty on a gradient, as in a Wasserstein GAN."""
