@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -38,25 +39,26 @@ TORCH = "torch.utils.flop_counter.FlopCounterMode: two FLOPs a MAC, a bias is no
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv2dSizes:
-    """Sizes of a 2-D convolution.
+class ConvSizes:
+    """Sizes of a convolution in any number of dimensions.
 
     Attributes:
         in_channels, out_channels: Ci and Co, of all groups together.
-        kernel_size: K, or (height, width).
-        output_size: (height, width) of the *output*, or one number for both.
+        kernel_size: of each axis, as in (height, width); K stands for (K, K).
+        output_size: of each axis of the *output*; one number stands for both of an image.
         groups: must divide both numbers of channels.
         bias: whether one is added to each output.
         batch: images; the published formulas are for one, so they are multiplied by this.
 
     Raises:
-        ValueError: a size is not a positive int, or ``groups`` does not divide the channels.
+        ValueError: a size is not a positive int, kernel and output differ in their number of axes, or ``groups`` does
+            not divide the channels.
     """
 
     in_channels: int
     out_channels: int
-    kernel_size: int | tuple[int, int]
-    output_size: int | tuple[int, int]
+    kernel_size: int | tuple[int, ...]
+    output_size: int | tuple[int, ...]
     groups: int = 1
     bias: bool = False
     batch: int = 1
@@ -65,8 +67,10 @@ class Conv2dSizes:
         for name in ("in_channels", "out_channels", "groups", "batch"):
             _require_positive(name, getattr(self, name))
         for name in ("kernel_size", "output_size"):
-            for size in _pair(name, getattr(self, name)):
+            for size in _each_axis(getattr(self, name)):
                 _require_positive(name, size)
+        if len(_each_axis(self.kernel_size)) != len(_each_axis(self.output_size)):
+            raise ValueError(f"kernel_size = {self.kernel_size} and output_size = {self.output_size} differ in axes")
         for name in ("in_channels", "out_channels"):
             if getattr(self, name) % self.groups:
                 raise ValueError(f"{name} = {getattr(self, name)} is not divisible by groups = {self.groups}")
@@ -74,14 +78,12 @@ class Conv2dSizes:
     @property
     def outputs(self) -> int:
         """P: output elements of the whole batch."""
-        height, width = _pair("output_size", self.output_size)
-        return self.batch * self.out_channels * height * width
+        return self.batch * self.out_channels * prod(_each_axis(self.output_size))
 
     @property
     def products(self) -> int:
         """R: products that are summed into one output, those with zero padding included."""
-        height, width = _pair("kernel_size", self.kernel_size)
-        return self.in_channels // self.groups * height * width
+        return self.in_channels // self.groups * prod(_each_axis(self.kernel_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,22 +119,22 @@ class LinearSizes:
         return self.in_features
 
 
-def conv2d_exact_mul(layer: Conv2dSizes) -> int:
+def conv_exact_mul(layer: ConvSizes) -> int:
     """Multiplications that a convolution executes, P R = Ci K^2 H W Co. Source: the article."""
     return _mul(layer)
 
 
-def conv2d_exact_add(layer: Conv2dSizes) -> int:
+def conv_exact_add(layer: ConvSizes) -> int:
     """Additions that a convolution executes, P (R - 1), or P R with a bias. Source: the article."""
     return _add(layer)
 
 
-def conv2d_exact_flops(layer: Conv2dSizes) -> int:
+def conv_exact_flops(layer: ConvSizes) -> int:
     """FLOPs that a convolution executes, (2 Ci K^2 - 1) H W Co, or 2 Ci K^2 H W Co with a bias. Source: the article."""
     return _mul(layer) + _add(layer)
 
 
-def conv2d_nvidia_flops(layer: Conv2dSizes) -> int:
+def conv_nvidia_flops(layer: ConvSizes) -> int:
     """FLOPs of a convolution as 2 H W (Ci K^2 + 1) Co, whether or not there is a bias.
 
     More than the exact number by 3 an output without a bias, and by 2 with one. Source: Molchanov et al., "Pruning
@@ -141,17 +143,17 @@ def conv2d_nvidia_flops(layer: Conv2dSizes) -> int:
     return 2 * layer.outputs * (layer.products + 1)
 
 
-def conv2d_macs(layer: Conv2dSizes) -> int:
+def conv_macs(layer: ConvSizes) -> int:
     """MACs of a convolution, Ci K^2 H W Co, a bias left out. Source: the convention of thop and fvcore."""
     return _mul(layer)
 
 
-def conv2d_macs_with_bias(layer: Conv2dSizes) -> int:
+def conv_macs_with_bias(layer: ConvSizes) -> int:
     """MACs of a convolution, and one an output where there is a bias. Source: the convention of ptflops."""
     return _mul(layer) + _bias(layer)
 
 
-def conv2d_torch_flops(layer: Conv2dSizes) -> int:
+def conv_torch_flops(layer: ConvSizes) -> int:
     """FLOPs of a convolution as 2 x MACs, a bias left out. Source: torch.utils.flop_counter.FlopCounterMode."""
     return 2 * _mul(layer)
 
@@ -195,7 +197,7 @@ def linear_torch_flops(layer: LinearSizes) -> int:
     return 2 * _mul(layer)
 
 
-Sizes = TypeVar("Sizes", bound="Conv2dSizes | LinearSizes")
+Sizes = TypeVar("Sizes", bound="ConvSizes | LinearSizes")
 
 
 @dataclass(frozen=True)
@@ -213,13 +215,13 @@ class Formula(Generic[Sizes]):
     source: str
 
 
-CONV2D: Mapping[str, Formula[Conv2dSizes]] = MappingProxyType(
+CONV: Mapping[str, Formula[ConvSizes]] = MappingProxyType(
     {
-        "exact": Formula(conv2d_exact_flops, "FLOPs", ARTICLE),
-        "nvidia": Formula(conv2d_nvidia_flops, "FLOPs", MOLCHANOV),
-        "macs": Formula(conv2d_macs, "MACs", THOP_AND_FVCORE),
-        "macs_with_bias": Formula(conv2d_macs_with_bias, "MACs", PTFLOPS),
-        "torch": Formula(conv2d_torch_flops, "FLOPs", TORCH),
+        "exact": Formula(conv_exact_flops, "FLOPs", ARTICLE),
+        "nvidia": Formula(conv_nvidia_flops, "FLOPs", MOLCHANOV),
+        "macs": Formula(conv_macs, "MACs", THOP_AND_FVCORE),
+        "macs_with_bias": Formula(conv_macs_with_bias, "MACs", PTFLOPS),
+        "torch": Formula(conv_torch_flops, "FLOPs", TORCH),
     }
 )
 
@@ -236,28 +238,24 @@ LINEAR: Mapping[str, Formula[LinearSizes]] = MappingProxyType(
 # Operator -> name of a formula -> the formula; the names are the same for every operator.
 # A matrix product is a linear layer without a bias.
 FORMULAS: Mapping[str, Mapping[str, Formula[Any]]] = MappingProxyType(
-    {"conv2d": CONV2D, "linear": LINEAR, "matmul": LINEAR}
+    {"conv2d": CONV, "conv3d": CONV, "linear": LINEAR, "matmul": LINEAR}
 )
 
 
-def _mul(layer: Conv2dSizes | LinearSizes) -> int:
+def _mul(layer: ConvSizes | LinearSizes) -> int:
     return layer.outputs * layer.products
 
 
-def _add(layer: Conv2dSizes | LinearSizes) -> int:
+def _add(layer: ConvSizes | LinearSizes) -> int:
     return layer.outputs * (layer.products - 1) + _bias(layer)
 
 
-def _bias(layer: Conv2dSizes | LinearSizes) -> int:
+def _bias(layer: ConvSizes | LinearSizes) -> int:
     return layer.outputs if layer.bias else 0
 
 
-def _pair(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    if len(size) != 2:
-        raise ValueError(f"{name} = {size} must be one number or (height, width)")
-    return size
+def _each_axis(size: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def _require_positive(name: str, size: int) -> None:

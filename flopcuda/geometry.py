@@ -6,10 +6,10 @@ from math import prod
 
 from flopcuda.formulas import (
     FORMULAS,
-    Conv2dSizes,
+    ConvSizes,
     LinearSizes,
-    conv2d_exact_add,
-    conv2d_exact_mul,
+    conv_exact_add,
+    conv_exact_mul,
     linear_exact_add,
     linear_exact_mul,
 )
@@ -21,7 +21,7 @@ def formula_values(launch: Launch) -> dict[str, int]:
     formulas = FORMULAS[launch.op]
     if _is_empty(launch):
         return dict.fromkeys(formulas, 0)
-    sizes = _conv2d_sizes(launch) if launch.op == "conv2d" else _linear_sizes(launch)
+    sizes = _conv_sizes(launch) if launch.op.startswith("conv") else _linear_sizes(launch)
     return {name: formula.function(sizes) for name, formula in formulas.items()}
 
 
@@ -29,9 +29,9 @@ def exact_counts(launch: Launch) -> tuple[int, int, int]:
     """The ``mul``, ``add`` and ``pad`` that a correct kernel executes for this launch."""
     if _is_empty(launch):
         return (0, 0, 0)
-    if launch.op == "conv2d":
-        conv = _conv2d_sizes(launch)
-        return (conv2d_exact_mul(conv), conv2d_exact_add(conv), _padded_products(launch, conv))
+    if launch.op.startswith("conv"):
+        conv = _conv_sizes(launch)
+        return (conv_exact_mul(conv), conv_exact_add(conv), _padded_products(launch, conv))
     linear = _linear_sizes(launch)
     return (linear_exact_mul(linear), linear_exact_add(linear), 0)
 
@@ -40,14 +40,15 @@ def _is_empty(launch: Launch) -> bool:
     return prod(launch.output_shape) == 0
 
 
-def _conv2d_sizes(launch: Launch) -> Conv2dSizes:
+def _conv_sizes(launch: Launch) -> ConvSizes:
     out_channels, _, *kernel = launch.weight_shape
-    batch = prod(launch.output_shape[:-3])  # 1 for an input without a batch dimension
-    return Conv2dSizes(
-        in_channels=launch.input_shape[-3],
+    axes = len(kernel)
+    batch = prod(launch.output_shape[: -axes - 1])  # 1 for an input without a batch dimension
+    return ConvSizes(
+        in_channels=launch.input_shape[-axes - 1],
         out_channels=out_channels,
-        kernel_size=(kernel[0], kernel[1]),
-        output_size=(launch.output_shape[-2], launch.output_shape[-1]),
+        kernel_size=tuple(kernel),
+        output_size=tuple(launch.output_shape[-axes:]),
         groups=launch.options["groups"],
         bias=launch.options["bias"],
         batch=batch,
@@ -68,11 +69,11 @@ def _linear_sizes(launch: Launch) -> LinearSizes:
     )
 
 
-def _padded_products(launch: Launch, conv: Conv2dSizes) -> int:
-    """Products whose tap lies in the zero padding: all of them, less those with a row and a column inside the image."""
-    left, _, top, _ = launch.options["padding"]
+def _padded_products(launch: Launch, conv: ConvSizes) -> int:
+    """Products whose tap lies in the zero padding: all of them, less those inside the image in each axis."""
+    padding = launch.options["padding"]  # before and behind each axis, the last first
     inside = 1
-    for axis, before in ((-2, top), (-1, left)):
+    for axis, before in enumerate(padding[-2::-2], start=-len(padding) // 2):
         inside *= _taps_inside(
             size=launch.input_shape[axis],
             out=launch.output_shape[axis],
@@ -82,7 +83,7 @@ def _padded_products(launch: Launch, conv: Conv2dSizes) -> int:
             before=before,
         )
     images_and_channels = conv.batch * conv.out_channels * (conv.in_channels // conv.groups)
-    return conv2d_exact_mul(conv) - images_and_channels * inside
+    return conv_exact_mul(conv) - images_and_channels * inside
 
 
 def _taps_inside(*, size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 # What a product adds up to. BACKWARD stands where torch's own formula does not say to which of the two gradients.
 FORWARD, BACKWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = "forward", "backward", "backward_input", "backward_weight"
-Sides = tuple[int, int, int, int]  # left, right, top, bottom
+Sides = tuple[int, ...]  # zeros before and behind each axis, the last first: left, right, top, bottom
 
 
 class Run(Protocol):
@@ -52,7 +52,7 @@ def matmul(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequenc
     return of_input, of_weight
 
 
-def conv2d(
+def convolution(
     run: Run,
     grad: Tensor,
     input: Tensor,
@@ -64,21 +64,26 @@ def conv2d(
     dilation: Sequence[int],
     groups: int,
 ) -> Gradients:
-    """Of a convolution of ``[batch, channels, height, width]``."""
+    """Of a convolution of ``[batch, channels, (depth,) height, width]``."""
     geometry: dict[str, Any] = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
     of_input = None
     if needs[0]:
-        of_input = transposed_conv2d(run, grad, weight, None, input.shape[-2:], phase=BACKWARD_INPUT, **geometry)
-    of_weight = conv2d_weight(run, grad, input, weight.shape[-2:], **geometry) if needs[1] else None
+        of_input = transposed_convolution(run, grad, weight, None, input.shape[2:], phase=BACKWARD_INPUT, **geometry)
+    of_weight = convolution_weight(run, grad, input, weight.shape[2:], **geometry) if needs[1] else None
     return of_input, of_weight
 
 
 def bias_gradient(op: str, grad: Tensor) -> Tensor:
     """The sum over all but channels or features: additions without a product, which no counter counts."""
-    return grad.transpose(0, 1 if op == "conv2d" else -1).flatten(1).sum(1) if grad.dim() > 1 else grad
+    return grad.transpose(0, 1 if op.startswith("conv") else -1).flatten(1).sum(1) if grad.dim() > 1 else grad
 
 
-_GRADIENTS: Mapping[str, Callable[..., Gradients]] = {"linear": linear, "matmul": matmul, "conv2d": conv2d}
+_GRADIENTS: Mapping[str, Callable[..., Gradients]] = {
+    "linear": linear,
+    "matmul": matmul,
+    "conv2d": convolution,
+    "conv3d": convolution,
+}
 
 
 def gradients(
@@ -87,7 +92,7 @@ def gradients(
     """Of an operator's input and weight, from its output's; None for what is not needed.
 
     Args:
-        op: "conv2d", "linear" or "matmul".
+        op: "conv2d", "conv3d", "linear" or "matmul".
         run: executes a counted operator.
         grad: of the output.
         input: the operator's.
@@ -100,7 +105,12 @@ def gradients(
     return torch.zeros_like(input) if needs[0] else None, torch.zeros_like(weight) if needs[1] else None
 
 
-def conv2d_weight(
+def operator_of(images: Tensor) -> str:
+    """The counted convolution of so many axes."""
+    return f"conv{images.dim() - 2}d"
+
+
+def convolution_weight(
     run: Run,
     grad: Tensor,
     input: Tensor,
@@ -117,16 +127,17 @@ def conv2d_weight(
     ones of them in the padding, as forward.
     """
     out_channels = grad.shape[1]
-    images = _split(input, 1, groups).permute(2, 1, 0, 3, 4).flatten(1, 2)  # [C / groups, groups * batch, H, W]
-    filters = grad.transpose(0, 1)  # [out_channels, batch, out height, out width]
-    images, sides = _fit(images, kernel_size, grad.shape[-2:], dilation, padding, stride)
+    by_group = _split(input, 1, groups).transpose(0, 2)  # [C / groups, groups, batch, ...]
+    images = by_group.flatten(1, 2)
+    filters = grad.transpose(0, 1)  # [out_channels, batch, ...]
+    images, sides = _fit(images, kernel_size, grad.shape[2:], dilation, padding, stride)
     if not images.numel():  # every tap of every output lies in the padding
         return grad.new_zeros(out_channels, input.shape[1] // groups, *kernel_size)
     options: dict[str, Any] = {"stride": tuple(dilation), "padding": sides, "dilation": tuple(stride), "groups": groups}
-    return run("conv2d", images, filters, phase=BACKWARD_WEIGHT, **options).transpose(0, 1)
+    return run(operator_of(images), images, filters, phase=BACKWARD_WEIGHT, **options).transpose(0, 1)
 
 
-def transposed_conv2d_input(
+def transposed_convolution_input(
     run: Run,
     grad: Tensor,
     weight: Tensor,
@@ -137,15 +148,15 @@ def transposed_conv2d_input(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """The input's gradient of a transposed convolution: a convolution, of so many rows and columns as there are."""
-    images, sides = _fit(grad, input_size, weight.shape[-2:], stride, padding, dilation)
+    """The input's gradient of a transposed convolution: a convolution, with as many outputs as it had inputs."""
+    images, sides = _fit(grad, input_size, weight.shape[2:], stride, padding, dilation)
     if not images.numel():  # every tap of every output lies in the padding
         return grad.new_zeros(grad.shape[0], weight.shape[0], *input_size)
     options: dict[str, Any] = {"stride": tuple(stride), "padding": sides, "dilation": tuple(dilation)}
-    return run("conv2d", images, weight, phase=BACKWARD_INPUT, groups=groups, **options)
+    return run(operator_of(images), images, weight, phase=BACKWARD_INPUT, groups=groups, **options)
 
 
-def transposed_conv2d(
+def transposed_convolution(
     run: Run,
     input: Tensor,
     weight: Tensor,
@@ -165,26 +176,25 @@ def transposed_conv2d(
 
     Args:
         run: executes a counted operator.
-        input: ``[batch, in_channels, height, width]``.
-        weight: ``[in_channels, out_channels / groups, height, width]``.
+        input: ``[batch, in_channels, (depth,) height, width]``.
+        weight: ``[in_channels, out_channels / groups, (depth,) height, width]``.
         bias: ``[out_channels]`` or None.
-        output_size: height and width of the output.
+        output_size: of the output's axes.
         phase: for the records; "" for that of the operator which this is part of.
-        stride: of the convolution that this is the transpose of; rows, columns.
+        stride: of the convolution that this is the transpose of, for each axis.
         padding: of that convolution.
         dilation: of that convolution.
         groups: of that convolution.
     """
     filters = _split(weight, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ..]
     output = input.new_empty(input.shape[0], filters.shape[0], *output_size)
-    sizes = zip(
-        output_size, input.shape[-2:], weight.shape[-2:], stride, (padding[2], padding[0]), dilation, strict=True
-    )
-    rows, columns = ([_phase_axis(first, *size) for first in range(size[3])] for size in sizes)
-    for (first_row, row_axis), (first_column, column_axis) in product(enumerate(rows), enumerate(columns)):
-        part = output[:, :, first_row :: stride[0], first_column :: stride[1]]
-        axes = (row_axis, column_axis)
-        part.copy_(_phase_outputs(run, input, filters, bias, axes, part.shape, phase, groups))
+    sizes = zip(output_size, input.shape[2:], weight.shape[2:], stride, befores(padding), dilation, strict=True)
+    phases = [[(first, _phase_axis(first, *size)) for first in range(size[3])] for size in sizes]
+    for axes in product(*phases):
+        part = output
+        for i, (first, _) in enumerate(axes, start=2):
+            part = part[(slice(None),) * i + (slice(first, None, stride[i - 2]),)]
+        part.copy_(_phase_outputs(run, input, filters, bias, [axis for _, axis in axes], part.shape, phase, groups))
     return output
 
 
@@ -225,19 +235,19 @@ def _phase_outputs(
     phase: str,
     groups: int,
 ) -> Tensor:
-    rows, columns = axes
-    if rows is not None and columns is not None:
-        images, sides = _crop(input, (columns.before, columns.after, rows.before, rows.after))
+    reached = [axis for axis in axes if axis is not None]
+    if len(reached) == len(axes):
+        images, sides = _crop(input, sides_of([axis.before for axis in reached], [axis.after for axis in reached]))
         if images.numel():
-            for axis, taps in ((2, rows.taps), (3, columns.taps)):
-                filters = filters.index_select(axis, torch.tensor(taps, device=filters.device))
+            for i, axis in enumerate(reached, start=2):
+                filters = filters.index_select(i, torch.tensor(axis.taps, device=filters.device))
             options: dict[str, Any] = {
-                "stride": (1, 1),
+                "stride": (1,) * len(axes),
                 "padding": sides,
-                "dilation": (rows.dilation, columns.dilation),
+                "dilation": tuple(axis.dilation for axis in reached),
             }
-            return run("conv2d", images, filters, bias, phase=phase, groups=groups, **options)
-    return input.new_zeros(()).expand(shape) if bias is None else bias.view(-1, 1, 1).expand(shape)
+            return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
+    return input.new_zeros(()).expand(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape)
 
 
 def _fit(
@@ -249,16 +259,22 @@ def _fit(
     dilation: Sequence[int],
 ) -> tuple[Tensor, Sides]:
     """Images and padding at their ends with which a convolution has exactly so many outputs."""
-    left, _, top, _ = padding
-    bottom, right = (
-        dilation[axis] * (kernel_size[axis] - 1)
-        + stride[axis] * (out_size[axis] - 1)
-        + 1
-        - images.shape[axis - 2]
-        - before
-        for axis, before in enumerate((top, left))
-    )
-    return _crop(images, (left, right, top, bottom))
+    before = befores(padding)
+    behind = [
+        dilation[i] * (kernel_size[i] - 1) + stride[i] * (out_size[i] - 1) + 1 - size - before[i]
+        for i, size in enumerate(images.shape[2:])
+    ]
+    return _crop(images, sides_of(before, behind))
+
+
+def befores(sides: Sides) -> tuple[int, ...]:
+    """The zeros before each axis, the first axis first."""
+    return sides[-2::-2]
+
+
+def sides_of(before: Sequence[int], behind: Sequence[int]) -> Sides:
+    """The zeros before and behind each axis, given the first axis first."""
+    return tuple(chain.from_iterable(reversed(list(zip(before, behind, strict=True)))))
 
 
 def _split(tensor: Tensor, axis: int, groups: int) -> Tensor:
@@ -268,9 +284,8 @@ def _split(tensor: Tensor, axis: int, groups: int) -> Tensor:
 
 def _crop(images: Tensor, sides: Sides) -> tuple[Tensor, Sides]:
     """Images without the rows and columns that negative padding takes away, and the padding that is left."""
-    left, right, top, bottom = (max(-side, 0) for side in sides)
-    height, width = images.shape[-2:]
-    rows, columns = max(height - top - bottom, 0), max(width - left - right, 0)
-    cropped = images.narrow(-2, min(top, height - rows), rows).narrow(-1, min(left, width - columns), columns)
-    left, right, top, bottom = (max(side, 0) for side in sides)
-    return cropped, (left, right, top, bottom)
+    for axis, (before, behind) in enumerate(zip(sides[::2], sides[1::2], strict=True), start=1):
+        size = images.shape[-axis]
+        first = min(max(-before, 0), size)
+        images = images.narrow(-axis, first, max(size - first - max(-behind, 0), 0))
+    return images, tuple(max(side, 0) for side in sides)

@@ -11,13 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
+from flopcuda import gradients
 from flopcuda.gradients import (
     Run,
+    befores,
     bias_gradient,
-    conv2d,
-    conv2d_weight,
-    transposed_conv2d,
-    transposed_conv2d_input,
+    convolution_weight,
+    operator_of,
+    sides_of,
+    transposed_convolution,
+    transposed_convolution_input,
 )
 
 Lowering = Callable[..., Any]
@@ -80,18 +83,16 @@ def convolution(
     groups: int,
     *_: Any,
 ) -> Any:
-    """One or two dimensions, transposed or not; three are not counted yet."""
-    if input.dim() > 4:
-        return NotImplemented
-    geometry, flat = _geometry(stride, padding, dilation, groups), input.dim() == 3
-    images, filters = _in_two_dimensions(input), _in_two_dimensions(weight)
+    """In one, two or three dimensions, transposed or not; a line is an image of one row."""
+    geometry = _geometry(stride, padding, dilation, groups)
+    images, filters = _with_rows(input), _with_rows(weight)
     if transposed:
-        ends = output_padding if len(output_padding) == 2 else (0, *output_padding)
-        size = [_transposed_size(axis, images, filters, geometry, ends) for axis in range(2)]
-        output = transposed_conv2d(run, images, filters, bias, size, phase="", **geometry)
+        ends = output_padding if len(output_padding) > 1 else (0, *output_padding)
+        size = _transposed_size(images, filters, ends, geometry)
+        output = transposed_convolution(run, images, filters, bias, size, phase="", **geometry)
     else:
-        output = run("conv2d", images, filters, bias, **geometry)
-    return output.squeeze(2) if flat else output
+        output = run(operator_of(images), images, filters, bias, **geometry)
+    return output.squeeze(2) if input.dim() == 3 else output
 
 
 def convolution_backward(
@@ -109,17 +110,15 @@ def convolution_backward(
     output_mask: Sequence[bool],
 ) -> Any:
     """Gradients of input, weight and bias, those that are asked for."""
-    if input.dim() > 4:
-        return NotImplemented
     geometry = _geometry(stride, padding, dilation, groups)
-    grads, images, filters = (_in_two_dimensions(tensor) for tensor in (grad, input, weight))
+    grads, images, filters = (_with_rows(tensor) for tensor in (grad, input, weight))
     if transposed:
-        size = images.shape[-2:]
-        of_input = transposed_conv2d_input(run, grads, filters, size, **geometry) if output_mask[0] else None
-        of_weight = conv2d_weight(run, images, grads, filters.shape[-2:], **geometry) if output_mask[1] else None
+        size, kernel_size = images.shape[2:], filters.shape[2:]
+        of_input = transposed_convolution_input(run, grads, filters, size, **geometry) if output_mask[0] else None
+        of_weight = convolution_weight(run, images, grads, kernel_size, **geometry) if output_mask[1] else None
     else:
-        of_input, of_weight = conv2d(run, grads, images, filters, output_mask, **geometry)
-    of_bias = bias_gradient("conv2d", grad) if output_mask[2] else None
+        of_input, of_weight = gradients.convolution(run, grads, images, filters, output_mask, **geometry)
+    of_bias = bias_gradient("convolution", grad) if output_mask[2] else None
     return (
         None if of_input is None else of_input.view(input.shape),
         None if of_weight is None else of_weight.reshape(weight.shape),
@@ -127,29 +126,36 @@ def convolution_backward(
     )
 
 
-def _in_two_dimensions(tensor: Tensor) -> Tensor:
-    """A line is an image of one row."""
+def _with_rows(tensor: Tensor) -> Tensor:
+    """A line as an image of one row."""
     return tensor.unsqueeze(2) if tensor.dim() == 3 else tensor
 
 
 def _geometry(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> dict[str, Any]:
-    """The options of a counted convolution, from torch's for one or two dimensions."""
+    """The options of a counted convolution, from torch's."""
     if len(stride) == 1:
         stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
-    rows, columns = padding
-    sides = (columns, columns, rows, rows)
+    sides = sides_of(padding, padding)
     return {"stride": tuple(stride), "padding": sides, "dilation": tuple(dilation), "groups": groups}
 
 
 def _transposed_size(
-    axis: int, images: Tensor, filters: Tensor, geometry: Mapping[str, Any], ends: Sequence[int]
-) -> int:
-    """Output rows or columns of a transposed convolution. Source: torch.nn.ConvTranspose2d."""
-    stride, dilation = geometry["stride"][axis], geometry["dilation"][axis]
-    padding = geometry["padding"][2 - 2 * axis]
-    return int(
-        (images.shape[axis - 2] - 1) * stride - 2 * padding + dilation * (filters.shape[axis - 2] - 1) + ends[axis] + 1
+    images: Tensor, filters: Tensor, output_padding: Sequence[int], geometry: Mapping[str, Any]
+) -> list[int]:
+    """Of each axis of a transposed convolution's output. Source: torch.nn.ConvTranspose2d."""
+    axes = zip(
+        images.shape[2:],
+        filters.shape[2:],
+        output_padding,
+        geometry["stride"],
+        geometry["dilation"],
+        befores(geometry["padding"]),
+        strict=True,
     )
+    return [
+        (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + more + 1
+        for size, kernel, more, stride, dilation, padding in axes
+    ]
 
 
 def scaled_sum(addend: Tensor, beta: float, product: Tensor, alpha: float) -> Tensor:

@@ -1,7 +1,7 @@
 """The counted operators as torch sees them: loading, fake kernels, autograd, and checks no C++ kernel gets to make.
 
-``conv2d`` and ``linear`` return ``(output, counters)``; counters is an int64 tensor of [mul, add, pad, zero, lane] on
-the device that computed the output.
+``conv2d``, ``conv3d`` and ``linear`` return ``(output, counters)``; counters is an int64 tensor of [mul, add, pad,
+zero, lane] on the device that computed the output.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from torch.utils.flop_counter import register_flop_formula
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
 from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
-# The kernels multiply and add in float32: the narrower ones are widened on the way in, and the sum rounded once.
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-DTYPE_NAMES = "float32, float16 or bfloat16"
+# The kernels multiply and add in float32 and float64. Narrower operands are widened to float32 on the way in, and the
+# sum is rounded once.
+KERNEL_DTYPES = (torch.float32, torch.float64)
+DTYPES = (*KERNEL_DTYPES, torch.float16, torch.bfloat16)
+DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 COUNTER_FIELDS = ("mul", "add", "pad", "zero", "lane")
 
 
@@ -47,19 +49,51 @@ def conv2d(
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:
-        The output, ``[batch, out_channels, out_height, out_width]``, summed in float32; and the counters, int64
-        ``[5]``.
+        The output, ``[batch, out_channels, out_height, out_width]``, summed in float32 or, of float64, in float64; and
+        the counters, int64 ``[5]``.
 
     Raises:
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    images = input.unsqueeze(0) if input.dim() == 3 else input
-    operands, dtype = _in_float32("conv2d", images, weight, bias)
-    geometry = (list(stride), list(padding), list(dilation), groups)
-    output, counters = torch.ops.flopcuda.conv2d(*operands, *geometry, count_zero)
+    return _convolution(2, (input, weight, bias), (stride, padding, dilation, groups), count_zero)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1, 1),
+    groups: int = 1,
+    *,
+    count_zero: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """A counted 3-D convolution: :func:`conv2d` with a depth before the height, in shapes and options.
+
+    Padding is at the left, right, top, bottom, front and back, in the order of ``torch.nn.functional.pad``.
+    """
+    return _convolution(3, (input, weight, bias), (stride, padding, dilation, groups), count_zero)
+
+
+def _convolution(
+    axes: int,
+    operands: tuple[Tensor, Tensor, Tensor | None],
+    geometry: tuple[Sequence[int], Sequence[int], Sequence[int], int],
+    count_zero: bool,
+) -> tuple[Tensor, Tensor]:
+    """Of images with so many axes, or of one without the batch dimension."""
+    op = f"conv{axes}d"
+    input, weight, bias = operands
+    images = input.unsqueeze(0) if input.dim() == axes + 1 else input
+    widened, dtype = _as_kernels_take(op, images, weight, bias)
+    stride, padding, dilation, groups = geometry
+    output, counters = getattr(torch.ops.flopcuda, op)(
+        *widened, list(stride), list(padding), list(dilation), groups, count_zero
+    )
     output = _rounded(output, dtype)
-    return (output.squeeze(0) if input.dim() == 3 else output), counters
+    return (output.squeeze(0) if input.dim() == axes + 1 else output), counters
 
 
 def linear(
@@ -74,13 +108,13 @@ def linear(
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:
-        The output, ``[..., out_features]``, summed in float32; and the counters, int64 ``[5]``.
+        The output, ``[..., out_features]``, summed as by :func:`conv2d`; and the counters, int64 ``[5]``.
 
     Raises:
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    operands, dtype = _in_float32("linear", input, weight, bias)
+    operands, dtype = _as_kernels_take("linear", input, weight, bias)
     output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
     return _rounded(output, dtype), counters
 
@@ -95,7 +129,7 @@ def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:
-        The output, ``[batch, rows, columns]``, summed in float32; and the counters, int64 ``[5]``.
+        The output, ``[batch, rows, columns]``, summed as by :func:`conv2d`; and the counters, int64 ``[5]``.
 
     Raises:
         RuntimeError: shapes or devices that do not fit together.
@@ -121,21 +155,29 @@ def kernel_name(
     """The kernel that ``op`` launches for these arguments, as the code that launches it names it."""
     if op == "matmul":
         input, weight, options = _as_convolution(input, weight)
-    images = input.unsqueeze(0) if op == "conv2d" and input.dim() == 3 else input
-    operands = [None if operand is None else _shape_in_float32(operand) for operand in (images, weight, bias)]
+    images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
+    operands = [None if operand is None else _shape_of(operand) for operand in (images, weight, bias)]
     if op == "linear":
         return str(torch.ops.flopcuda.linear_kernel(*operands, count_zero))
-    geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), **options}
-    return str(torch.ops.flopcuda.conv2d_kernel(*operands, count_zero=count_zero, **geometry))
+    axes = weight.dim() - 2
+    geometry = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, **options}
+    kernel = torch.ops.flopcuda.conv3d_kernel if axes == 3 else torch.ops.flopcuda.conv2d_kernel
+    return str(kernel(*operands, count_zero=count_zero, **geometry))
 
 
-def _shape_in_float32(operand: Tensor) -> Tensor:
-    """A tensor of the operand's shape and device, whose values nobody reads."""
-    return operand.new_empty((), dtype=torch.float32).expand(operand.shape)
+def _shape_of(operand: Tensor) -> Tensor:
+    """A tensor of the operand's shape, device and dtype for the kernels, whose values nobody reads."""
+    return operand.new_empty((), dtype=_kernel_dtype(operand.dtype)).expand(operand.shape)
 
 
-def _in_float32(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[list[Tensor | None], torch.dtype]:
-    """The operands as the kernels take them, and the dtype that the output shall have.
+def _kernel_dtype(dtype: torch.dtype) -> torch.dtype:
+    return dtype if dtype in KERNEL_DTYPES else torch.float32
+
+
+def _as_kernels_take(
+    op: str, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[list[Tensor | None], torch.dtype]:
+    """The operands in the dtype that the kernels compute in, and the dtype that the output shall have.
 
     Raises:
         RuntimeError: the operands are not all on one device, or not all of one dtype.
@@ -152,9 +194,8 @@ def _in_float32(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> 
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
         if operand.dtype != first.dtype:
             raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {first.dtype}")
-    if first.dtype != torch.float32:
-        tensors = {name: operand.float() for name, operand in tensors.items()}
-    return [tensors.get(name) for name in operands], first.dtype
+    widened = {name: operand.to(_kernel_dtype(operand.dtype)) for name, operand in tensors.items()}
+    return [widened.get(name) for name in operands], first.dtype
 
 
 def _rounded(output: Tensor, dtype: torch.dtype) -> Tensor:
@@ -184,11 +225,17 @@ def unsupported_kind(tensor: Tensor) -> str | None:
     return None
 
 
-OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"conv2d": conv2d, "linear": linear, "matmul": matmul}
+OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "conv2d": conv2d,
+    "conv3d": conv3d,
+    "linear": linear,
+    "matmul": matmul,
+}
 
 
 @torch.library.register_fake("flopcuda::conv2d")  # type: ignore[untyped-decorator]
-def _conv2d_fake(
+@torch.library.register_fake("flopcuda::conv3d")  # type: ignore[untyped-decorator]
+def _convolution_fake(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -198,9 +245,9 @@ def _conv2d_fake(
     groups: int,
     count_zero: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    left, right, top, bottom = padding
-    padded = torch.nn.functional.pad(input, (left, right, top, bottom))
-    output = torch.nn.functional.conv2d(padded, weight, bias, tuple(stride), 0, tuple(dilation), groups)
+    convolve = torch.nn.functional.conv3d if weight.dim() == 5 else torch.nn.functional.conv2d
+    padded = torch.nn.functional.pad(input, tuple(padding))
+    output = convolve(padded, weight, bias, tuple(stride), 0, tuple(dilation), groups)
     return output, _fake_counters(input)
 
 
@@ -214,8 +261,8 @@ def _linear_fake(input: Tensor, weight: Tensor, bias: Tensor | None, count_zero:
 # FlopCounterMode counts an instrumented model as it counts the original one: 2 FLOPs a MAC.
 
 
-@register_flop_formula(torch.ops.flopcuda.conv2d)
-def _conv2d_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
+@register_flop_formula([torch.ops.flopcuda.conv2d, torch.ops.flopcuda.conv3d])
+def _convolution_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
     return int(2 * prod(out_shape[0]) * prod(weight[1:]))
 
 
@@ -254,5 +301,6 @@ def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | N
     return backward
 
 
-for _op, _options in (("conv2d", ("stride", "padding", "dilation", "groups")), ("linear", ())):
+_GEOMETRY = ("stride", "padding", "dilation", "groups")
+for _op, _options in (("conv2d", _GEOMETRY), ("conv3d", _GEOMETRY), ("linear", ())):
     torch.library.register_autograd(f"flopcuda::{_op}", _backward(_op, _options), setup_context=_setup_context)

@@ -37,7 +37,7 @@ class Family:
 
 COUNTED: tuple[Family, ...] = (
     Family(
-        layers="`Conv1d`, `Conv2d`, `ConvTranspose1d`, `ConvTranspose2d` and `F.conv*`, lazy ones too: stride, padding "
+        layers="`Conv1d`, `Conv2d`, `Conv3d`, their transposed kinds and `F.conv*`, lazy ones too: stride, padding "
         "(all modes, 'same', 'valid'), `output_padding`, dilation, groups, depthwise, bias",
         kernels="convolution; a transposed one is a convolution for each phase of its stride",
         lowerings={

@@ -11,11 +11,11 @@ A counted layer stands between a user's subclass and the torch class it derives 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
 from flopcuda.report import Place
 
@@ -45,25 +45,35 @@ def _blank(layer: type[nn.Module]) -> nn.Module:
     return layer.__new__(layer)
 
 
+def _convolve(layer: CountedConv2d | CountedConv3d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A layer's convolution of images, or of one without the batch dimension."""
+    padding = _padding_sides(layer)
+    if layer.padding_mode != "zeros":
+        input = nn.functional.pad(input, padding, mode=layer.padding_mode)
+        padding = (0,) * len(padding)
+    options = {"stride": layer.stride, "padding": padding, "dilation": layer.dilation, "groups": layer.groups}
+    axes = len(layer.kernel_size)
+    images = input.unsqueeze(0) if input.dim() == axes + 1 else input
+    output = layer.counted_session.run(layer.place, f"conv{axes}d", (images, weight, bias), options)
+    return output.squeeze(0) if input.dim() == axes + 1 else output
+
+
 class CountedConv2d(CountedLayer, nn.Conv2d):
     """``torch.nn.Conv2d`` through the counted kernels."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.counted_session.counts_below_transforms(self.place):
             return cast(Tensor, super()._conv_forward(input, weight, bias))
-        padding = _padding_sides(self)
-        if self.padding_mode != "zeros":
-            input = nn.functional.pad(input, padding, mode=self.padding_mode)
-            padding = (0, 0, 0, 0)
-        options = {
-            "stride": _pair(self.stride),
-            "padding": padding,
-            "dilation": _pair(self.dilation),
-            "groups": self.groups,
-        }
-        images = input.unsqueeze(0) if input.dim() == 3 else input
-        output = self.counted_session.run(self.place, "conv2d", (images, weight, bias), options)
-        return output.squeeze(0) if input.dim() == 3 else output
+        return _convolve(self, input, weight, bias)
+
+
+class CountedConv3d(CountedLayer, nn.Conv3d):
+    """``torch.nn.Conv3d`` through the counted kernels."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.counted_session.counts_below_transforms(self.place):
+            return cast(Tensor, super()._conv_forward(input, weight, bias))
+        return _convolve(self, input, weight, bias)
 
 
 class CountedLinear(CountedLayer, nn.Linear):
@@ -75,19 +85,23 @@ class CountedLinear(CountedLayer, nn.Linear):
         return self.counted_session.run(self.place, "linear", (input, self.weight, self.bias), {})
 
 
-COUNTED_LAYERS: dict[type[nn.Module], type[CountedLayer]] = {nn.Conv2d: CountedConv2d, nn.Linear: CountedLinear}
+COUNTED_LAYERS: dict[type[nn.Module], type[CountedLayer]] = {
+    nn.Conv2d: CountedConv2d,
+    nn.Conv3d: CountedConv3d,
+    nn.Linear: CountedLinear,
+}
 
 
-def _padding_sides(conv: nn.Conv2d) -> tuple[int, int, int, int]:
-    """Zeros at the left, right, top and bottom; "same" puts the odd one to the right and below, as torch does."""
+def _padding_sides(conv: nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
+    """Zeros before and behind each axis, the last first; "same" puts the odd one behind, as torch does."""
+    axes = len(conv.kernel_size)
     if conv.padding == "valid":
-        return (0, 0, 0, 0)
+        return (0,) * (2 * axes)
     if conv.padding == "same":
-        dilation, kernel = _pair(conv.dilation), _pair(conv.kernel_size)
-        total = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
-        return (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2)
-    rows, columns = _pair(conv.padding)
-    return (columns, columns, rows, rows)
+        total = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+        return tuple(chain.from_iterable((zeros // 2, zeros - zeros // 2) for zeros in reversed(total)))
+    padding = cast("tuple[int, ...]", conv.padding)
+    return tuple(chain.from_iterable((zeros, zeros) for zeros in reversed(padding)))
 
 
 def swap(model: nn.Module, session: Session) -> list[CountedLayer]:

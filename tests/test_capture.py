@@ -85,9 +85,9 @@ def test_a_call_computes_as_always_and_is_counted(call: Callable[[], Tensor], ma
         assert (launch.module, launch.module_type, launch.phase) == ("", "", "forward")
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", ["mm", "bmm", "F.linear", "F.conv2d", "attention"])
-def test_narrow_dtypes(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_dtypes(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     call, macs = CALLS[name]
     for variable in ("a", "b", "batch_a", "batch_b", "images"):
         monkeypatch.setitem(globals(), variable, globals()[variable].to(dtype))
@@ -96,7 +96,8 @@ def test_narrow_dtypes(name: str, dtype: torch.dtype, monkeypatch: pytest.Monkey
     with flopcuda.count() as session:
         result = call()
     assert result.dtype == dtype
-    torch.testing.assert_close(result, expected, atol=2e-2, rtol=2e-2)
+    tolerance = 1e-13 if dtype == torch.float64 else 2e-2
+    torch.testing.assert_close(result, expected, atol=tolerance, rtol=tolerance)
     assert session.report().total.macs == macs
 
 

@@ -58,6 +58,15 @@ MUTANTS = {
     "depthwise skips the last image": Patch(
         "shifted_windows.h", "return problem_.batch * problem_", "return (problem_.batch - 1) * problem_"
     ),
+    "windows skip the last half of the slices": Patch(
+        "shifted_windows.h", "* problem_.depth.out_size * bands_", "* ((problem_.depth.out_size + 1) / 2) * bands_"
+    ),
+    "im2col takes slices outside the image for padding of nothing": Patch(
+        "im2col.cpp", "slices_inside_[tap.z].contains(run.z) && ", ""
+    ),
+    "windows count no padding of slices": Patch(
+        "shifted_windows.cpp", "!slices_inside_[tap_z].contains(run.z) || ", ""
+    ),
     "depthwise skips a tap": Patch(
         "tile_kernel.h",
         "for (int64_t k = 0; k < tile.depth; ++k) {",

@@ -12,22 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import flopcuda
+from flopcuda import ops
 from flopcuda.geometry import exact_counts
 from tests.cpu_kernels.oracle import ConvCase
 from tests.cuda_kernels import needs_kernels
 from tests.geometries import conv_cases
 
-property_settings = settings(max_examples=150, deadline=None)
+property_settings = settings(max_examples=100, deadline=None)
 
 
-def conv2d(case: ConvCase, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(case: ConvCase, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     padded = functional.pad(input, case.torch_padding)
-    return functional.conv2d(padded, weight, bias, case.stride, 0, case.dilation, case.groups)
+    convolution = functional.conv3d if case.axes == 3 else functional.conv2d
+    return convolution(padded, weight, bias, case.stride, 0, case.dilation, case.groups)
 
 
-def layer_of(case: ConvCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+def layer_of(case: ConvCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d | nn.Conv3d:
     """A layer with the case's padding at the top and to the left on both sides of each axis."""
-    layer = nn.Conv2d(
+    layer = (nn.Conv3d if case.axes == 3 else nn.Conv2d)(
         case.in_channels,
         case.out_channels,
         case.kernel,
@@ -64,21 +66,25 @@ def by_phase(session: flopcuda.Session) -> dict[str, flopcuda.Counters]:
 
 
 def assert_close(result: Tensor, expected: Tensor, magnitude: float) -> None:
-    """Within float32's error for sums whose terms add up to about this much."""
+    """Within the dtype's error for sums whose terms add up to about this much."""
     assert result.shape == expected.shape
-    assert float((result.double() - expected.double()).abs().max()) <= 2e-6 * (1 + magnitude)
+    tolerance = 16 * torch.finfo(result.dtype).eps  # 2e-6 in float32
+    assert float((result.double() - expected.double()).abs().max()) <= tolerance * (1 + magnitude)
+
+
+any_layer = st.sampled_from([2, 2, 3]).flatmap(conv_cases).map(symmetric).filter(has_outputs)
 
 
 @property_settings
-@given(case=conv_cases().map(symmetric).filter(has_outputs), seed=st.integers(0, 99))
-def test_any_convolution(case: ConvCase, seed: int) -> None:
+@given(case=any_layer, seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_any_convolution(case: ConvCase, seed: int, dtype: torch.dtype) -> None:
     """All products that meet an input meet it again in both gradients."""
-    input, weight, bias = case.tensors(seed)
+    input, weight, bias = case.tensors(seed, dtype)
     layer = layer_of(case, weight, bias)
     input.requires_grad_()
     exact_operands = [tensor.detach().double().requires_grad_() for tensor in (input, weight)]
-    exact = conv2d(case, *exact_operands, None if bias is None else bias.double())
-    grad = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed))
+    exact = convolve(case, *exact_operands, None if bias is None else bias.double())
+    grad = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     exact_gradients = torch.autograd.grad(exact, exact_operands, grad.double())
     with flopcuda.instrument(layer) as session:
         gradients = torch.autograd.grad(layer(input), (input, layer.weight), grad)
@@ -94,18 +100,19 @@ def test_any_convolution(case: ConvCase, seed: int) -> None:
 
 @st.composite
 def transposed_layers(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
-    """A transposed convolution in one or two dimensions and an input for it."""
-    dimensions = draw(st.sampled_from([1, 2, 2]))
+    """A transposed convolution in one to three dimensions and an input for it."""
+    dimensions = draw(st.sampled_from([1, 2, 2, 3]))
     groups = draw(st.sampled_from([1, 1, 2, 3]))
 
     def sizes(low: int, high: int) -> tuple[int, ...]:
         return tuple(draw(st.integers(low, high)) for _ in range(dimensions))
 
-    kernel, stride, dilation, image = sizes(1, 5), sizes(1, 4), sizes(1, 3), sizes(1, 7)
+    most = 3 if dimensions == 3 else 5
+    kernel, stride, dilation, image = sizes(1, most), sizes(1, 4), sizes(1, 3), sizes(1, most)
     padding = tuple(draw(st.integers(0, dilation[i] * (kernel[i] - 1) // 2)) for i in range(dimensions))
     ends = tuple(draw(st.integers(0, max(stride[i], dilation[i]) - 1)) for i in range(dimensions))
     channels = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
-    kind = nn.ConvTranspose1d if dimensions == 1 else nn.ConvTranspose2d
+    kind = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}[dimensions]
     layer = kind(*channels, kernel, stride, padding, ends, groups, draw(st.booleans()), dilation)
     return layer, torch.randn(draw(st.integers(1, 2)), channels[0], *image)
 
@@ -126,8 +133,8 @@ def test_any_transposed_convolution(drawn: tuple[nn.Module, Tensor]) -> None:
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, reference, atol=1e-3, rtol=1e-3)
     phases = by_phase(session)
-    ones = functional.conv_transpose2d if input.dim() == 4 else functional.conv_transpose1d
-    products = ones(
+    transposed = {3: functional.conv_transpose1d, 4: functional.conv_transpose2d, 5: functional.conv_transpose3d}
+    products = transposed[input.dim()](
         torch.ones_like(input, dtype=torch.float64),
         torch.ones_like(layer.weight, dtype=torch.float64),
         None, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation,
@@ -152,6 +159,25 @@ def test_any_linear_layer(rows: int, inputs: int, outputs: int, bias: bool) -> N
     assert {phase: counters.mul for phase, counters in phases.items()} == dict.fromkeys(
         ("forward", "backward_input", "backward_weight"), 2 * rows * inputs * outputs
     )
+
+
+@pytest.mark.parametrize(
+    ("op", "shapes", "options"),
+    [
+        ("conv2d", [(2, 4, 5, 6), (6, 2, 3, 2), (6,)], ((2, 1), (1, 0, 2, 1), (1, 2), 2)),
+        ("conv3d", [(2, 2, 3, 4, 5), (4, 1, 2, 3, 2), (4,)], ((1, 2, 1), (1, 0, 0, 1, 1, 1), (1, 1, 2), 2)),
+        ("linear", [(3, 4, 5), (6, 5), (6,)], ()),
+    ],
+)
+def test_gradcheck(op: str, shapes: list[tuple[int, ...]], options: tuple[object, ...]) -> None:
+    """Gradients of the bare operators, once and twice, against differences of their outputs in float64."""
+    operands = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def operator(*operands: Tensor) -> Tensor:
+        return ops.OPERATORS[op](*operands, *options)[0]
+
+    assert torch.autograd.gradcheck(operator, operands, fast_mode=True)
+    assert torch.autograd.gradgradcheck(operator, operands, fast_mode=True)
 
 
 def test_what_is_frozen_is_not_computed() -> None:

@@ -32,6 +32,8 @@ class EveryPath(nn.Module):
         self.windows = nn.Conv2d(40, 8, 3, padding=1)
         self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
         self.strided_depthwise = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False)
+        self.deep = nn.Conv3d(20, 41, 3, padding=1)
+        self.deep_depthwise = nn.Conv3d(3, 3, 3, padding=1, groups=3)
         self.linear = nn.Linear(300, 35, bias=False)
         self.biased_linear = nn.Linear(520, 41)
 
@@ -43,6 +45,8 @@ class EveryPath(nn.Module):
             self.windows(x[:2, :40]),
             self.depthwise(x[:2, :6, :9, :11]),
             self.strided_depthwise(x[:2, :6, :9, :11]),
+            self.deep(x[:2, :240, :4, :3].reshape(2, 20, 12, 4, 3)[:, :, :3]),
+            self.deep_depthwise(x[:2, :12, :9, :11].reshape(2, 3, 4, 9, 11)),
             self.linear(x[:1, 0, :13, 0:1].expand(1, 13, 300)),
             self.biased_linear(x[:1, 0, :5, 0:1].expand(1, 5, 520)),
         ]
@@ -51,7 +55,7 @@ class EveryPath(nn.Module):
 def operators_of(kernels: Kernels) -> dict[str, object]:
     """flopcuda's operators, computed by a build of the CPU kernels of the test's own."""
 
-    def conv2d(
+    def convolution(
         input: Tensor,
         weight: Tensor,
         bias: Tensor | None,
@@ -61,10 +65,10 @@ def operators_of(kernels: Kernels) -> dict[str, object]:
         groups: int,
         count_zero: bool,
     ) -> tuple[Tensor, Tensor]:
-        out = torch.nn.functional.conv2d(
-            torch.nn.functional.pad(input.to("meta"), padding), weight.to("meta"), None, stride, 0, dilation, groups
-        ).shape
-        before = (padding[2], padding[0])
+        convolve = torch.nn.functional.conv3d if input.dim() == 5 else torch.nn.functional.conv2d
+        padded = torch.nn.functional.pad(input.to("meta"), padding)
+        out = convolve(padded, weight.to("meta"), None, stride, 0, dilation, groups).shape
+        before = padding[-2::-2]
         problem = ConvProblem.of(input.shape, weight.shape, out, stride, before, dilation, groups)
         output, counters = kernels.conv(problem, input.contiguous(), weight.detach(), bias, count_zero)
         return output, record(counters)
@@ -78,7 +82,7 @@ def operators_of(kernels: Kernels) -> dict[str, object]:
     def record(counters: object) -> Tensor:
         return torch.tensor([getattr(counters, field) for field in ops.COUNTER_FIELDS])
 
-    return {"conv2d": conv2d, "linear": linear}
+    return {"conv2d": convolution, "conv3d": convolution, "linear": linear}
 
 
 def validate_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> flopcuda.Validation:

@@ -9,16 +9,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import flopcuda.ops as ops
 
-CONV2D_CALLS = {
+CONV_CALLS = {
     "plain": ((2, 3, 9, 8), (4, 3, 3, 3), True, (1, 1), (0, 0, 0, 0), (1, 1), 1),
     "strided, uneven padding": ((1, 4, 7, 10), (6, 2, 2, 3), False, (2, 3), (1, 2, 0, 3), (2, 1), 2),
     "depthwise": ((2, 5, 6, 6), (5, 1, 3, 3), True, (1, 1), (1, 1, 1, 1), (1, 1), 5),
+    "with depth": ((2, 4, 4, 5, 6), (6, 2, 2, 3, 3), True, (1, 2, 1), (1, 0, 0, 1, 2, 1), (2, 1, 1), 2),
     "empty batch": ((0, 3, 5, 5), (4, 3, 3, 3), True, (1, 1), (1, 1, 1, 1), (1, 1), 1),
 }
 
 
-def conv2d_arguments(name: str, device: str, requires_grad: bool = False) -> tuple[object, ...]:
-    input, weight, bias, stride, padding, dilation, groups = CONV2D_CALLS[name]
+def conv_arguments(name: str, device: str, requires_grad: bool = False) -> tuple[object, ...]:
+    input, weight, bias, stride, padding, dilation, groups = CONV_CALLS[name]
     options = {"device": device, "requires_grad": requires_grad}
     return (
         torch.randn(input, **options),
@@ -32,9 +33,11 @@ def conv2d_arguments(name: str, device: str, requires_grad: bool = False) -> tup
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("name", CONV2D_CALLS)
-def test_conv2d_passes_opcheck(name: str, requires_grad: bool, device: str) -> None:
-    torch.library.opcheck(torch.ops.flopcuda.conv2d, conv2d_arguments(name, device, requires_grad))
+@pytest.mark.parametrize("name", CONV_CALLS)
+def test_convolution_passes_opcheck(name: str, requires_grad: bool, device: str) -> None:
+    arguments = conv_arguments(name, device, requires_grad)
+    operator = torch.ops.flopcuda.conv3d if len(arguments[3]) == 3 else torch.ops.flopcuda.conv2d
+    torch.library.opcheck(operator, arguments)
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
@@ -45,12 +48,13 @@ def test_linear_passes_opcheck(shape: tuple[int, ...], requires_grad: bool, devi
     torch.library.opcheck(torch.ops.flopcuda.linear, arguments)
 
 
-@pytest.mark.parametrize("name", CONV2D_CALLS)
-def test_conv2d_agrees_with_torch_in_value_gradient_and_layout(name: str, device: str) -> None:
-    input, weight, bias, stride, padding, dilation, groups = conv2d_arguments(name, device, requires_grad=True)
-    output, _ = ops.conv2d(input, weight, bias, stride, padding, dilation, groups)
+@pytest.mark.parametrize("name", CONV_CALLS)
+def test_convolution_agrees_with_torch_in_value_and_gradient(name: str, device: str) -> None:
+    input, weight, bias, stride, padding, dilation, groups = conv_arguments(name, device, requires_grad=True)
+    op = f"conv{len(stride)}d"
+    output, _ = ops.OPERATORS[op](input, weight, bias, stride, padding, dilation, groups)
     padded = torch.nn.functional.pad(input, padding)
-    expected = torch.nn.functional.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+    expected = getattr(torch.nn.functional, op)(padded, weight, bias, stride, 0, dilation, groups)
     torch.testing.assert_close(output, expected)
     leaves = [leaf for leaf in (input, weight, bias) if leaf is not None]
     upstream = torch.randn_like(expected)
@@ -70,12 +74,23 @@ def test_linear_agrees_with_torch_in_value_and_gradient(device: str) -> None:
     )
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_conv2d_keeps_the_memory_format_that_torch_keeps(memory_format: torch.memory_format, device: str) -> None:
-    input = torch.randn(2, 4, 6, 5, device=device).to(memory_format=memory_format)
-    weight = torch.randn(3, 4, 3, 3, device=device)
-    output, _ = ops.conv2d(input, weight)
-    expected = torch.nn.functional.conv2d(input, weight)
+@pytest.mark.parametrize(
+    ("op", "memory_format"),
+    [
+        ("conv2d", torch.contiguous_format),
+        ("conv2d", torch.channels_last),
+        ("conv3d", torch.contiguous_format),
+        ("conv3d", torch.channels_last_3d),
+    ],
+)
+def test_convolution_keeps_the_memory_format_that_torch_keeps(
+    op: str, memory_format: torch.memory_format, device: str
+) -> None:
+    axes = (4, 6, 5)[: int(op[4])]
+    input = torch.randn(2, 4, *axes, device=device).to(memory_format=memory_format)
+    weight = torch.randn(3, 4, *(3 for _ in axes), device=device)
+    output, _ = ops.OPERATORS[op](input, weight)
+    expected = getattr(torch.nn.functional, op)(input, weight)
     torch.testing.assert_close(output, expected)
     assert output.stride() == expected.stride()
 
@@ -108,7 +123,6 @@ def refused_operands() -> dict[str, tuple[tuple[Tensor, Tensor, Tensor | None], 
     nested = torch.nested.nested_tensor([torch.randn(4, 6, 6), torch.randn(4, 5, 5)])
     quantised = torch.quantize_per_tensor(input, 0.1, 0, torch.quint8)
     return {
-        "float64": ((input.double(), weight.double(), None), {}, "input is of torch.float64"),
         "mixed dtypes": ((input, weight.half(), None), {}, "weight is of torch.float16, but input is of torch.float32"),
         "integers": ((input.long(), weight.long(), None), {}, "input is of torch.int64"),
         "complex": ((input.to(torch.complex64), weight, None), {}, "input is of torch.complex64"),
@@ -144,7 +158,7 @@ def test_what_conv2d_refuses_gets_one_sentence(case: str) -> None:
     ("input", "weight", "sentence"),
     [
         (torch.randn(2, 6), torch.randn(5, 7), "last dimension is 6"),
-        (torch.randn(2, 7).double(), torch.randn(5, 7), "input is of torch.float64"),
+        (torch.randn(2, 7).long(), torch.randn(5, 7), "input is of torch.int64"),
         (torch.tensor(1.0), torch.randn(5, 1), "at least one dimension"),
         (torch.randn(2, 0), torch.randn(5, 0), "zero-sized"),
         (torch.randn(2, 7), torch.randn(7), "weight must be"),

@@ -180,8 +180,12 @@ def test_errors_name_the_module_and_leave_the_model(model: SmallNet, images: Ten
     with flopcuda.instrument(model):
         with pytest.raises(RuntimeError, match=r"^stem \(Conv2d\): conv2d: input has 4 channels"):
             model(torch.randn(2, 4, 9, 9))
-        with pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: input is of torch.float64"):
+        with pytest.raises(
+            RuntimeError, match=r"^stem \(Conv2d\): conv2d: weight is of torch.float32, but input is of"
+        ):
             model(images.double())
+        with pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: input is of torch.int64"):
+            model(images.long())
     assert_unchanged(model, before)
 
 
