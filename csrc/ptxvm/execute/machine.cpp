@@ -19,6 +19,8 @@ constexpr int64_t kMaxSharedBytes = 228 * 1024;
 constexpr uint64_t kMaxBlocks = uint64_t{1} << 40;
 constexpr uint64_t kMaxShuffledBlocks = uint64_t{1} << 26;
 constexpr uint64_t kMaxCooperativeBlocks = 1024;
+constexpr int kMaxWorkers = 256;
+constexpr int64_t kMaxLocalBytes = int64_t{4} << 30;  // of all blocks that run at a time
 
 // Memory that cooperative groups keep the state of the grid's barrier in.
 class GridWorkspace {
@@ -96,11 +98,18 @@ void check(const Program& program, const LaunchOptions& options, const Launch& l
     fail("the parameters have another size");
 }
 
-int worker_count(const LaunchOptions& options, uint64_t blocks) {
-  if (options.cooperative) return static_cast<int>(blocks);
+// So many as there is local memory for, whose state is kept beside it; one block's is always there.
+int worker_count(const Launch& launch, uint64_t blocks) {
+  const LaunchOptions& options = launch.options;
+  const int64_t block_bytes = 2 * (launch.threads_per_block() + kLanes - 1) * stack_bytes_of(launch.program);
+  const uint64_t most = static_cast<uint64_t>(std::max<int64_t>(1, kMaxLocalBytes / std::max<int64_t>(1, block_bytes)));
+  if (options.cooperative) {
+    if (blocks > most) throw PtxError("the blocks of the cooperative grid need more than 4 GiB", launch.program.name);
+    return static_cast<int>(blocks);
+  }
   const int cores = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const int wanted = options.threads > 0 ? options.threads : cores;
-  return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(wanted), blocks));
+  const int wanted = options.threads > 0 ? std::min(options.threads, kMaxWorkers) : cores;
+  return static_cast<int>(std::min({static_cast<uint64_t>(wanted), blocks, most}));
 }
 
 }  // namespace
@@ -131,7 +140,7 @@ LaunchResult run_launch(const Program& program, const LaunchOptions& options, st
       error = std::current_exception();
     }
   };
-  const int workers = worker_count(options, queue.count());
+  const int workers = worker_count(launch, queue.count());
   std::vector<std::thread> threads;
   try {
     for (int i = 1; i < workers; ++i) threads.emplace_back(work);

@@ -14,6 +14,8 @@ constexpr int64_t kCallStackBytes = 64 * 1024;
 constexpr int64_t kMaxStackBytes = 512 * 1024;
 constexpr size_t kMaxFrameBytes = size_t{1} << 30;
 
+}  // namespace
+
 int64_t stack_bytes_of(const Program& program) {
   const int64_t own = program.functions[0].local_bytes;
   int64_t bytes = own;
@@ -23,8 +25,6 @@ int64_t stack_bytes_of(const Program& program) {
   }
   return bytes;
 }
-
-}  // namespace
 
 void AlignedFree::operator()(char* memory) const { std::free(memory); }
 

@@ -20,6 +20,9 @@ struct AlignedFree {
 using AlignedMemory = std::unique_ptr<char[], AlignedFree>;
 AlignedMemory aligned_memory(size_t bytes);
 
+// Local memory of one thread: what the kernel and its calls take.
+int64_t stack_bytes_of(const Program& program);
+
 class Worker {
  public:
   explicit Worker(Launch& launch);
