@@ -244,6 +244,12 @@ mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f1,%f2,%f3,%f4}, {%r1,%r2,%
 wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1,%r2,%r3,%r4,%r5,%r6,%r7,%r8}, [%rd1], %r9;
 wmma.load.c.sync.aligned.col.m16n16k16.shared.f32 {%f1,%f2,%f3,%f4,%f5,%f6,%f7,%f8}, [%rd1], %r9;
 wmma.store.d.sync.aligned.row.m16n16k16.global.f32 [%rd1], {%f1,%f2,%f3,%f4,%f5,%f6,%f7,%f8}, %r9;
+vabsdiff2.u32.u32.u32.add %r1, %r2, %r3, %r4;
+vabsdiff4.s32.u32.s32.sat %r1, %r2, %r3, %r4;
+min.s32.relu %r1, %r2, %r3;
+max.s16x2.relu %r1, %r2, %r3;
+atom.global.add.v2.f32 {%f1,%f2}, [%rd1], {%f3,%f4};
+red.global.add.noftz.v8.f16 [%rd1], {%h1,%h2,%h3,%h4,%h5,%h6,%h7,%h8};
 bra after;
 bra.uni after;
 @%p1 bra after;

@@ -296,6 +296,35 @@ def test_prmt() -> None:
         )
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.usefixtures("lane_instruction_set")
+def test_absolute_differences_of_parts(parts: int) -> None:
+    width = 32 // parts
+    ones = (1 << width) - 1
+
+    def differences(a: int, b: int, ka: str, kb: str) -> list[int]:
+        x, y = ([interpret(v >> (width * i) & ones, width, k) for i in range(parts)] for v, k in ((a, ka), (b, kb)))
+        return [abs(p - q) for p, q in zip(x, y, strict=True)]
+
+    def joined(values: list[int]) -> int:
+        return sum((value & ones) << (width * i) for i, value in enumerate(values))
+
+    for kd, ka, kb in itertools.product("us", repeat=3):
+        most = ones >> (kd == "s")
+        results: dict[str, Callable[[list[int], int], int]] = {
+            "": lambda d, c: joined(d),
+            ".sat": lambda d, c, most=most: joined([min(value, most) for value in d]),
+            ".add": lambda d, c: sum(d) + c,
+        }
+        for suffix, result in results.items():
+            check(
+                f"vabsdiff{parts}.{kd}32.{ka}32.{kb}32{suffix} %y, %x0, %x1, %x2;",
+                [32] * 3,
+                32,
+                lambda a, b, c, ka=ka, kb=kb, result=result: result(differences(a, b, ka, kb), c),
+            )
+
+
 @pytest.mark.usefixtures("lane_instruction_set")
 def test_dot_products() -> None:
     def part(v: int, i: int, width: int, kind: str) -> int:
@@ -425,6 +454,19 @@ def test_pairs_of_16_bits() -> None:
     check("add.u16x2 %y, %x0, %x1;", [32] * 2, 32, halves(lambda a, b: a + b))
     check("min.u16x2 %y, %x0, %x1;", [32] * 2, 32, halves(min))
     check("max.s16x2 %y, %x0, %x1;", [32] * 2, 32, halves(lambda a, b: max(signed(a, 16), signed(b, 16))))
+    for name, f in (("min", min), ("max", max)):
+        check(
+            f"{name}.s16x2.relu %y, %x0, %x1;",
+            [32] * 2,
+            32,
+            halves(lambda a, b, f=f: max(f(signed(a, 16), signed(b, 16)), 0)),
+        )
+        check(
+            f"{name}.s32.relu %y, %x0, %x1;",
+            [32] * 2,
+            32,
+            lambda a, b, f=f: max(f(signed(a, 32), signed(b, 32)), 0),
+        )
 
 
 def test_special_registers() -> None:

@@ -473,6 +473,69 @@ def test_float_atomics(machine: ptx.Machine, type_name: str, fmt: ref.Format, si
     assert place[0] == value
 
 
+@pytest.mark.parametrize("opcode", ["atom.global", "atom.relaxed.gpu.global", "atom", "red.global"])
+@pytest.mark.parametrize(
+    ("type_name", "fmt", "size", "count"),
+    [
+        ("v2.f32", ref.F32, 4, 2),
+        ("v4.f32", ref.F32, 4, 4),
+        ("noftz.v8.f16", ref.F16, 2, 8),
+        ("noftz.v2.bf16", ref.BF16, 2, 2),
+        ("noftz.v4.f16x2", ref.F16, 4, 4),
+    ],
+)
+def test_vector_atomics(
+    machine: ptx.Machine, opcode: str, type_name: str, fmt: ref.Format, size: int, count: int
+) -> None:
+    """Lane after lane adds a vector to one place; 5 of the lanes to another, which is out of bounds."""
+    halves = count * size * 8 // fmt.width
+    rng = np.random.default_rng(4)
+    operands = np.array([fmt.round(ref.Fraction(int(v), 97)) for v in rng.integers(-500, 500, 32 * halves)])
+    operands = operands.reshape(32, halves).astype(_DTYPE[fmt.width // 8])
+    memory = np.zeros((4, halves), operands.dtype)
+    place = memory[-memory.ctypes.data % 16 // memory[0].nbytes :][:1]  # vectors lie on multiples of their size
+    old = np.full_like(operands, 1)
+    source = operands.view(_DTYPE[size])
+    b = ", ".join(f"%b{k}" for k in range(count))
+    d = ", ".join(f"%d{k}" for k in range(count))
+    result_operand = "" if opcode.startswith("red") else f"{{{d}}}, "
+    copy = [f"ld.global.b{8 * size} %b{k}, [%a1+{size * k}];" for k in range(count)]
+    keep = [f"st.global.b{8 * size} [%a2+{size * k}], %d{k};" for k in range(count)] if result_operand else []
+    body = f"""
+        .reg .b64 %a<5>; .reg .b32 %i; .reg .b{8 * size} %b<8>, %d<8>; .reg .pred %p;
+        {INDEX} ld.param.u64 %a0, [place]; ld.param.u64 %a1, [operand]; ld.param.u64 %a2, [old];
+        mul.wide.u32 %a3, %i, {size * count}; add.s64 %a1, %a1, %a3; add.s64 %a2, %a2, %a3;
+        setp.ge.u32 %p, %i, 27; @%p add.s64 %a0, %a0, {1 << 20};
+        {" ".join(copy)}
+        {opcode}.add.{type_name} {result_operand}[%a0], {{{b}}};
+        {" ".join(keep)}
+        ret;"""
+    result = launch(machine, body, ATOMIC_PARAMETERS, [place, source, old])
+    assert [(f.kind, f.count) for f in result.findings] == [("bounds", 5)]
+    value = [0] * halves
+    for i, operand in enumerate(operands.tolist()):
+        if keep:
+            assert old[i].tolist() == (value if i < 27 else [0] * halves)
+        if i < 27:
+            value = [ref.add(fmt, x, y) for x, y in zip(value, operand, strict=True)]
+    assert place[0].tolist() == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "atom.shared.add.v2.f32 {%f, %f}, [%a], {%f, %f};",
+        "red.global.add.v8.f32 [%a], {%f, %f, %f, %f, %f, %f, %f, %f};",
+        "atom.global.exch.v2.b32 {%f, %f}, [%a], {%f, %f};",
+        "atom.global.add.v2.f32 %f, [%a], {%f, %f};",
+        "red.global.add.v4.f32 [%a], {%f, %f};",
+    ],
+)
+def test_vector_atomics_that_are_none(machine: ptx.Machine, text: str) -> None:
+    with pytest.raises(ptx.PtxError):
+        machine.load(kernel(f".reg .f32 %f; .reg .b64 %a; {text} ret;"))
+
+
 def test_float_atomics_flush_in_global_memory_only(machine: ptx.Machine) -> None:
     tiny = np.array([3], np.uint32)
     body = """

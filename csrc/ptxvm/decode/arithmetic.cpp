@@ -82,10 +82,12 @@ constexpr Form kForms[] = {
     {"neg", Op::kNeg, "dt", kSigned, 0},
     {"neg", Op::kNeg, "dt", kF32 | kHalf, kFlagFtz},
     {"neg", Op::kNeg, "dt", kF64 | kBfloat, 0},
+    {"min", Op::kMin, "dtt", bit(Type::kS32) | bit(Type::kS16x2), kFlagRelu},
     {"min", Op::kMin, "dtt", kIntegers | kPacked, 0},
     {"min", Op::kMin, "dtt", kF32 | kHalf, kFlagFtz | kFlagNan | kFlagXorSign},
     {"min", Op::kMin, "dtt", kBfloat, kFlagNan | kFlagXorSign},
     {"min", Op::kMin, "dtt", kF64, 0},
+    {"max", Op::kMax, "dtt", bit(Type::kS32) | bit(Type::kS16x2), kFlagRelu},
     {"max", Op::kMax, "dtt", kIntegers | kPacked, 0},
     {"max", Op::kMax, "dtt", kF32 | kHalf, kFlagFtz | kFlagNan | kFlagXorSign},
     {"max", Op::kMax, "dtt", kBfloat, kFlagNan | kFlagXorSign},
@@ -581,6 +583,29 @@ void dot_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit(instruction, {four ? Op::kDp4a : Op::kDp2a, Type::kU32}, Space::kGeneric, Type::kS8, four ? 4 : 2);
 }
 
+// vabsdiff2 and vabsdiff4 without selectors and masks: u[0], u[1] signedness of a and b; u[2] = .add; u[3] = .sat, 1
+// unsigned, 2 signed.
+void absolute_difference_rule(FunctionDecoder& decoder, const Modifiers& given) {
+  Modifiers modifiers = given;
+  const Type result = main_type(decoder, modifiers, 3);
+  const Type a = modifiers.types[1], b = modifiers.types[2];
+  const bool add = modifiers.take("add"), saturate = modifiers.has(kFlagSat);
+  decoder.only_flags(modifiers, add ? 0 : kFlagSat);
+  decoder.require((kInt32 & bit(result)) && (kInt32 & bit(a)) && (kInt32 & bit(b)), "the types are .s32 or .u32");
+  decoder.expect_operands(4);
+  Instruction instruction;
+  instruction.a = decoder.use(decoder.operand(1), a);
+  instruction.b = decoder.use(decoder.operand(2), b);
+  instruction.c = decoder.use(decoder.operand(3), result);
+  instruction.dst = decoder.define(decoder.operand(0), result);
+  instruction.u[0] = is_signed(a);
+  instruction.u[1] = is_signed(b);
+  instruction.u[2] = add;
+  instruction.u[3] = !saturate ? 0 : is_signed(result) ? 2 : 1;
+  const bool of_bytes = decoder.source().opcode == "vabsdiff4";
+  decoder.emit(instruction, {of_bytes ? Op::kAbsDiff4 : Op::kAbsDiff2, Type::kU32});
+}
+
 // testp: u[0] is the property.
 void testp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   constexpr std::string_view kProperties[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
@@ -602,24 +627,60 @@ constexpr uint8_t kRounded = kSuffixType | kSuffixRounding;
 constexpr uint8_t kCompared = kSuffixType | kSuffixCompare;
 
 constexpr NamedRule kRules[] = {
-    {"add", add_rule, kRounded},        {"sub", sub_rule, kRounded},        {"addc", addc_rule, kSuffixType},
-    {"subc", subc_rule, kSuffixType},   {"mul", mul_rule, kRounded},        {"mad", mad_rule, kRounded},
-    {"madc", madc_rule, kSuffixType},   {"fma", table_rule, kRounded},      {"div", table_rule, kRounded},
-    {"rem", table_rule, kSuffixType},   {"rcp", table_rule, kRounded},      {"sqrt", table_rule, kRounded},
-    {"rsqrt", table_rule, kSuffixType}, {"sin", table_rule, kSuffixType},   {"cos", table_rule, kSuffixType},
-    {"lg2", table_rule, kSuffixType},   {"ex2", table_rule, kSuffixType},   {"tanh", table_rule, kSuffixType},
-    {"abs", table_rule, kSuffixType},   {"neg", table_rule, kSuffixType},   {"min", table_rule, kSuffixType},
-    {"max", table_rule, kSuffixType},   {"mul24", table_rule, kSuffixType}, {"mad24", table_rule, kSuffixType},
-    {"sad", table_rule, kSuffixType},   {"popc", table_rule, kSuffixType},  {"clz", table_rule, kSuffixType},
-    {"bfind", table_rule, kSuffixType}, {"fns", table_rule, kSuffixType},   {"brev", table_rule, kSuffixType},
-    {"bfe", table_rule, kSuffixType},   {"bfi", table_rule, kSuffixType},   {"szext", table_rule, kSuffixType},
-    {"bmsk", table_rule, kSuffixType},  {"and", logic_rule, kSuffixType},   {"or", logic_rule, kSuffixType},
-    {"xor", logic_rule, kSuffixType},   {"not", logic_rule, kSuffixType},   {"cnot", logic_rule, kSuffixType},
-    {"shl", table_rule, kSuffixType},   {"shr", table_rule, kSuffixType},   {"copysign", table_rule, kSuffixType},
-    {"setp", setp_rule, kCompared},     {"set", set_rule, kCompared},       {"selp", selp_rule, kSuffixType},
-    {"slct", slct_rule, kSuffixType},   {"lop3", lop3_rule, kSuffixType},   {"shf", shf_rule, kSuffixType},
-    {"prmt", prmt_rule, kSuffixType},   {"dp4a", dot_rule, kSuffixType},    {"dp2a", dot_rule, kSuffixType},
+    {"add", add_rule, kRounded},
+    {"sub", sub_rule, kRounded},
+    {"addc", addc_rule, kSuffixType},
+    {"subc", subc_rule, kSuffixType},
+    {"mul", mul_rule, kRounded},
+    {"mad", mad_rule, kRounded},
+    {"madc", madc_rule, kSuffixType},
+    {"fma", table_rule, kRounded},
+    {"div", table_rule, kRounded},
+    {"rem", table_rule, kSuffixType},
+    {"rcp", table_rule, kRounded},
+    {"sqrt", table_rule, kRounded},
+    {"rsqrt", table_rule, kSuffixType},
+    {"sin", table_rule, kSuffixType},
+    {"cos", table_rule, kSuffixType},
+    {"lg2", table_rule, kSuffixType},
+    {"ex2", table_rule, kSuffixType},
+    {"tanh", table_rule, kSuffixType},
+    {"abs", table_rule, kSuffixType},
+    {"neg", table_rule, kSuffixType},
+    {"min", table_rule, kSuffixType},
+    {"max", table_rule, kSuffixType},
+    {"mul24", table_rule, kSuffixType},
+    {"mad24", table_rule, kSuffixType},
+    {"sad", table_rule, kSuffixType},
+    {"popc", table_rule, kSuffixType},
+    {"clz", table_rule, kSuffixType},
+    {"bfind", table_rule, kSuffixType},
+    {"fns", table_rule, kSuffixType},
+    {"brev", table_rule, kSuffixType},
+    {"bfe", table_rule, kSuffixType},
+    {"bfi", table_rule, kSuffixType},
+    {"szext", table_rule, kSuffixType},
+    {"bmsk", table_rule, kSuffixType},
+    {"and", logic_rule, kSuffixType},
+    {"or", logic_rule, kSuffixType},
+    {"xor", logic_rule, kSuffixType},
+    {"not", logic_rule, kSuffixType},
+    {"cnot", logic_rule, kSuffixType},
+    {"shl", table_rule, kSuffixType},
+    {"shr", table_rule, kSuffixType},
+    {"copysign", table_rule, kSuffixType},
+    {"setp", setp_rule, kCompared},
+    {"set", set_rule, kCompared},
+    {"selp", selp_rule, kSuffixType},
+    {"slct", slct_rule, kSuffixType},
+    {"lop3", lop3_rule, kSuffixType},
+    {"shf", shf_rule, kSuffixType},
+    {"prmt", prmt_rule, kSuffixType},
+    {"dp4a", dot_rule, kSuffixType},
+    {"dp2a", dot_rule, kSuffixType},
     {"testp", testp_rule, kSuffixType},
+    {"vabsdiff2", absolute_difference_rule, kSuffixType},
+    {"vabsdiff4", absolute_difference_rule, kSuffixType},
 };
 
 }  // namespace

@@ -184,7 +184,8 @@ void st_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit(instruction, {Op::kStore, memory, Type::kNone, static_cast<uint8_t>(space)}, space);
 }
 
-// ---- atom, red: u[1] is the AtomicOp. ----
+// ---- atom, red: u[0] bytes of all elements, u[1] the AtomicOp, u[2] the type; vectors have their registers in extra.
+// ----
 
 struct NamedAtomic {
   std::string_view name;
@@ -208,8 +209,11 @@ AtomicOp atomic_op(const FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.fail("unknown atomic operation");
 }
 
+bool is_half(Type type) {
+  return type == Type::kF16 || type == Type::kF16x2 || type == Type::kBF16 || type == Type::kBF16x2;
+}
+
 void check_atomic_type(const FunctionDecoder& decoder, AtomicOp op, Type type) {
-  const bool half = type == Type::kF16 || type == Type::kF16x2 || type == Type::kBF16 || type == Type::kBF16x2;
   bool known = false;
   switch (op) {
     case AtomicOp::kExchange:
@@ -228,7 +232,7 @@ void check_atomic_type(const FunctionDecoder& decoder, AtomicOp op, Type type) {
       known = type == Type::kU32;
       break;
     case AtomicOp::kAdd:
-      known = half || type == Type::kU32 || type == Type::kS32 || type == Type::kU64 || type == Type::kF32 ||
+      known = is_half(type) || type == Type::kU32 || type == Type::kS32 || type == Type::kU64 || type == Type::kF32 ||
               type == Type::kF64;
       break;
     case AtomicOp::kMin:
@@ -244,12 +248,35 @@ void check_atomic_flags(const FunctionDecoder& decoder, const Modifiers& modifie
   const uint64_t orders = kFlagRelaxed | kFlagRelease | (returns ? kFlagAcquire | kFlagAcqRel : 0);
   Modifiers rest = modifiers;
   rest.others.clear();  // the operation
-  decoder.only_flags(rest, orders | kScopes | kFlagAnd | kFlagOr | kFlagXor | kFlagNoFtz);
+  decoder.only_flags(rest, orders | kScopes | kFlagAnd | kFlagOr | kFlagXor | kFlagNoFtz | kVectorFlags);
   require_space(decoder, modifiers, {Space::kGlobal, Space::kShared});
-  const bool half = type == Type::kF16 || type == Type::kF16x2 || type == Type::kBF16 || type == Type::kBF16x2;
-  decoder.require(half == modifiers.has(kFlagNoFtz), half ? "expected .noftz" : ".noftz needs half precision");
+  decoder.require(is_half(type) == modifiers.has(kFlagNoFtz),
+                  is_half(type) ? "expected .noftz" : ".noftz needs half precision");
   decoder.require(returns || (op != AtomicOp::kExchange && op != AtomicOp::kCompareSwap),
                   "red does not know this operation");
+}
+
+// Each element is added to atomically by itself.
+void atomic_vector(FunctionDecoder& decoder, const Modifiers& modifiers, Instruction& instruction, size_t first) {
+  const Type type = modifiers.types[0];
+  const int count = vector_count(modifiers), most = size_of(type) == 2 ? 8 : 4;
+  decoder.require(static_cast<AtomicOp>(instruction.u[1]) == AtomicOp::kAdd && (is_half(type) || type == Type::kF32) &&
+                      count <= most,
+                  "this atomic operation does not take this vector");
+  require_space(decoder, modifiers, {Space::kGlobal});
+  const auto elements = [&](const Operand& operand) -> const std::vector<Operand>& {
+    decoder.require(operand.kind == Operand::Kind::kVector && static_cast<int>(operand.items.size()) == count,
+                    "expected a vector of registers");
+    return operand.items;
+  };
+  Extra* extra = decoder.new_extra();
+  for (const Operand& item : elements(decoder.operand(first + 1))) extra->src.push_back(decoder.use(item, type));
+  extra->dst.assign(static_cast<size_t>(count), kNoRef);
+  for (size_t i = 0; first == 1 && i < extra->dst.size(); ++i) {
+    extra->dst[i] = decoder.define_or_discard(elements(decoder.operand(0))[i], type);
+  }
+  instruction.extra = extra;
+  instruction.u[0] = static_cast<uint8_t>(size_of(type) * count);
 }
 
 void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
@@ -267,12 +294,16 @@ void atomic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   const Space space = access_space(decoder, named, address);
   Instruction instruction;
   set_address(instruction, address);
-  instruction.b = decoder.use(decoder.operand(first + 1), type);
-  if (swap) instruction.c = decoder.use(decoder.operand(first + 2), type);
-  if (returns) instruction.dst = decoder.define_or_discard(decoder.operand(0), type);
   instruction.u[0] = static_cast<uint8_t>(size_of(type));
   instruction.u[1] = static_cast<uint8_t>(op);
   instruction.u[2] = static_cast<uint8_t>(type);
+  if (modifiers.has(kVectorFlags)) {
+    atomic_vector(decoder, modifiers, instruction, first);
+  } else {
+    instruction.b = decoder.use(decoder.operand(first + 1), type);
+    if (swap) instruction.c = decoder.use(decoder.operand(first + 2), type);
+    if (returns) instruction.dst = decoder.define_or_discard(decoder.operand(0), type);
+  }
   decoder.emit(instruction, {Op::kAtom, integer_of(size_of(type)), Type::kNone, static_cast<uint8_t>(space)}, space);
 }
 

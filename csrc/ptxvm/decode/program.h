@@ -57,6 +57,8 @@ enum class Op : uint16_t {
   kBfi,
   kSzext,
   kBmsk,
+  kAbsDiff2,
+  kAbsDiff4,
   kDp4a,
   kDp2a,
   kAnd,

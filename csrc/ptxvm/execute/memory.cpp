@@ -258,14 +258,14 @@ void run_for(Warp& warp, const Instruction& in, uint32_t lanes, Handler handler)
 // What a lane reads that may not: zero.
 void clear_results(Warp& warp, const Instruction& in, uint32_t lanes) {
   if (in.op != Op::kLoad && in.op != Op::kAtom) return;
-  const int size = in.op == Op::kLoad ? in.u[2] : in.u[0];
+  const int size = in.op == Op::kLoad ? in.u[2] : in.u[0] / (in.extra ? static_cast<int>(in.extra->dst.size()) : 1);
   const auto clear = [&](Ref ref) {
     if (ref == kNoRef) return;
     for (int lane = 0; lane < kLanes; ++lane) {
       if (lanes >> lane & 1) std::memset(warp.at(ref) + lane * size, 0, static_cast<size_t>(size));
     }
   };
-  if (in.op == Op::kAtom) return clear(in.dst);
+  if (!in.extra) return clear(in.dst);
   for (Ref ref : in.extra->dst) clear(ref);
 }
 

@@ -98,17 +98,21 @@ template <class T, Space S>
 void run_atomic(Warp& warp, const Instruction& in) {
   Access access;
   if (!begin_access(warp, in, S, AccessKind::kAtomic, access, run_atomic<T, S>)) return;
-  const T* b = warp.row<T>(in.b);
   const T* c = warp.row<T>(in.c);
-  T* d = warp.row<T>(in.dst);
   const AtomicOp op = static_cast<AtomicOp>(in.u[1]);
   const Type type = static_cast<Type>(in.u[2]);
   const bool in_shared = access.host >= shared_begin(warp) && access.host < shared_end(warp);
-  for (uint32_t rest = access.mask; rest; rest &= rest - 1) {
-    const int lane = __builtin_ctz(rest);
-    const T old =
-        apply(reinterpret_cast<T*>(access.host + access.relative[lane]), op, type, b[lane], c[lane], !in_shared);
-    if (in.dst != kNoRef) d[lane] = old;
+  const size_t elements = in.u[0] / sizeof(T);
+  for (size_t element = 0; element < elements; ++element) {
+    const Ref dst = in.extra ? in.extra->dst[element] : in.dst;
+    const T* b = warp.row<T>(in.extra ? in.extra->src[element] : in.b);
+    T* d = warp.row<T>(dst);
+    for (uint32_t rest = access.mask; rest; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      T* const place = reinterpret_cast<T*>(access.host + access.relative[lane]) + element;
+      const T old = apply(place, op, type, b[lane], c[lane], !in_shared);
+      if (dst != kNoRef) d[lane] = old;
+    }
   }
 }
 
