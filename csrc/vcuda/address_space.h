@@ -69,7 +69,7 @@ class AddressSpace {
   size_t used(int device) const;
   void release_all(int device);
 
-  // Peer access: false if it was so already.
+  // Peer access: false if it was so already. Nothing may run meanwhile: execution_mutex().
   bool grant_access(int device, int to_memory_of);
   bool revoke_access(int device, int to_memory_of);
   // The same for one pool's memory.

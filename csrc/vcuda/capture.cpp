@@ -68,8 +68,8 @@ void begin(Stream& stream, std::shared_ptr<Graph> graph, cudaGraph_t handle, con
   require(mode >= cudaStreamCaptureModeGlobal && mode <= cudaStreamCaptureModeRelaxed, cudaErrorInvalidValue);
   require(!stream.is_legacy, cudaErrorStreamCaptureUnsupported);
   require(!stream.capture, cudaErrorIllegalState);
-  auto capture = std::make_shared<Capture>(
-      Capture{next_capture_id++, mode, std::this_thread::get_id(), &stream, std::move(graph), handle});
+  auto capture = std::make_shared<Capture>(Capture{next_capture_id++, mode, std::this_thread::get_id(), &stream,
+                                                   std::move(graph), handle, handle != nullptr});
   captures().push_back(capture);
   join(stream, capture);
   stream.frontier = dependencies;
@@ -110,7 +110,10 @@ cudaGraph_t end(Stream& stream) {
                               : !is_joined(*capture) ? cudaErrorStreamCaptureUnjoined
                                                      : cudaSuccess;
   const std::shared_ptr<Graph> graph = close(capture);
-  require(!failure, failure);
+  if (failure) {
+    if (capture->handle && !capture->is_into_callers_graph) remove_handle(capture->handle);
+    fail(failure);
+  }
   return capture->handle ? capture->handle : add_handle(graph);
 }
 

@@ -18,7 +18,8 @@ struct Capture {
   const std::thread::id thread;  // that began it
   const Stream* origin;          // where it began and has to end
   std::shared_ptr<Graph> graph;
-  cudaGraph_t handle;
+  cudaGraph_t handle;  // null until somebody asks for it
+  const bool is_into_callers_graph;
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusActive;
   std::vector<Stream*> streams;  // that have joined, the origin first
 };

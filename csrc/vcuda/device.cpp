@@ -323,6 +323,7 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
   return entry([&] {
     require(flags == 0, cudaErrorInvalidValue);
     require(device(peer).ordinal != current_device().ordinal, cudaErrorInvalidDevice);
+    const std::lock_guard<std::mutex> lock(execution_mutex());
     require(address_space().grant_access(current_device().ordinal, peer), cudaErrorPeerAccessAlreadyEnabled);
   });
 }
@@ -330,6 +331,7 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags) {
 cudaError_t cudaDeviceDisablePeerAccess(int peer) {
   return entry([&] {
     device(peer);
+    const std::lock_guard<std::mutex> lock(execution_mutex());
     require(address_space().revoke_access(current_device().ordinal, peer), cudaErrorPeerAccessNotEnabled);
   });
 }

@@ -15,6 +15,12 @@ namespace {
 HandleTable<Graph>& graphs() { return immortal<HandleTable<Graph>>(); }
 std::unordered_set<const Node*>& live_nodes() { return immortal<std::unordered_set<const Node*>>(); }
 
+// Its own, and what cudaGraphChildGraphNodeGetGraph gave out.
+void forget_handles_of(const Node& node) {
+  live_nodes().erase(&node);
+  if (const auto* child = std::get_if<ChildGraph>(&node.operation)) graphs().forget(child->graph.get());
+}
+
 bool erase_from(std::vector<Node*>& list, const Node& node) {
   const auto found = std::find(list.begin(), list.end(), &node);
   if (found == list.end()) return false;
@@ -28,7 +34,7 @@ std::recursive_mutex& graph_mutex() { return immortal<std::recursive_mutex>(); }
 
 Graph::~Graph() {
   const GraphLock lock(graph_mutex());
-  for (const auto& node : nodes) live_nodes().erase(node.get());
+  for (const auto& node : nodes) forget_handles_of(*node);
 }
 
 Node& Graph::add(Operation operation, Device& device, const std::vector<Node*>& dependencies) {
@@ -48,7 +54,7 @@ void Graph::remove(Node& node) {
   const GraphLock lock(graph_mutex());
   for (Node* dependency : node.dependencies) erase_from(dependency->dependents, node);
   for (Node* dependent : node.dependents) erase_from(dependent->dependencies, node);
-  live_nodes().erase(&node);
+  forget_handles_of(node);
   const auto is_it = [&](const std::unique_ptr<Node>& entry) { return entry.get() == &node; };
   nodes.erase(std::find_if(nodes.begin(), nodes.end(), is_it));
 }

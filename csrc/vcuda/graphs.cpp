@@ -42,6 +42,14 @@ const Kind& content(cudaGraphNode_t handle) {
   return *found;
 }
 
+template <class Kind>
+cudaError_t get_event(cudaGraphNode_t node, cudaEvent_t* event) {
+  return entry([&] {
+    const GraphLock lock(graph_mutex());
+    require_pointer(event) = handle_of(*content<Kind>(node).event);
+  });
+}
+
 // The list's length without an array; as many as fit with one, the rest of it cleared.
 template <class Element>
 void give(const std::vector<Element>& list, Element* out, size_t* count) {
@@ -339,10 +347,7 @@ cudaError_t cudaGraphAddEventRecordNode(cudaGraphNode_t* node, cudaGraph_t graph
 }
 
 cudaError_t cudaGraphEventRecordNodeGetEvent(cudaGraphNode_t node, cudaEvent_t* event) {
-  return entry([&] {
-    const GraphLock lock(graph_mutex());
-    require_pointer(event) = handle_of(*content<EventRecord>(node).event);
-  });
+  return get_event<EventRecord>(node, event);
 }
 
 cudaError_t cudaGraphEventRecordNodeSetEvent(cudaGraphNode_t node, cudaEvent_t event) {
@@ -355,10 +360,7 @@ cudaError_t cudaGraphAddEventWaitNode(cudaGraphNode_t* node, cudaGraph_t graph, 
 }
 
 cudaError_t cudaGraphEventWaitNodeGetEvent(cudaGraphNode_t node, cudaEvent_t* event) {
-  return entry([&] {
-    const GraphLock lock(graph_mutex());
-    require_pointer(event) = handle_of(*content<EventWait>(node).event);
-  });
+  return get_event<EventWait>(node, event);
 }
 
 cudaError_t cudaGraphEventWaitNodeSetEvent(cudaGraphNode_t node, cudaEvent_t event) {

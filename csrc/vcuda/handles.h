@@ -5,7 +5,6 @@
 #include <mutex>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
 #include "error.h"
 
@@ -35,20 +34,20 @@ class HandleTable {
     return found;
   }
 
-  std::shared_ptr<Object> remove(const void* handle, cudaError_t otherwise = cudaErrorInvalidResourceHandle) {
+  // The object, no longer known; null if it was not.
+  std::shared_ptr<Object> forget(const void* handle) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = objects_.find(handle);
-    require(found != objects_.end(), otherwise);
+    if (found == objects_.end()) return nullptr;
     std::shared_ptr<Object> object = std::move(found->second);
     objects_.erase(found);
     return object;
   }
 
-  std::vector<std::shared_ptr<Object>> all() const {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    std::vector<std::shared_ptr<Object>> result;
-    for (const auto& [handle, object] : objects_) result.push_back(object);
-    return result;
+  std::shared_ptr<Object> remove(const void* handle, cudaError_t otherwise = cudaErrorInvalidResourceHandle) {
+    std::shared_ptr<Object> object = forget(handle);
+    require(object != nullptr, otherwise);
+    return object;
   }
 
  private:

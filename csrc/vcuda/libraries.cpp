@@ -13,13 +13,14 @@ namespace {
 struct Library {
   std::shared_ptr<Module> module;
   std::string image;  // of one that was read from a file
+  std::mutex mutex;   // of what follows
   std::map<std::string, std::shared_ptr<Kernel>> kernels;
 };
 
 HandleTable<Library>& libraries() { return immortal<HandleTable<Library>>(); }
 
 cudaLibrary_t add(std::shared_ptr<Library> library, const void* image) {
-  library->module = add_module(image);
+  library->module = make_module(image);
   library->module->on(current_device());
   return libraries().add<cudaLibrary_t>(std::move(library));
 }
@@ -31,6 +32,7 @@ std::string read_file(const char* path) {
 }
 
 std::shared_ptr<Kernel> kernel_named(Library& library, const char* name) {
+  const std::lock_guard<std::mutex> lock(library.mutex);
   std::shared_ptr<Kernel>& kernel = library.kernels[name];
   if (!kernel) {
     require(library.module->on(current_device())->find_program(name) != nullptr, cudaErrorSymbolNotFound);
@@ -66,7 +68,6 @@ cudaError_t cudaLibraryUnload(cudaLibrary_t library) {
   return entry([&] {
     const std::shared_ptr<Library> unloaded = libraries().remove(library);
     for (const auto& [name, kernel] : unloaded->kernels) forget_handle(kernel);
-    remove_module(unloaded->module);
   });
 }
 

@@ -28,6 +28,7 @@ void release(void* place, Predicate is_fit, cudaError_t otherwise = cudaErrorInv
   if (!place) return;
   const std::lock_guard<std::mutex> lock(execution_mutex());
   require(address_space().remove(place, is_fit).has_value(), otherwise);
+  give_up_graph_memory(place);
 }
 
 bool is_pinned(const Block& block) { return block.kind == MemoryKind::kPinned; }

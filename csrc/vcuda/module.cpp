@@ -16,7 +16,13 @@ namespace flopcuda::vcuda {
 namespace {
 
 HandleTable<Kernel>& kernels() { return immortal<HandleTable<Kernel>>(); }
-HandleTable<Module>& modules() { return immortal<HandleTable<Module>>(); }
+
+// All that their owners keep alive.
+struct Modules {
+  std::mutex mutex;
+  std::vector<std::weak_ptr<Module>> all;
+};
+Modules& modules() { return immortal<Modules>(); }
 
 Block block_of(const ptxvm::ModuleVariable& variable, const Device& device, bool managed) {
   Block block;
@@ -109,16 +115,20 @@ void Module::add_managed_variable(const std::string& name) {
   managed_.insert(name);
 }
 
-std::shared_ptr<Module> add_module(const void* image) {
+std::shared_ptr<Module> make_module(const void* image) {
   auto module = std::make_shared<Module>(image);
-  modules().add<void*>(module);
+  const std::lock_guard<std::mutex> lock(modules().mutex);
+  auto& all = modules().all;
+  all.erase(std::remove_if(all.begin(), all.end(), [](const auto& entry) { return entry.expired(); }), all.end());
+  all.push_back(module);
   return module;
 }
 
-void remove_module(const std::shared_ptr<Module>& module) { modules().remove(module.get()); }
-
 void unload_modules(const Device& device) {
-  for (const std::shared_ptr<Module>& module : modules().all()) module->unload(device);
+  const std::lock_guard<std::mutex> lock(modules().mutex);
+  for (const std::weak_ptr<Module>& entry : modules().all) {
+    if (const std::shared_ptr<Module> module = entry.lock()) module->unload(device);
+  }
 }
 
 // ---- kernels ----
@@ -156,9 +166,7 @@ void Kernel::set_carveout(const Device& device, int percent) {
 
 cudaKernel_t handle_of(const std::shared_ptr<Kernel>& kernel) { return kernels().add<cudaKernel_t>(kernel); }
 std::shared_ptr<Kernel> find_kernel(const void* handle) { return kernels().find(handle); }
-void forget_handle(const std::shared_ptr<Kernel>& kernel) {
-  if (kernels().find(kernel.get())) kernels().remove(kernel.get());
-}
+void forget_handle(const std::shared_ptr<Kernel>& kernel) { kernels().forget(kernel.get()); }
 
 // ---- variables ----
 

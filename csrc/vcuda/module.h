@@ -90,9 +90,8 @@ struct Variable {
 // The place of a variable on a device; cudaErrorInvalidSymbol if the module doesn't have it.
 char* place_of(const Variable& variable, const Device& device);
 
-// Modules of libraries and programs.
-std::shared_ptr<Module> add_module(const void* image);
-void remove_module(const std::shared_ptr<Module>& module);
+std::shared_ptr<Module> make_module(const void* image);
+// Of all modules: what was loaded for the device.
 void unload_modules(const Device& device);
 
 // Handles of kernels.

@@ -27,10 +27,11 @@ void check(const Place& place, const Box& box) {
   require(box.height == 1 || place.row >= box.width, cudaErrorInvalidPitchValue);
 }
 
-// Memory of a device must be known, and hold the whole of what is touched.
+// Memory of a device must be known, and hold the whole of what is touched. The host can't touch a device's.
 bool has_memory(const Place& place, const Box& box, Side side) {
-  if (is_empty(box) || side == Side::kHost) return true;
+  if (is_empty(box)) return true;
   const std::optional<Block> block = address_space().find(place.begin);
+  if (side == Side::kHost) return !block || !block->is_on_device();
   if (!block) return side == Side::kEither;
   return block->holds(reinterpret_cast<uint64_t>(place.begin), span(place, box));
 }
@@ -80,7 +81,11 @@ struct Executor {
     run(fill);
   }
   // The host's own functions run without the lock: they may wait for threads that are at work on the device.
-  void operator()(const HostCall& call) const { call.function(call.argument); }
+  void operator()(const HostCall& call) const {
+    call.function(call.argument);
+    const cudaError_t fault = device.fault;  // flopcuda_vcuda_fail()
+    require(!fault, fault);
+  }
   void operator()(const StreamCallback& callback) const {
     callback.function(callback.stream, cudaSuccess, callback.argument);
   }
@@ -96,8 +101,9 @@ struct Executor {
     const std::lock_guard<std::mutex> lock(execution_mutex());
     const auto is_device = [](const Block& block) { return block.kind == MemoryKind::kDevice; };
     const bool removed = address_space().remove(release.place, is_device).has_value();
-    // What a graph would have allocated, had it been launched, is as good as freed.
-    require(removed || find_of_graph(release.place), cudaErrorInvalidValue);
+    // What a graph would have allocated, had it been launched, can be freed, too.
+    const bool given_up = give_up_graph_memory(release.place);
+    require(removed || given_up, cudaErrorInvalidValue);
   }
   void operator()(const ChildGraph& child) const { vcuda::run(*child.graph); }
 };

@@ -1,6 +1,7 @@
 // Memory pools and stream-ordered allocation.
 #include "pools.h"
 
+#include <utility>
 #include <vector>
 
 #include "address_space.h"
@@ -161,11 +162,11 @@ Block reserve_for_graph(size_t size, int device) {
   return block;
 }
 
-void forget_graph_memory(const void* place) {
+bool give_up_graph_memory(const void* place) {
   Pools& all = pools();
   const std::lock_guard<std::mutex> lock(all.mutex);
   const auto found = all.graph_memory.find(reinterpret_cast<uint64_t>(place));
-  if (found != all.graph_memory.end()) found->second.until_freed = nullptr;
+  return found != all.graph_memory.end() && std::exchange(found->second.until_freed, nullptr);
 }
 
 std::optional<Block> find_of_graph(const void* address) {
@@ -200,7 +201,7 @@ cudaError_t cudaFreeAsync(void* place, cudaStream_t stream) {
   return entry([&] {
     if (!place) return;
     submit(*stream_of(stream), Release{place});
-    forget_graph_memory(place);
+    give_up_graph_memory(place);  // If a graph is to free it, its nodes keep it until then.
   });
 }
 
@@ -289,7 +290,9 @@ cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t handle, cudaMemPoolAttr attrib
 
 cudaError_t cudaMemPoolSetAccess(cudaMemPool_t handle, const cudaMemAccessDesc* descriptions, size_t count) {
   return entry([&] {
+    require(descriptions || count == 0, cudaErrorInvalidValue);
     const std::shared_ptr<Pool> pool = pool_of(handle);
+    const std::lock_guard<std::mutex> lock(execution_mutex());
     for (size_t i = 0; i < count; ++i) {
       const cudaMemAccessDesc& wanted = descriptions[i];
       require(wanted.location.type == cudaMemLocationTypeDevice, cudaErrorInvalidValue);

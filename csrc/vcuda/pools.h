@@ -50,8 +50,8 @@ std::shared_ptr<Pool> current_pool(int device);
 std::shared_ptr<Pool> graph_pool(int device);
 // Memory for such a node: its address stays the same, but it is there only from a launch on.
 Block reserve_for_graph(size_t size, int device);
-// It was freed, now or in a graph.
-void forget_graph_memory(const void* place);
+// It was freed, now or in a graph; false if that had been so already, or if it is none.
+bool give_up_graph_memory(const void* place);
 // The memory of a graph that holds the address, be it there or not; without its storage.
 std::optional<Block> find_of_graph(const void* address);
 

@@ -80,17 +80,13 @@ Symbol symbol_of(const void* variable) {
 using namespace flopcuda::vcuda;
 
 VCUDA_EXPORT void** __cudaRegisterFatBinary(const FatBinaryWrapper* wrapper) {
-  return registrations().add<void**>(std::make_shared<Registration>(Registration{add_module(wrapper)}));
+  return registrations().add<void**>(std::make_shared<Registration>(Registration{make_module(wrapper)}));
 }
 
 VCUDA_EXPORT void __cudaRegisterFatBinaryEnd(void**) {}
 
 VCUDA_EXPORT void __cudaUnregisterFatBinary(void** handle) {
-  entry_despite_fault([&] {
-    const std::shared_ptr<Registration> registration = registrations().remove(handle);
-    unregister(*registration);
-    remove_module(registration->module);
-  });
+  entry_despite_fault([&] { unregister(*registrations().remove(handle)); });
 }
 
 VCUDA_EXPORT void __cudaRegisterFunction(void** handle, const char* function, char*, const char* name, int, uint3*,

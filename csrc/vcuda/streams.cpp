@@ -52,6 +52,8 @@ void create(cudaStream_t* handle, unsigned flags, int priority) {
 Stream::Stream(Device& device_, unsigned flags_, int priority_)
     : device(device_), flags(flags_), priority(priority_), id(next_id++) {}
 
+Stream::~Stream() { leave_capture(*this); }
+
 OwnDefaultStream::OwnDefaultStream() : before_(std::exchange(none_is_own_stream, true)) {}
 OwnDefaultStream::~OwnDefaultStream() { none_is_own_stream = before_; }
 
@@ -83,7 +85,7 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  return entry_despite_fault([&] { leave_capture(*streams().remove(stream)); });
+  return entry_despite_fault([&] { streams().remove(stream); });
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {

@@ -17,6 +17,9 @@ struct Node;
 
 struct Stream {
   Stream(Device& device, unsigned flags, int priority);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
 
   Device& device;
   const unsigned flags;

@@ -16,6 +16,13 @@ struct Entry {
 
 std::map<cudaUserObject_t, Entry>& user_objects() { return immortal<std::map<cudaUserObject_t, Entry>>(); }
 
+void forget_destroyed() {
+  auto& all = user_objects();
+  for (auto entry = all.begin(); entry != all.end();) {
+    entry = entry->second.object.expired() ? all.erase(entry) : std::next(entry);
+  }
+}
+
 Entry& entry_of(cudaUserObject_t handle) {
   const auto found = user_objects().find(handle);
   require(found != user_objects().end() && !found->second.object.expired(), cudaErrorInvalidValue);
@@ -43,6 +50,7 @@ cudaError_t cudaUserObjectCreate(cudaUserObject_t* handle, void* object, cudaHos
     const GraphLock lock(graph_mutex());
     auto made = std::make_shared<UserObject>(object, destroy);
     *handle = reinterpret_cast<cudaUserObject_t>(made.get());
+    forget_destroyed();
     user_objects()[*handle] = {made, References(count, made)};
   });
 }

@@ -320,9 +320,28 @@ def test_an_operator_without_cpu_kernel_is_one_error_that_names_it() -> None:
         torch.ops.aten._flash_attention_forward(x, x, x, None, None, 8, 8, 0.0, False, False)
 
 
-def test_what_needs_nvidias_libraries_is_torchs_error() -> None:
-    with pytest.raises(RuntimeError):
-        torch.cuda.current_blas_handle()
+NEEDS_NVIDIAS_LIBRARIES: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "cuBLAS": (lambda x: torch.cuda.current_blas_handle(), "CUBLAS_STATUS_NOT_INITIALIZED"),
+    "cuDNN": (
+        lambda x: torch.ops.aten.cudnn_convolution(x, x, [0, 0], [1, 1], [1, 1], 1, False, False, False),
+        r"aten\.cudnn_convolution.*virtual CUDA device",
+    ),
+    "cuSPARSE": (lambda x: torch.sparse.mm(x[0, 0].to_sparse(), x[0, 0]), "cusparseCreate"),
+    "NCCL": (lambda x: torch.cuda.nccl.all_reduce([x]), "NCCL Error"),
+    "NVRTC": (
+        lambda x: torch.cuda.jiterator._create_jit_fn("template <typename T> T f(T x) { return x; }")(x),
+        "no kernel image is available",
+    ),
+}
+
+
+@pytest.mark.parametrize("library", NEEDS_NVIDIAS_LIBRARIES)
+def test_what_needs_nvidias_libraries_is_torchs_error(library: str) -> None:
+    call, message = NEEDS_NVIDIAS_LIBRARIES[library]
+    x = torch.ones(1, 1, 4, 4, device="cuda")
+    with pytest.raises(RuntimeError, match=message):
+        call(x)
+    assert x.sum().item() == 16  # The device is none the worse for it.
 
 
 def test_printing_and_reading() -> None:
@@ -382,11 +401,13 @@ def test_flop_counting_sees_the_operators() -> None:
 
 
 def test_memory_is_accounted_for() -> None:
-    before = torch.cuda.memory_allocated()
+    before, (free, total) = torch.cuda.memory_allocated(), torch.cuda.mem_get_info()
     x = torch.empty(1 << 20, dtype=torch.uint8, device="cuda")
     assert torch.cuda.memory_allocated() == before + (1 << 20)
+    assert torch.cuda.mem_get_info() == (free - (1 << 20), total)
     del x
     assert torch.cuda.memory_allocated() == before
+    assert torch.cuda.mem_get_info() == (free, total)
 
 
 CAPTURABLE: dict[str, Operator] = {

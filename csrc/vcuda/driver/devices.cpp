@@ -12,6 +12,19 @@ char contexts[kMostDevices];  // The address of a device's element is its contex
 
 int device_of(CUcontext context) { return static_cast<int>(reinterpret_cast<char*>(context) - contexts); }
 
+// Null for what is no result.
+const char* name_of(CUresult result) {
+  switch (result) {
+#define VCUDA_RESULT(name) \
+  case name:               \
+    return #name;
+#include "result_names.inc"
+#undef VCUDA_RESULT
+    default:
+      return nullptr;
+  }
+}
+
 // cuCtxSetCurrent(nullptr) leaves a thread without a context; the runtime knows no such state.
 thread_local bool has_context = true;
 thread_local std::vector<CUcontext> pushed;
@@ -57,13 +70,16 @@ CUresult cuInit(unsigned flags) {
 CUresult cuDriverGetVersion(int* version) { return result_of(cudaDriverGetVersion(version)); }
 
 CUresult cuGetErrorName(CUresult error, const char** name) {
-  *name = cudaGetErrorName(static_cast<cudaError_t>(error));
-  return CUDA_SUCCESS;
+  if (!name) return CUDA_ERROR_INVALID_VALUE;
+  *name = name_of(error);
+  return *name ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+// The sentences are the runtime's.
 CUresult cuGetErrorString(CUresult error, const char** sentence) {
-  *sentence = cudaGetErrorString(static_cast<cudaError_t>(error));
-  return CUDA_SUCCESS;
+  if (!sentence) return CUDA_ERROR_INVALID_VALUE;
+  *sentence = name_of(error) ? cudaGetErrorString(static_cast<cudaError_t>(error)) : nullptr;
+  return *sentence ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
 // ---- devices ----
@@ -74,8 +90,10 @@ CUresult cuDeviceGetCount(int* count) {
 }
 
 CUresult cuDeviceGet(CUdevice* device, int ordinal) {
-  *device = ordinal;
-  return check_device(ordinal);
+  if (!device) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult result = check_device(ordinal);
+  if (result == CUDA_SUCCESS) *device = ordinal;
+  return result;
 }
 
 CUresult cuDeviceGetName(char* name, int size, CUdevice device) {
@@ -87,12 +105,14 @@ CUresult cuDeviceGetName(char* name, int size, CUdevice device) {
 }
 
 CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
+  if (!uuid) return CUDA_ERROR_INVALID_VALUE;
   return with_properties(device, [&](const cudaDeviceProp& properties) {
     std::memcpy(uuid->bytes, properties.uuid.bytes, sizeof uuid->bytes);
   });
 }
 
 CUresult cuDeviceTotalMem(size_t* bytes, CUdevice device) {
+  if (!bytes) return CUDA_ERROR_INVALID_VALUE;
   return with_properties(device, [&](const cudaDeviceProp& properties) { *bytes = properties.totalGlobalMem; });
 }
 
@@ -107,8 +127,10 @@ CUresult cuDeviceGetPCIBusId(char* text, int size, CUdevice device) {
 // ---- contexts ----
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
-  *context = context_of(device);
-  return check_device(device);
+  if (!context) return CUDA_ERROR_INVALID_VALUE;
+  const CUresult result = check_device(device);
+  if (result == CUDA_SUCCESS) *context = context_of(device);
+  return result;
 }
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice device) { return check_device(device); }
@@ -120,6 +142,7 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice device, unsigned* flags, int* activ
 }
 
 CUresult cuCtxGetCurrent(CUcontext* context) {
+  if (!context) return CUDA_ERROR_INVALID_VALUE;
   *context = current_context();
   return CUDA_SUCCESS;
 }

@@ -6,6 +6,7 @@
 #include "cuda_driver_api.h"
 
 CUresult cuGetProcAddress(const char* name, void** function, int, cuuint64_t, CUdriverProcAddressQueryResult* query) {
+  if (!name || !function) return CUDA_ERROR_INVALID_VALUE;
   static void* const self = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
   void* found = nullptr;
   for (const char* version : {"_v3", "_v2", ""}) {

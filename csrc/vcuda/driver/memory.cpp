@@ -57,6 +57,7 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUst
 }
 
 CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdeviceptr pointer) {
+  if (!data) return CUDA_ERROR_INVALID_VALUE;
   cudaPointerAttributes attributes;
   const CUresult result = result_of(cudaPointerGetAttributes(&attributes, pointer_to(pointer)));
   if (result != CUDA_SUCCESS) return result;

@@ -55,6 +55,7 @@ CUresult cuModuleGetGlobal(CUdeviceptr* address, size_t* size, CUmodule module, 
 // ---- functions ----
 
 CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfunction function) {
+  if (!value) return CUDA_ERROR_INVALID_VALUE;
   cudaFuncAttributes attributes;
   const CUresult result = result_of(cudaFuncGetAttributes(&attributes, function));
   if (result != CUDA_SUCCESS) return result;

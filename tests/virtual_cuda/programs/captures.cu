@@ -166,6 +166,12 @@ SCENARIO(modes_of_capture) {
   std::thread([&] { CHECK(cudaStreamEndCapture(stream, &graph)); }).join();
 }
 
+SCENARIO(a_thread_that_ends_in_mid_capture) {
+  void* place;
+  std::thread([] { CHECK(cudaStreamBeginCapture(cudaStreamPerThread, cudaStreamCaptureModeGlobal)); }).join();
+  CHECK(cudaMalloc(&place, 4));  // Its stream is gone, and the capture with it.
+}
+
 SCENARIO(the_legacy_stream_would_have_to_wait) {
   const Array<int> value({1});
   cudaStream_t blocking = new_stream(cudaStreamDefault), free_one = new_stream();
@@ -209,6 +215,18 @@ SCENARIO(what_a_capture_says_of_itself) {
   EXPECT(count == 1);
   CHECK(cudaGraphLaunch(instantiate(graph), stream));
   EXPECT(value.get()[0] == 7 && calls == 1);
+}
+
+SCENARIO(the_graph_of_a_failed_capture_is_gone) {
+  cudaStream_t stream = new_stream();
+  cudaStreamCaptureStatus status;
+  cudaGraph_t graph, ended;
+  size_t count;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  CHECK(cudaStreamGetCaptureInfo(stream, &status, nullptr, &graph, nullptr, nullptr, nullptr));
+  EXPECT_ERROR(cudaDeviceSynchronize(), cudaErrorStreamCaptureUnsupported);
+  EXPECT_ERROR(cudaStreamEndCapture(stream, &ended), cudaErrorStreamCaptureInvalidated);
+  EXPECT_ERROR(cudaGraphGetNodes(graph, nullptr, &count), cudaErrorInvalidValue);
 }
 
 SCENARIO(capture_into_a_graph_that_is_there) {
@@ -332,6 +350,19 @@ SCENARIO(memory_of_a_graph_that_never_ran) {
   CHECK(cudaFreeAsync(place, stream));
   EXPECT_ERROR(cudaFreeAsync(place, stream), cudaErrorInvalidValue);
   CHECK(cudaFreeAsync(other, stream));
+}
+
+SCENARIO(memory_is_freed_once) {
+  cudaStream_t stream = new_stream();
+  cudaGraph_t graph;
+  int* place;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  CHECK(cudaMallocAsync(&place, 4, stream));
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  CHECK(cudaGraphLaunch(instantiate(graph), stream));
+  CHECK(cudaFree(place));
+  EXPECT_ERROR(cudaFree(place), cudaErrorInvalidValue);
+  EXPECT_ERROR(cudaFreeAsync(place, stream), cudaErrorInvalidValue);
 }
 
 SCENARIO(a_graph_that_uses_freed_memory) {

@@ -46,7 +46,6 @@ SCENARIO(devices_and_contexts) {
   EXPECT(count == 1);
   DRIVER(cuDeviceGet, &device, 0);
   DRIVER_ERROR(CUDA_ERROR_INVALID_DEVICE, cuDeviceGet, &device, 1);
-  device = 0;
   DRIVER(cuDeviceGetName, name, sizeof name, device);
   EXPECT(std::string(name) == "flopcuda virtual CUDA device, sm_80");
   DRIVER(cuDeviceGetAttribute, &value, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device);
@@ -103,7 +102,11 @@ SCENARIO(what_is_not_there) {
   cudaDriverEntryPointQueryResult result;
   CHECK(cudaGetDriverEntryPointByVersion("cuNothing", &function, 13000, cudaEnableDefault, &result));
   EXPECT(result == cudaDriverEntryPointSymbolNotFound && function == nullptr);
-  const char* name;
-  DRIVER(cuGetErrorName, CUDA_ERROR_OUT_OF_MEMORY, &name);
-  EXPECT(std::string(name) == "cudaErrorMemoryAllocation");
+  const char* text;
+  DRIVER(cuGetErrorName, CUDA_ERROR_OUT_OF_MEMORY, &text);
+  EXPECT(std::string(text) == "CUDA_ERROR_OUT_OF_MEMORY");
+  DRIVER(cuGetErrorString, CUDA_ERROR_OUT_OF_MEMORY, &text);
+  EXPECT(std::string(text) == "out of memory");
+  DRIVER_ERROR(CUDA_ERROR_INVALID_VALUE, cuGetErrorName, static_cast<CUresult>(12345), &text);
+  EXPECT(text == nullptr);
 }

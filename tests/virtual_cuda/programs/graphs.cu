@@ -108,6 +108,12 @@ SCENARIO(nodes_of_every_kind) {
   }
   CHECK(cudaGraphLaunch(instantiate(made.graph), nullptr));
   EXPECT(made.value.get()[0] == 65 && copy.get()[0] == 65);  // The child graph does all of it once more.
+  cudaGraph_t inner;
+  CHECK(cudaGraphChildGraphNodeGetGraph(nodes.back(), &inner));
+  EXPECT(node_count(inner) == node_count(child));
+  CHECK(cudaGraphDestroyNode(nodes.back()));
+  size_t count;
+  EXPECT_ERROR(cudaGraphGetNodes(inner, nullptr, &count), cudaErrorInvalidValue);
   EXPECT(result == 0x01020102 && calls == 2);
   CHECK(cudaGraphDebugDotPrint(made.graph, "/dev/stdout", 0));
 }

@@ -110,6 +110,7 @@ SCENARIO(copies_in_every_direction) {
   EXPECT_ERROR(cudaMemcpy(a, host.data(), 36, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   EXPECT_ERROR(cudaMemcpy(a + 7, host.data(), 8, cudaMemcpyDefault), cudaErrorInvalidValue);
   EXPECT_ERROR(cudaMemcpy(back.data(), host.data(), 4, cudaMemcpyDeviceToHost), cudaErrorInvalidValue);
+  EXPECT_ERROR(cudaMemcpy(a, b, 4, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   EXPECT_ERROR(cudaMemcpy(a, nullptr, 4, cudaMemcpyHostToDevice), cudaErrorInvalidValue);
   EXPECT_ERROR(cudaMemcpy(a, b, 4, static_cast<cudaMemcpyKind>(9)), cudaErrorInvalidMemcpyDirection);
   CHECK(cudaMemcpy(a, nullptr, 0, cudaMemcpyHostToDevice));
