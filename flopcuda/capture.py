@@ -103,17 +103,20 @@ def _in_products() -> Iterator[None]:
     Those of recurrent layers are oneDNN's and cuDNN's.
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    backends: tuple[Any, ...] = (torch.backends.mkldnn, torch.backends.cudnn)
-    fused = [(backend, backend.enabled) for backend in backends]
+    # The setters of torch.backends refuse once a program has frozen the flags, as torch's own tests do.
+    fused: list[tuple[Any, bool]] = [
+        (torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled()),
+        (torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled()),
+    ]
     torch.backends.mha.set_fastpath_enabled(False)
-    for backend, _ in fused:
-        backend.enabled = False
+    for set_enabled, _ in fused:
+        set_enabled(False)
     try:
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        for backend, was_enabled in fused:
-            backend.enabled = was_enabled
+        for set_enabled, was_enabled in fused:
+            set_enabled(was_enabled)
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
