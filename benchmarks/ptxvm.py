@@ -25,7 +25,7 @@ from flopcuda import _C, _ptxvm, ptx
 from flopcuda.kernels.observation import problem_for
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
 
-KERNEL = "flopcuda_linear_f32_128x128x8"
+KERNEL = "flopcuda_linear_f32_128x128x16"
 MODELS = {"resnet18": 64, "resnet50": 224}  # images of so many pixels a side
 
 

@@ -28,7 +28,7 @@ class PlannedLaunch:
     """One launch of a CUDA kernel over CPU tensors, not yet run.
 
     Attributes:
-        output: float32, dense; the launch fills it.
+        output: dense, of the operands' dtype; the launch fills it.
         counters: int64 of :data:`flopcuda.ops.COUNTER_FIELDS`; the launch adds to it.
         operands: the other tensors that the parameters point to.
         kernel: the PTX entry.
@@ -51,7 +51,7 @@ def plan(op: str, *arguments: Any, kernel: str | None = None) -> PlannedLaunch:
     """Plan an operator of :mod:`flopcuda.ops`.
 
     Args:
-        op: "conv2d" or "linear".
+        op: "conv2d", "conv3d" or "linear".
         arguments: the operator's, in the order of its schema, with tensors on the CPU.
         kernel: one of ``_C.cuda_kernels()``; the one that suits the shapes by default.
 
@@ -147,14 +147,14 @@ class _LaunchesOnMachine(TorchDispatchMode):  # type: ignore[no-untyped-call]
         planned = plan(func._opname, *args, **kwargs or {})
         self.kernel = planned.kernel
         if planned.grid[0] > 0:
-            self.executed_macs = self._backend.launch(planned).fma_lanes.get("f32", 0)
+            self.executed_macs = sum(self._backend.launch(planned).fma_lanes.values())
         return _in_layout_of(args[:2], planned.output), planned.counters
 
 
 def _in_layout_of(operands: Sequence[Tensor], output: Tensor) -> Tensor:
     """The output in channels_last if an operand is, as torch and the other kernels give it."""
-    channels_last = any(suggest_memory_format(operand) == torch.channels_last for operand in operands)
-    return output.contiguous(memory_format=torch.channels_last) if channels_last else output
+    formats = {suggest_memory_format(operand) for operand in operands} - {torch.contiguous_format}
+    return output.contiguous(memory_format=formats.pop()) if formats else output
 
 
 def _read_only(tensor: Tensor) -> Any:

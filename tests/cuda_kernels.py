@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,26 +15,47 @@ from torch import Tensor
 
 from flopcuda import _C, info, ops, ptx
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
-from tests.cpu_kernels.oracle import ELEMENT_TOLERANCE, ConvCase, LinearCase, Tensors, backward_error, magnitudes
+from tests.cpu_kernels.oracle import (
+    ELEMENT_TOLERANCE,
+    FLOAT64_TOLERANCE,
+    ConvCase,
+    LinearCase,
+    Tensors,
+    backward_error,
+    magnitudes,
+)
 from tests.patches import Patch, apply_patches
 from tests.ptxvm.harness import compile_cuda
 
 CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-KERNEL_UNITS = ("conv2d.cu", "conv2d_direct.cu", "linear.cu")
+KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "linear.cu")
 NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
-# A defect in a template is one in every tile, and a build with one of them takes half the time.
-ONE_TILE = Patch(
-    "tiles.h",
-    "#define FLOPCUDA_GEMM_TILES(X)",
-    "#define FLOPCUDA_GEMM_TILES(X) X(64x64x8, 0.5, 0.5, 64, 64, 8, 32, 32, 4, 8)\n#define FLOPCUDA_OTHER_TILES(X)",
-)
+
+
+def only_kernels(convolution: str, linear: str) -> list[Patch]:
+    """Leaves all kernels out but these, and the direct one of float32: a build takes a fraction of the time."""
+    return [
+        Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
+        for kernels, arguments in (
+            ("FLOPCUDA_CONV_KERNELS", f"flopcuda_conv_{convolution}, table"),
+            ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
+            ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
+        )
+    ]
+
+
+# A defect in a template is one in every tile.
+ONE_TILE = only_kernels(*["f32_64x64x16, 0.5, F32_64x64x16"] * 2)
 
 needs_kernels = pytest.mark.skipif(not info.ptx_files(), reason="needs the CUDA kernels' PTX, which nvcc makes")
 
-CONV2D_KERNELS, LINEAR_KERNELS = (
+CONV_KERNELS, LINEAR_KERNELS = (
     [str(kernel["name"]) for kernel in _C.cuda_kernels() if kernel["operation"] == operation]
-    for operation in ("conv2d", "linear")
+    for operation in ("conv", "linear")
 )
+DTYPES = {str(kernel["name"]): getattr(torch, str(kernel["dtype"])) for kernel in _C.cuda_kernels()}
+# Taps of a convolution that a kernel can tabulate.
+MAX_TABULATED_TAPS = 64
 
 Case = ConvCase | LinearCase
 
@@ -65,26 +87,46 @@ def check_case(
     backend: MachineBackend, case: Case, kernel: str, seed: int = 0, tensors: Tensors | None = None
 ) -> Tensor:
     """Asserts outputs, all counters and what the machine saw; returns the output."""
-    tensors = tensors or case.tensors(seed)
+    tensors = tensors or case.tensors(seed, DTYPES[kernel])
     planned = plan_case(case, tensors, kernel)
     result = backend.launch(planned) if planned.grid[0] else None
     counted = counts(planned.counters)
     op, arguments = operator_arguments(case, tensors)
-    _, native = ops.OPERATORS[op](*arguments, count_zero=kernel.endswith("_count_zero"))
+    _, native = getattr(torch.ops.flopcuda, op)(*arguments, count_zero=kernel.endswith("_count_zero"))
     assert counted == {**counts(native), "lane": counted["lane"]}
     assert {**case.expected_counts(*tensors[:2], kernel.endswith("_count_zero")), "lane": counted["lane"]} == counted
-    assert counted["lane"] == executed_macs(result)
+    assert counted["lane"] == executed_macs(result, DTYPES[kernel])
     expected = reference(case, tensors)
     assert planned.output.shape == expected.shape
-    assert backward_error(planned.output, expected, reference(case, magnitudes(tensors))) < ELEMENT_TOLERANCE
+    tolerance = FLOAT64_TOLERANCE if planned.output.dtype == torch.float64 else ELEMENT_TOLERANCE
+    assert backward_error(planned.output, expected, reference(case, magnitudes(tensors))) < tolerance
     return planned.output
 
 
-def executed_macs(result: ptx.LaunchResult | None) -> int:
-    """The multiply-accumulates that the machine executed, which must all be of float32."""
+def executed_macs(result: ptx.LaunchResult | None, dtype: torch.dtype) -> int:
+    """The multiply-accumulates that the machine executed, which must all be of one type."""
     lanes = result.fma_lanes if result else {}
-    assert set(lanes) <= {"f32"}
-    return lanes.get("f32", 0)
+    name = "f64" if dtype == torch.float64 else "f32"
+    assert set(lanes) <= {name}
+    return lanes.get(name, 0)
+
+
+def can_compute(kernel: str, case: Case) -> bool:
+    """Whether a kernel takes so many taps."""
+    if isinstance(case, LinearCase) or re.search("direct|many_taps", kernel):
+        return True
+    return math.prod(case.kernel) <= MAX_TABULATED_TAPS
+
+
+def patched_units(patches: Sequence[Patch]) -> dict[str, str]:
+    """The compilation units of csrc/cuda with patches applied, those that they reach, each as one text.
+
+    Raises:
+        ValueError: a patch does not fit the sources.
+    """
+    sources = {path.name: path.read_text() for path in CUDA_SOURCES.iterdir() if path.suffix in (".cu", ".cuh", ".h")}
+    patched = apply_patches(sources, patches)
+    return {unit: inlined(unit, patched) for unit in KERNEL_UNITS if inlined(unit, sources) != inlined(unit, patched)}
 
 
 def kernel_texts(patches: Sequence[Patch] = ()) -> dict[str, str]:
@@ -93,11 +135,10 @@ def kernel_texts(patches: Sequence[Patch] = ()) -> dict[str, str]:
     Raises:
         ValueError: a patch does not fit the sources.
     """
-    sources = {path.name: path.read_text() for path in CUDA_SOURCES.iterdir() if path.suffix in (".cu", ".cuh", ".h")}
-    patched = apply_patches(sources, [ONE_TILE, *patches])
-    units = [unit for unit in KERNEL_UNITS if inlined(unit, sources) != inlined(unit, patched) or not patches]
+    reached = patched_units(patches) if patches else KERNEL_UNITS
+    units = [text for unit, text in patched_units([*ONE_TILE, *patches]).items() if unit in reached]
     with ThreadPoolExecutor(len(KERNEL_UNITS)) as pool:
-        texts = list(pool.map(lambda unit: compile_cuda(inlined(unit, patched), *NVCC_FLAGS), units))
+        texts = list(pool.map(lambda unit: compile_cuda(unit, *NVCC_FLAGS), units))
     return {kernel: text for text in texts for kernel in re.findall(r"\.entry (\w+)\(", text)}
 
 

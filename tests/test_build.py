@@ -79,7 +79,7 @@ def test_the_package_holds_the_kernels_ptx() -> None:
         assert not folder.is_dir()
         return
     entries = "".join(file.read_text() for file in folder.iterdir())
-    for kernel in ("flopcuda_conv2d_f32_128x128x8", "flopcuda_linear_f32_128x128x8"):
+    for kernel in ("flopcuda_conv_f32_128x128x16", "flopcuda_linear_f32_128x128x16"):
         assert f".entry {kernel}(" in entries
 
 
@@ -88,5 +88,5 @@ def test_no_kernel_spills_in_the_build_that_runs_here() -> None:
         pytest.skip("flopcuda was built without CUDA")
     usage = built_usage()
     kernels = {kernel for kernel, _ in usage}
-    assert kernels >= {"flopcuda_conv2d_f32_128x128x8", "flopcuda_linear_f32_128x128x8"}
+    assert kernels >= {"flopcuda_conv_f32_128x128x16", "flopcuda_linear_f32_128x128x16"}
     assert {target: used for target, used in usage.items() if used.spill_store_bytes or used.spill_load_bytes} == {}

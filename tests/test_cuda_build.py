@@ -104,7 +104,7 @@ def test_every_planned_kernel_is_an_entry_of_the_ptx(build: Build, planned_kerne
 def test_a_kernel_takes_one_parameter_by_value(build: Build) -> None:
     parameters = [text for ptx in build.ptx.values() for text in re.findall(r"\.entry \w+\((.*?)\)", ptx, re.S)]
     assert {re.sub(r"\w+_param_", "param_", text).strip() for text in parameters} == {
-        ".param .align 8 .b8 param_0[168]",
+        ".param .align 8 .b8 param_0[224]",
         ".param .align 8 .b8 param_0[72]",
     }
 
@@ -118,17 +118,17 @@ def test_no_kernel_spills_registers_or_has_a_stack(build: Build) -> None:
 @pytest.mark.slow
 def test_kernels_leave_room_for_each_other(build: Build) -> None:
     for (kernel, architecture), usage in build.usage.items():
-        limit = MAX_REGISTERS if kernel.endswith("_count_zero") else 128
+        limit = MAX_REGISTERS if re.search("_f64_|_count_zero", kernel) else 128
         assert usage.registers <= limit, (kernel, architecture, usage)
         assert usage.shared_bytes <= 48 * 1024, (kernel, architecture, usage)
 
 
 @pytest.mark.slow
 def test_products_are_fused_multiply_adds_only(build: Build) -> None:
-    """The lane counter stands for fma.rn.f32: no other instruction does float arithmetic."""
+    """The lane counter stands for fma.rn: no other instruction does floating-point arithmetic."""
     for name, text in build.ptx.items():
-        arithmetic = set(re.findall(r"^\s*(?:@!?%p\d+ )?((?:fma|mul|mad|add|sub|div)\.[\w.]*f32)\b", text, re.M))
-        assert arithmetic <= {"fma.rn.f32"}, name
+        arithmetic = set(re.findall(r"^\s*(?:@!?%p\d+ )?((?:fma|mul|mad|add|sub|div)\.[\w.]*f(?:32|64))\b", text, re.M))
+        assert arithmetic <= {"fma.rn.f32", "fma.rn.f64"}, name
     assert sum(text.count("fma.rn.f32") for text in build.ptx.values()) > 0
 
 

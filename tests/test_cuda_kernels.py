@@ -6,6 +6,8 @@ were executed. A finding of a check fails the launch.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -13,15 +15,28 @@ from hypothesis import strategies as st
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend
-from tests.cpu_kernels.oracle import NORM_TOLERANCE, ConvCase, LinearCase, Tensors, relative_error
-from tests.cuda_kernels import CONV2D_KERNELS, LINEAR_KERNELS, check_case, counts, needs_kernels, plan_case, reference
-from tests.geometries import CONV_CASES, LINEAR_CASES, conv_cases, linear_cases
+from tests.cpu_kernels.oracle import FLOAT64_TOLERANCE, NORM_TOLERANCE, ConvCase, LinearCase, Tensors, relative_error
+from tests.cuda_kernels import (
+    CONV_KERNELS,
+    DTYPES,
+    LINEAR_KERNELS,
+    MAX_TABULATED_TAPS,
+    Case,
+    can_compute,
+    check_case,
+    counts,
+    needs_kernels,
+    plan_case,
+    reference,
+)
+from tests.geometries import CONV3D_CASES, CONV_CASES, LINEAR_CASES, conv_cases, linear_cases
 
 pytestmark = needs_kernels
-ALL_KERNELS = CONV2D_KERNELS + LINEAR_KERNELS
+ALL_KERNELS = CONV_KERNELS + LINEAR_KERNELS
+ALL_CONV_CASES = CONV_CASES | CONV3D_CASES
 
 property_settings = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
@@ -37,23 +52,42 @@ def some_case(kernel: str) -> ConvCase | LinearCase:
     return ConvCase(2, 6, (13, 11), 142, padding=(1, 1, 0, 1), groups=1, bias=True)
 
 
-@pytest.mark.parametrize("kernel", CONV2D_KERNELS)
-@pytest.mark.parametrize("case", CONV_CASES.values(), ids=CONV_CASES.keys())
-def test_named_convolution(backend: MachineBackend, case: ConvCase, kernel: str) -> None:
+def check_named_case(backend: MachineBackend, case: Case, kernel: str) -> None:
     output = check_case(backend, case, kernel)
-    assert relative_error(output, reference(case, case.tensors())) < NORM_TOLERANCE
+    tolerance = FLOAT64_TOLERANCE if output.dtype == torch.float64 else NORM_TOLERANCE
+    assert relative_error(output, reference(case, case.tensors(dtype=output.dtype))) < tolerance
+
+
+# Kernels that count zeros or are of float64 are instances of the same templates: by default, a quarter of the cases.
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        pytest.param(kernel, name, marks=[] if is_first or index % 4 == 0 else pytest.mark.slow)
+        for kernel in CONV_KERNELS
+        for is_first in (not re.search("_f64_|_count_zero", kernel),)
+        for index, name in enumerate(ALL_CONV_CASES)
+    ],
+)
+def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
+    case = ALL_CONV_CASES[name]
+    if can_compute(kernel, case):
+        check_named_case(backend, case, kernel)
+    else:
+        with pytest.raises(
+            (RuntimeError, ValueError), match=f"{kernel} takes kernels of up to {MAX_TABULATED_TAPS} taps"
+        ):
+            plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel)
 
 
 @pytest.mark.parametrize("kernel", LINEAR_KERNELS)
 @pytest.mark.parametrize("case", LINEAR_CASES, ids=str)
 def test_named_linear_layer(backend: MachineBackend, case: LinearCase, kernel: str) -> None:
-    output = check_case(backend, case, kernel)
-    assert relative_error(output, reference(case, case.tensors())) < NORM_TOLERANCE
+    check_named_case(backend, case, kernel)
 
 
-@pytest.mark.parametrize("kernel", CONV2D_KERNELS)
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
 @property_settings
-@given(case=conv_cases(), seed=st.integers(0, 99))
+@given(case=st.one_of(conv_cases(), conv_cases(axes=3)), seed=st.integers(0, 99))
 def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, seed: int) -> None:
     check_case(backend, case, kernel, seed)
 
@@ -66,9 +100,9 @@ def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", CONV2D_KERNELS)
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
 @settings(property_settings, max_examples=400)
-@given(case=conv_cases(), seed=st.integers(0, 99))
+@given(case=st.one_of(conv_cases(), conv_cases(axes=3)), seed=st.integers(0, 99))
 def test_very_many_convolutions(backend: MachineBackend, kernel: str, case: ConvCase, seed: int) -> None:
     check_case(backend, case, kernel, seed)
 
@@ -83,10 +117,10 @@ def test_the_order_of_blocks_and_warps_does_not_matter(backend: MachineBackend, 
 
 
 def shifted(tensors: Tensors) -> Tensors:
-    """The same values four bytes after an address that vectors could be read from."""
+    """The same values one element after an address that vectors could be read from."""
 
     def shift(tensor: torch.Tensor) -> torch.Tensor:
-        storage = torch.empty(tensor.numel() + 1)
+        storage = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)
         return storage[1:].view(tensor.shape).copy_(tensor)
 
     input, weight, bias = tensors
@@ -96,13 +130,13 @@ def shifted(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> None:
     case = LinearCase(40, 64, 64) if kernel in LINEAR_KERNELS else ConvCase(1, 4, (8, 8), 64, (2, 2))
-    check_case(backend, case, kernel, tensors=shifted(case.tensors()))
+    check_case(backend, case, kernel, tensors=shifted(case.tensors(dtype=DTYPES[kernel])))
 
 
 @pytest.mark.parametrize("kernel", ALL_KERNELS)
 def test_counters_are_added_to(backend: MachineBackend, kernel: str) -> None:
     case = some_case(kernel)
-    planned = plan_case(case, case.tensors(), kernel)
+    planned = plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel)
     backend.launch(planned)
     once = counts(planned.counters)
     backend.launch(planned)
@@ -112,13 +146,14 @@ def test_counters_are_added_to(backend: MachineBackend, kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", [kernel for kernel in ALL_KERNELS if kernel.endswith("_count_zero")])
 def test_negative_zero_is_zero_and_nan_is_not(backend: MachineBackend, kernel: str) -> None:
-    values = torch.tensor([-0.0, 0.0, torch.nan, torch.inf, 1e-45, 2.0])
+    dtype = DTYPES[kernel]
+    values = torch.tensor([-0.0, 0.0, torch.nan, torch.inf, 1e-45, 2.0], dtype=dtype)
     if kernel in LINEAR_KERNELS:
         case: ConvCase | LinearCase = LinearCase(1, 6, 1)
-        tensors: Tensors = (values.reshape(1, 6), torch.ones(1, 6), None)
+        tensors: Tensors = (values.reshape(1, 6), torch.ones(1, 6, dtype=dtype), None)
     else:
         case = ConvCase(1, 6, (1, 1), 1, (1, 1))
-        tensors = (values.reshape(1, 6, 1, 1), torch.ones(1, 6, 1, 1), None)
+        tensors = (values.reshape(1, 6, 1, 1), torch.ones(1, 6, 1, 1, dtype=dtype), None)
     planned = plan_case(case, tensors, kernel)
     backend.launch(planned)
     assert counts(planned.counters)["zero"] == 2

@@ -22,50 +22,42 @@ pytestmark = needs_nvcc
 
 MUTANTS = {
     # Work that is left out.
-    "skips the last step of every slice": Patch(
-        "gemm_main_loop.cuh",
-        "for (int step = 0; step < Tile::BLOCK_K; ++step)",
-        "for (int step = 0; step < Tile::BLOCK_K - 1; ++step)",
+    "skips the last step of every whole slice": Patch(
+        "gemm_main_loop.cuh", "step < Tile::BLOCK_K; ++step) tile", "step < Tile::BLOCK_K - 1; ++step) tile"
     ),
-    "skips every 8th product": Patch(
+    "skips every 16th product": Patch(
         "gemm_main_loop.cuh",
-        "      float a[Tile::THREAD_M];",
-        "      if (step == 4) continue;\n      float a[Tile::THREAD_M];",
+        "    Scalar a[Tile::THREAD_M];\n",
+        "    if (step == 4) return;\n    Scalar a[Tile::THREAD_M];\n",
     ),
     "forgets the last, partial slice": Patch(
-        "gemm_main_loop.cuh",
-        "for (int first = 0; first < reduction;",
-        "for (int first = 0; first + Tile::BLOCK_K <= reduction;",
+        "gemm_main_loop.cuh", "step < reduction % Tile::BLOCK_K", "step < 0 * reduction"
     ),
-    "skips every other slice": Patch(
-        "gemm_main_loop.cuh",
-        "tile.multiply_slice(shared, stage, position, tally);",
-        "if (stage == 0) tile.multiply_slice(shared, stage, position, tally);",
-    ),
+    "skips every other slice": Patch("gemm_main_loop.cuh", "--whole_slices) {", "whole_slices -= 2) {"),
     "the threads of a warp's last rows leave early": Patch(
         "gemm_main_loop.cuh",
-        "tile.multiply_slice(shared, stage, position, tally);",
-        "if (threadIdx.x % WARP_SIZE < 24) tile.multiply_slice(shared, stage, position, tally);",
+        "    Scalar a[Tile::THREAD_M];\n",
+        "    if (threadIdx.x % WARP_SIZE >= 24) return;\n    Scalar a[Tile::THREAD_M];\n",
     ),
     "a convolution skips the last image": Patch(
-        "conv2d.cu",
+        "conv.cu",
         "min(params.columns - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
-        "min(params.columns - params.output_plane - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
+        "min(params.columns - params.output_pixels - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
     ),
     "a convolution skips a group": Patch(
-        "conv2d.cu",
-        "  multiply_slices(params.reduction,",
-        "  if (block.group == 1) return;\n  multiply_slices(params.reduction,",
+        "conv.cu",
+        "  multiply_reduction(params.reduction,",
+        "  if (block.group == 1) return;\n  multiply_reduction(params.reduction,",
     ),
     "a convolution skips the channels of a partial tile": Patch(
-        "conv2d.cu",
+        "conv.cu",
         "min(params.group_out_channels - first_row, Tile::BLOCK_M)",
         "(params.group_out_channels - first_row) / Tile::BLOCK_M * Tile::BLOCK_M",
     ),
     "a convolution skips a kernel row": Patch(
-        "conv2d.cu",
-        "  multiply_slices(params.reduction,",
-        "  multiply_slices(params.reduction - params.kernel_width.divisor,",
+        "conv.cu",
+        "  multiply_reduction(params.reduction,",
+        "  multiply_reduction(params.reduction - params.width.kernel_size.divisor,",
     ),
     "linear skips the features of a partial tile": Patch(
         "linear.cu",
@@ -74,78 +66,78 @@ MUTANTS = {
     ),
     "linear skips a row": Patch("linear.cu", "min(params.rows - first_row,", "min(params.rows - 1 - first_row,"),
     "the direct kernel skips the last image": Patch(
-        "conv2d_direct.cu",
+        "conv_direct.cu",
         "min(params.columns - first_column,",
-        "min(params.columns - params.output_plane - first_column,",
+        "min(params.columns - params.output_pixels - first_column,",
     ),
     "the direct kernel skips a tap": Patch(
-        "conv2d_direct.cu",
-        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
-        "          if (kernel_row * 3 + kernel_column == 4) { ++weight; continue; }\n"
-        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
+        "conv_direct.cu",
+        "            multiply_tap(__ldg(weight++), tap, offset);",
+        "            if (row * 3 + column == 4) { ++weight; continue; }\n"
+        "            multiply_tap(__ldg(weight++), tap, offset);",
     ),
     "the direct kernel skips a channel": Patch(
-        "conv2d_direct.cu",
+        "conv_direct.cu",
         "for (int channel = 0; channel < params_.group_in_channels; ++channel)",
         "for (int channel = 1; channel < params_.group_in_channels; ++channel)",
     ),
     "the direct kernel computes three of four outputs": Patch(
-        "conv2d_direct.cu", "const bool exists = block_column(i) < block.columns;", "const bool exists = i < 3;"
+        "conv_direct.cu", "const bool exists = block_column(i) < block.columns;", "const bool exists = i < 3;"
     ),
-    "a convolution drops the bias": Patch(
-        "conv2d.cu", "params.bias ? params.bias + block.first_channel + position.first_row() : nullptr", "nullptr"
-    ),
-    "linear drops the bias": Patch(
-        "linear.cu", "params.bias ? params.bias + block.first_column + position.first_column() : nullptr", "nullptr"
-    ),
+    "a convolution drops the bias": Patch("conv.cu", "has_bias = params.bias != nullptr", "has_bias = false"),
+    "linear drops the bias": Patch("linear.cu", "has_bias = params.bias != nullptr", "has_bias = false"),
     "the direct kernel drops the bias": Patch(
-        "conv2d_direct.cu", "params.bias ? params.bias + block.channel : nullptr", "nullptr"
+        "conv_direct.cu", "params.bias ? static_cast<const Scalar*>(params.bias) + block.channel : nullptr", "nullptr"
     ),
     # Work that is done twice.
-    "multiplies every slice twice": Patch(
+    "multiplies every whole slice twice": Patch(
         "gemm_main_loop.cuh",
-        "tile.multiply_slice(shared, stage, position, tally);",
-        "tile.multiply_slice(shared, stage, position, tally); tile.multiply_slice(shared, stage, position, tally);",
+        "step < Tile::BLOCK_K; ++step) tile.multiply_step(stages[stage], step,",
+        "step < 2 * Tile::BLOCK_K; ++step) tile.multiply_step(stages[stage], step % Tile::BLOCK_K,",
     ),
     "multiplies the first step twice": Patch(
         "gemm_main_loop.cuh",
-        "for (int step = 0; step < Tile::BLOCK_K; ++step)",
-        "for (int step = 0, again = 1; step < Tile::BLOCK_K; again ? again = 0 : ++step)",
+        "    free_stage = stage;",
+        "    tile.multiply_step(stages[stage], 0, position, tally);\n    free_stage = stage;",
     ),
     "the direct kernel multiplies a tap twice": Patch(
-        "conv2d_direct.cu",
-        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
-        "          if (kernel_column == 1) multiply_tap(__ldg(weight), row, column, row_offset + column);\n"
-        "          multiply_tap(__ldg(weight++), row, column, row_offset + column);",
+        "conv_direct.cu",
+        "            multiply_tap(__ldg(weight++), tap, offset);",
+        "            if (column == 1) multiply_tap(__ldg(weight), tap, offset);\n"
+        "            multiply_tap(__ldg(weight++), tap, offset);",
     ),
     # Work that is done but counted wrongly.
-    "counts products twice": Patch("counting.cuh", "counts_.mul += products *", "counts_.mul += 2 * products *"),
+    "counts products twice": Patch("counting.cuh", "    ++steps_;", "    steps_ += 2;"),
     "counts waste lanes as products": Patch(
-        "counting.cuh",
-        "counts_.mul += products * valid.outputs;",
-        "counts_.mul += products * (Tile::THREAD_M * Tile::THREAD_N);",
+        "counting.cuh", "outputs = valid_.rows * valid_.columns", "outputs = Tile::THREAD_M * Tile::THREAD_N"
     ),
     "counts the steps beyond the reduction": Patch(
-        "gemm_main_loop.cuh", "(remaining < Tile::BLOCK_K ? remaining : Tile::BLOCK_K)) - 1", "Tile::BLOCK_K) - 1"
+        "gemm_main_loop.cuh", "step < reduction % Tile::BLOCK_K", "step < Tile::BLOCK_K"
     ),
     "counts an addition for the first product": Patch(
-        "counting.cuh", "accumulators_are_empty_ && products != 0 ? 1 : 0", "0"
+        "counting.cuh", "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - outputs", "counts.mul"
     ),
     "counts no addition onto a bias": Patch(
-        "counting.cuh", "accumulators_are_empty_(!accumulators_hold_bias)", "accumulators_are_empty_(true)"
+        "counting.cuh",
+        "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - outputs",
+        "counts.mul - outputs",
     ),
-    "counts no addition onto an earlier slice": Patch(
-        "counting.cuh", "accumulators_are_empty_ = accumulators_are_empty_ && products == 0;", ""
+    "drops the padding count": Patch("counting.cuh", "padding_ += marks; }", "}"),
+    "counts padding for rows that do not exist": Patch("counting.cuh", "* valid_.block_rows", "* Tile::BLOCK_M"),
+    "counts padding of columns that do not exist": Patch("taps.cuh", "positions[j].exists() ? 1 : 0", "1"),
+    "counts padding of the first row of the kernel only": Patch(
+        "taps.cuh", "has_input_at(params, tap)) continue;", "has_input_at(params, tap) || tap.row) continue;"
     ),
-    "drops the padding count": Patch("counting.cuh", "    counts_.pad += padding;\n", ""),
-    "counts padding as products of zero": Patch(
-        "counting.cuh", "valid.outputs - padding - nonzero", "valid.outputs - nonzero"
+    "counts padding beyond the reduction": Patch(
+        "taps.cuh", "exists ? shared_.marks[tap_][lane()] : Tap::NOTHING", "shared_.marks[tap_][lane()]"
     ),
-    "sees no zeros among the rows": Patch(
-        "counting.cuh", "count_nonzero(a) * count_nonzero(b)", "shared_.valid[threadIdx.x].rows * count_nonzero(b)"
+    "counts padding of half the steps": Patch(
+        "im2col_loader.cuh", "tally.add_padding(tap.marks);", "if (&tap == taps) tally.add_padding(tap.marks);"
     ),
-    "counts padding of one row of the kernel only": Patch(
-        "im2col_loader.cuh", "padding |= is_inside ? 0 : 1u << i;", "padding |= is_inside || tap.row ? 0 : 1u << i;"
+    "counts padding as products of zero": Patch("counting.cuh", "- counts.pad - nonzero_", "- nonzero_"),
+    "sees no zeros among the rows": Patch("counting.cuh", "count_nonzero(a, valid_.rows) *", "valid_.rows *"),
+    "counts what is not zero in rows that do not exist": Patch(
+        "counting.cuh", "count_nonzero(a, valid_.rows) *", "count_nonzero(a, Tile::THREAD_M) *"
     ),
     "loses the counts of half of each warp": Patch(
         "counting.cuh", "int distance = WARP_SIZE / 2; distance > 0", "int distance = WARP_SIZE / 4; distance > 0"
@@ -154,30 +146,28 @@ MUTANTS = {
         "counting.cuh", "for (int warp = 0; warp < WARPS; ++warp)", "for (int warp = 0; warp < 1; ++warp)"
     ),
     "the direct kernel counts outputs that do not exist": Patch(
-        "conv2d_direct.cu", "counts_.mul += valid_outputs_;", "counts_.mul += OUTPUTS;"
+        "conv_direct.cu", "mul_ += valid_outputs_;", "mul_ += OUTPUTS;"
     ),
     "the direct kernel counts an addition for the first product": Patch(
-        "conv2d_direct.cu", "accumulators_are_empty_ ? 0 : valid_outputs_", "valid_outputs_"
+        "conv_direct.cu", "accumulators_are_empty_ ? 0 : valid_outputs_", "valid_outputs_"
     ),
-    "the direct kernel drops the padding count": Patch(
-        "conv2d_direct.cu", "    counts_.pad += valid_outputs_ - inputs;\n", ""
-    ),
+    "the direct kernel drops the padding count": Patch("conv_direct.cu", "    pad_ += valid_outputs_ - inputs;\n", ""),
     "the direct kernel sees no zeros among the weights": Patch(
-        "conv2d_direct.cu", "(input != 0.0f) & (weight != 0.0f)", "input != 0.0f"
+        "conv_direct.cu", "(input != Scalar(0)) & (weight != Scalar(0))", "input != Scalar(0)"
     ),
 }
 
 # Several tiles, slices and images, partial ones among them; operands with zeros.
 CASES: dict[str, list[ConvCase | LinearCase]] = {
-    "flopcuda_conv2d_f32_64x64x8": [
+    "flopcuda_conv_f32_64x64x16": [
         ConvCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
-    "flopcuda_conv2d_f32_direct": [
+    "flopcuda_conv_f32_direct": [
         ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
     ],
-    "flopcuda_linear_f32_64x64x8": [LinearCase(67, 21, 35), LinearCase(5, 20, 70, bias=True)],
+    "flopcuda_linear_f32_64x64x16": [LinearCase(67, 37, 35), LinearCase(5, 40, 70, bias=True)],
 }
 
 

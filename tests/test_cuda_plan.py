@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -23,20 +24,20 @@ def planner(tmp_path_factory: pytest.TempPathFactory) -> Planner:
 
 
 def kernels_for(planner: Planner, problem: Conv2d | Linear) -> list[Kernel]:
-    return [kernel for kernel in planner.kernels() if kernel.is_conv2d == isinstance(problem, Conv2d)]
+    return [kernel for kernel in planner.kernels() if kernel.is_conv == isinstance(problem, Conv2d)]
 
 
 def plan_or_refusal(planner: Planner, problem: Conv2d | Linear, kernel: Kernel) -> Plan | str:
     try:
-        return planner.plan(problem, kernel)
+        return planner.plan(problem, kernel, is_float64=kernel.is_float64)
     except PlanError as error:
         return str(error)
 
 
-def outputs_of_conv2d_block(plan: Plan, kernel: Kernel, problem: Conv2d, block: int) -> Iterator[tuple[int, int]]:
+def outputs_of_conv_block(plan: Plan, kernel: Kernel, problem: Conv2d, block: int) -> Iterator[tuple[int, int]]:
     """(channel, column) of every output of a block, by the order of blocks that params.h states."""
     rows = problem.out_channels // problem.groups
-    if kernel.name.startswith("flopcuda_conv2d_f32_direct"):
+    if kernel.is_direct:
         channel, column_tile = divmod(block, plan.parameters["column_tiles"])
         group, row_tile = divmod(channel, rows)
     else:
@@ -69,10 +70,10 @@ LINEAR_PROBLEMS = [Linear(), Linear(129, 3, 257), Linear(1, 1, 1000), Linear(300
 @pytest.mark.parametrize("problem", [*CONV2D_PROBLEMS, *LINEAR_PROBLEMS], ids=str)
 def test_blocks_cover_every_output_once(planner: Planner, problem: Conv2d | Linear) -> None:
     for kernel in kernels_for(planner, problem):
-        plan = planner.plan(problem, kernel)
+        plan = planner.plan(problem, kernel, is_float64=kernel.is_float64)
         if isinstance(problem, Conv2d):
             rows, columns = problem.out_channels, problem.batch * problem.out_height * problem.out_width
-            blocks = (outputs_of_conv2d_block(plan, kernel, problem, block) for block in range(plan.grid[0]))
+            blocks = (outputs_of_conv_block(plan, kernel, problem, block) for block in range(plan.grid[0]))
         else:
             rows, columns = problem.rows, problem.out_features
             blocks = (outputs_of_linear_block(plan, kernel, problem, block) for block in range(plan.grid[0]))
@@ -89,7 +90,7 @@ HUGE_PROBLEMS = [
     Conv2d(2**40, 1, 1, 1, 1, 1, 1),
     Linear(2**36, 64, 64),
     Linear(2**20, 2**16, 2**20),
-    Linear(1, 2**26 - 8, 2**20),
+    Linear(1, 2**25 - 8, 2**20),
 ]
 
 
@@ -98,14 +99,16 @@ def test_huge_problems_stay_within_the_limits_of_a_grid(planner: Planner, proble
     for kernel in kernels_for(planner, problem):
         plan = plan_or_refusal(planner, problem, kernel)
         if isinstance(plan, str):
-            assert re.search(r"would need \d+ blocks, but a grid has at most 2147483647", plan)
+            assert re.search(
+                r"would need \d+ blocks, but a grid has at most|would need offsets of up to \d+ elem", plan
+            )
             continue
         assert 0 < plan.grid[0] <= MAX_GRID_X
         assert plan.grid[1:] == (1, 1)
         if isinstance(problem, Conv2d):
             assert plan.parameters["columns"] == problem.batch * problem.out_height * problem.out_width
-            groups = problem.out_channels if kernel.block_m == 1 else problem.groups
-            row_tiles = 1 if kernel.block_m == 1 else plan.parameters["row_tiles"]
+            groups = problem.out_channels if kernel.is_direct else problem.groups
+            row_tiles = 1 if kernel.is_direct else plan.parameters["row_tiles"]
             assert plan.grid[0] == row_tiles * plan.parameters["column_tiles"] * groups
             assert plan.parameters["column_tiles"] == -(-plan.parameters["columns"] // kernel.block_n)
         else:
@@ -123,35 +126,39 @@ def test_kernels_come_in_pairs_with_names_that_say_the_tile(planner: Planner) ->
     assert len({kernel.name for kernel in kernels}) == len(kernels)
     for plain, counting in zip(kernels[::2], kernels[1::2], strict=True):
         assert counting == replace(plain, index=plain.index + 1, counts_zero=True, name=f"{plain.name}_count_zero")
-        operation = "conv2d" if plain.is_conv2d else "linear"
-        tile = "direct" if plain.block_m == 1 else f"{plain.block_m}x{plain.block_n}x{plain.block_k}"
-        assert plain.name == f"flopcuda_{operation}_f32_{tile}"
+        operation = "conv" if plain.is_conv else "linear"
+        number = "f64" if plain.is_float64 else "f32"
+        tile = "direct" if plain.is_direct else f"{plain.block_m}x{plain.block_n}x{plain.block_k}"
+        assert re.fullmatch(f"flopcuda_{operation}_{number}_{tile}(_many_taps)?", plain.name)
+        assert plain.is_direct == (plain.block_m == 1)
+        assert (plain.max_taps > 64) == (plain.is_direct or plain.name.endswith("_many_taps"))
         assert plain.threads >= 128
 
 
 def test_a_plan_launches_the_kernel_it_names(planner: Planner) -> None:
     kernels = {kernel.name: kernel for kernel in planner.kernels()}
     problems: list[Conv2d | Linear] = [*CONV2D_PROBLEMS, *LINEAR_PROBLEMS]
-    for problem in problems:
-        for count_zero in (False, True):
-            plan = planner.plan(problem, count_zero=count_zero)
-            kernel = kernels[plan.kernel]
-            assert kernel.counts_zero == count_zero
-            assert kernel.is_conv2d == isinstance(problem, Conv2d)
-            assert plan.block == (kernel.threads, 1, 1)
-            assert plan.shared_bytes == 0
-            assert plan.parameter_bytes == (168 if kernel.is_conv2d else 72)
+    for problem, count_zero, is_float64 in product(problems, (False, True), (False, True)):
+        plan = planner.plan(problem, count_zero=count_zero, is_float64=is_float64)
+        kernel = kernels[plan.kernel]
+        assert (kernel.counts_zero, kernel.is_float64) == (count_zero, is_float64)
+        assert kernel.is_conv == isinstance(problem, Conv2d)
+        assert plan.block == (kernel.threads, 1, 1)
+        assert plan.shared_bytes == 0
+        assert plan.parameter_bytes == (224 if kernel.is_conv else 72)
 
 
 @pytest.mark.parametrize(
     ("problem", "tile"),
     [
-        (Conv2d(32, 256, 56, 56, 256, 56, 56, 3, 3, pad_top=1, pad_left=1), "128x128x8"),
-        (Conv2d(1, 512, 7, 7, 512, 7, 7, 3, 3, pad_top=1, pad_left=1), "64x64x8"),
-        (Conv2d(64, 64, 112, 112, 24, 112, 112), "32x128x8"),
+        (Conv2d(32, 256, 56, 56, 256, 56, 56, 3, 3, pad_top=1, pad_left=1), "128x128x16"),
+        (Conv2d(1, 512, 7, 7, 512, 7, 7, 3, 3, pad_top=1, pad_left=1), "64x64x16"),
+        (Conv2d(64, 64, 112, 112, 24, 112, 112), "32x128x16"),
         (Conv2d(8, 96, 56, 56, 96, 56, 56, 3, 3, pad_top=1, pad_left=1, groups=96), "direct"),
-        (Linear(4096, 4096, 4096), "128x128x8"),
-        (Linear(8, 4096, 2**17), "32x128x8"),
+        (Conv2d(256, 32, 58, 58, 256, 3, 3, 56, 56), "64x64x16_many_taps"),
+        (Conv2d(1, 64, 32768, 4096, 64, 32768, 4096), "direct"),  # 2**33 elements of one image
+        (Linear(4096, 4096, 4096), "128x128x16"),
+        (Linear(8, 4096, 2**17), "32x128x16"),
     ],
     ids=str,
 )
@@ -159,18 +166,14 @@ def test_the_tile_suits_the_problem(planner: Planner, problem: Conv2d | Linear, 
     assert planner.plan(problem).kernel.split("_f32_")[1] == tile
 
 
-def test_vectors_are_used_only_where_all_rows_are_aligned(planner: Planner) -> None:
+def test_vectors_are_stored_only_where_all_rows_are_aligned(planner: Planner) -> None:
     even, odd = Conv2d(in_channels=4), Conv2d(in_channels=3, out_height=3, out_width=3)
-    assert planner.plan(even).parameters["weight_aligned"] == 1
-    assert planner.plan(even, addresses=Addresses(weight=0x2004)).parameters["weight_aligned"] == 0
+    assert planner.plan(even).parameters["output_aligned"] == 1
     assert planner.plan(even, addresses=Addresses(output=0x3008)).parameters["output_aligned"] == 0
-    assert planner.plan(odd).parameters["weight_aligned"] == 0
     assert planner.plan(odd).parameters["output_aligned"] == 0
-    aligned = {"column_tiles": 1, "input_aligned": 1, "weight_aligned": 1, "output_aligned": 1}
-    assert planner.plan(Linear(5, 8, 12)).parameters == aligned
-    assert planner.plan(Linear(5, 8, 11)).parameters == {**aligned, "output_aligned": 0}
-    assert planner.plan(Linear(5, 6, 12)).parameters == {**aligned, "input_aligned": 0, "weight_aligned": 0}
-    assert planner.plan(Linear(5, 8, 12), addresses=Addresses(input=0x1004)).parameters["input_aligned"] == 0
+    assert planner.plan(Linear(5, 8, 12)).parameters == {"column_tiles": 1, "output_aligned": 1}
+    assert planner.plan(Linear(5, 8, 11)).parameters["output_aligned"] == 0
+    assert planner.plan(Linear(5, 8, 12), addresses=Addresses(output=0x3004)).parameters["output_aligned"] == 0
 
 
 @pytest.mark.parametrize("problem", [Conv2d(batch=0), Linear(rows=0)], ids=str)
@@ -182,7 +185,7 @@ def test_an_empty_output_is_an_empty_grid(planner: Planner, problem: Conv2d | Li
 @given(divisor=st.integers(1, 2**30 - 1), n=st.integers(0, 2**31 - 1), multiple=st.integers(0, 2**31 - 1))
 @settings(max_examples=2000)
 def test_fast_division_divides(planner: Planner, divisor: int, n: int, multiple: int) -> None:
-    width = min(divisor, 2**26 - 8)
+    width = min(divisor, 2**25 - 8)
     planner.plan(Conv2d(in_width=width, kernel_width=width, out_width=1))
     near = min(multiple * width, 2**31 - 1) // width * width
     for dividend in {n, near, max(near - 1, 0), 2**31 - 1}:
@@ -199,7 +202,7 @@ def test_fast_division_divides(planner: Planner, divisor: int, n: int, multiple:
         (Conv2d(batch=-1), Addresses(), "batch is -1"),
         (Conv2d(in_channels=3, out_channels=4, groups=2), Addresses(), "do not both divide into 2 groups"),
         (Conv2d(in_channels=4, out_channels=3, groups=2), Addresses(), "do not both divide into 2 groups"),
-        (Conv2d(out_height=2**20, out_width=2**20), Addresses(), "pixels in an output plane is 1099511627776"),
+        (Conv2d(out_height=2**20, out_width=2**20), Addresses(), "pixels of an output is 1099511627776"),
         (Conv2d(out_width=2**20, stride_width=2**20), Addresses(), "the padded input's width is"),
         (Conv2d(kernel_width=2**20, dilation_width=2**20), Addresses(), "the dilated kernel's width is"),
         (Conv2d(in_channels=2**26), Addresses(), "products of an output is 67108864"),
@@ -228,7 +231,24 @@ def test_a_kernel_of_another_operation_is_refused(planner: Planner) -> None:
         planner.plan(Conv2d(), linear)
 
 
+def test_a_kernel_of_another_type_is_refused(planner: Planner) -> None:
+    kernel = kernels_for(planner, Linear())[0]
+    with pytest.raises(PlanError, match="is a kernel of another type than the tensors"):
+        planner.plan(Linear(), kernel, is_float64=not kernel.is_float64)
+
+
+def test_a_kernel_with_a_table_of_taps_refuses_more_than_fit(planner: Planner) -> None:
+    largest, larger = (Conv2d(in_width=width, kernel_width=width, out_width=1) for width in (64, 65))
+    for kernel in kernels_for(planner, largest):
+        assert isinstance(plan_or_refusal(planner, largest, kernel), Plan)
+        refusal = plan_or_refusal(planner, larger, kernel)
+        if kernel.max_taps < 65:
+            assert refusal == f"{kernel.name} takes kernels of up to 64 taps, not of 65"
+        else:
+            assert isinstance(refusal, Plan)
+
+
 def test_the_planner_includes_no_cuda_header() -> None:
-    for name in ("plan.h", "plan.cpp", "params.h", "tiles.h", "launch.h"):
+    for name in ("plan.h", "plan.cpp", "kernel_list.cpp", "params.h", "tiles.h", "launch.h"):
         text = Path(ROOT / "csrc/cuda" / name).read_text()
         assert not re.search(r"#include\s*[<\"](cuda|driver_types|vector_types)\w*\.h", text), name

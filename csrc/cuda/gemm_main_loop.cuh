@@ -3,51 +3,60 @@
 //
 // Bottlenecks it removes, from the outside in:
 // - global memory: a block reads each value of A and B once into shared memory and uses it BLOCK_N or BLOCK_M times;
-// - latency: there are two stages, so that the next slice is fetched to registers while this one is multiplied, with
-//   one barrier a slice;
+// - latency: slices are copied asynchronously to a ring of STAGES, the last of them STAGES - 1 slices ahead of the one
+//   that is multiplied, with one barrier a slice;
 // - shared memory: a warp works on a compact WARP_M x WARP_N tile, so that a step costs it few distinct 128-bit reads,
-//   which broadcast or fall on different banks, and a thread multiplies THREAD_M x THREAD_N products from registers.
-// What is left is the multiply-adds themselves, and a few integer instructions that count them (counting.cuh).
+//   which broadcast or fall on different banks, and a thread multiplies THREAD_M x THREAD_N products from registers;
+// - other instructions: copies take two each and no branch, and what is left of the reduction after its last whole
+// slice
+//   is multiplied step by step, so that the loop asks of no step whether there is such a one.
+// What is left is the multiply-adds themselves.
 #pragma once
 
 #include <cstdint>
 
+#include "cuda/async_copy.cuh"
 #include "cuda/counting.cuh"
+#include "cuda/scalar.cuh"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
 
-// One slice of an operand in shared memory: values[step][row of A or column of B]. The four floats at the end of a step
-// keep 128-bit alignment and put the eight steps that row-major chunks are scattered to on different banks.
-template <int EXTENT, int BLOCK_K>
+// One slice of an operand in shared memory: values[step][row of A or column of B]. The 16 bytes at the end of a step
+// keep 128-bit alignment and put the eight steps of four rows, which a warp copies at once, on different banks.
+template <class Scalar, int EXTENT, int BLOCK_K>
 struct OperandSlice {
-  alignas(16) float values[BLOCK_K][EXTENT + VECTOR];
+  alignas(16) Scalar values[BLOCK_K][EXTENT + VECTOR<Scalar>];
 };
 
 template <class Tile>
-struct GemmShared {
-  OperandSlice<Tile::BLOCK_M, Tile::BLOCK_K> a[2];
-  OperandSlice<Tile::BLOCK_N, Tile::BLOCK_K> b[2];
+struct GemmStage {
+  OperandSlice<typename Tile::Scalar, Tile::BLOCK_M, Tile::BLOCK_K> a;
+  OperandSlice<typename Tile::Scalar, Tile::BLOCK_N, Tile::BLOCK_K> b;
 };
 
-// Which outputs of the block tile a thread computes: vectors of four consecutive rows and columns, so that lanes read
-// and write neighbouring vectors.
+// Which outputs of the block tile a thread computes: vectors of consecutive rows and columns, so that lanes read and
+// write neighbouring vectors.
 template <class Tile>
 class ThreadPosition {
  public:
   __device__ ThreadPosition() {
     const int warp = threadIdx.x / WARP_SIZE;
     const int lane = threadIdx.x % WARP_SIZE;
-    first_row_ = warp / Tile::WARPS_N * Tile::WARP_M + lane / Tile::LANES_N * VECTOR;
-    first_column_ = warp % Tile::WARPS_N * Tile::WARP_N + lane % Tile::LANES_N * VECTOR;
+    first_row_ = warp / Tile::WARPS_N * Tile::WARP_M + lane / Tile::LANES_N * Tile::VECTOR;
+    first_column_ = warp % Tile::WARPS_N * Tile::WARP_N + lane % Tile::LANES_N * Tile::VECTOR;
   }
 
   __device__ int first_row() const { return first_row_; }
   __device__ int first_column() const { return first_column_; }
 
   // How far the thread's row i is from its first row, and likewise for columns.
-  __device__ static constexpr int row_offset(int i) { return i / VECTOR * (Tile::LANES_M * VECTOR) + i % VECTOR; }
-  __device__ static constexpr int column_offset(int j) { return j / VECTOR * (Tile::LANES_N * VECTOR) + j % VECTOR; }
+  __device__ static constexpr int row_offset(int i) {
+    return i / Tile::VECTOR * (Tile::LANES_M * Tile::VECTOR) + i % Tile::VECTOR;
+  }
+  __device__ static constexpr int column_offset(int j) {
+    return j / Tile::VECTOR * (Tile::LANES_N * Tile::VECTOR) + j % Tile::VECTOR;
+  }
 
   // How many of the thread's rows are among the first so many rows of the block, and likewise for columns.
   __device__ int count_rows(int rows) const {
@@ -68,110 +77,102 @@ class ThreadPosition {
   int first_column_;
 };
 
-__device__ inline float4 load_vector(const float* source) { return *reinterpret_cast<const float4*>(source); }
-
 // The outputs of one thread, and the only place where a GEMM kernel multiplies.
 template <class Tile>
 struct ThreadTile {
-  float accumulators[Tile::THREAD_M][Tile::THREAD_N];
+  using Scalar = typename Tile::Scalar;
+
+  Scalar accumulators[Tile::THREAD_M][Tile::THREAD_N];
 
   template <class Tally>
-  __device__ void multiply_slice(const GemmShared<Tile>& shared, int stage, const ThreadPosition<Tile>& position,
-                                 Tally& tally) {
+  __device__ void multiply_step(const GemmStage<Tile>& stage, int step, const ThreadPosition<Tile>& position,
+                                Tally& tally) {
+    Scalar a[Tile::THREAD_M];
+    Scalar b[Tile::THREAD_N];
 #pragma unroll
-    for (int step = 0; step < Tile::BLOCK_K; ++step) {
-      float a[Tile::THREAD_M];
-      float b[Tile::THREAD_N];
-#pragma unroll
-      for (int i = 0; i < Tile::THREAD_M; i += VECTOR) {
-        store_fragment(a + i,
-                       load_vector(&shared.a[stage].values[step][position.first_row() + position.row_offset(i)]));
-      }
-#pragma unroll
-      for (int j = 0; j < Tile::THREAD_N; j += VECTOR) {
-        store_fragment(b + j,
-                       load_vector(&shared.b[stage].values[step][position.first_column() + position.column_offset(j)]));
-      }
-#pragma unroll
-      for (int i = 0; i < Tile::THREAD_M; ++i) {
-#pragma unroll
-        for (int j = 0; j < Tile::THREAD_N; ++j) {
-          accumulators[i][j] = __fmaf_rn(a[i], b[j], accumulators[i][j]);
-        }
-      }
-      tally.issue(step, a, b);
+    for (int i = 0; i < Tile::THREAD_M; i += Tile::VECTOR) {
+      load_vector(vector_of(a, i), &stage.a.values[step][position.first_row() + position.row_offset(i)]);
     }
-  }
-
- private:
-  __device__ static void store_fragment(float* fragment, float4 vector) {
-    fragment[0] = vector.x;
-    fragment[1] = vector.y;
-    fragment[2] = vector.z;
-    fragment[3] = vector.w;
+#pragma unroll
+    for (int j = 0; j < Tile::THREAD_N; j += Tile::VECTOR) {
+      load_vector(vector_of(b, j), &stage.b.values[step][position.first_column() + position.column_offset(j)]);
+    }
+#pragma unroll
+    for (int i = 0; i < Tile::THREAD_M; ++i) {
+#pragma unroll
+      for (int j = 0; j < Tile::THREAD_N; ++j) accumulators[i][j] = multiply_add(a[i], b[j], accumulators[i][j]);
+    }
+    tally.issue(a, b);
   }
 };
 
-// Multiplies all slices of the reduction. A loader moves one slice of its operand: fetch(first, stage) reads it from
-// global memory to registers, with zeros beyond the problem; commit(stage) writes it to shared memory. The slice after
-// the last is fetched as well: it lies beyond the problem, reads nothing, and spares the loop a branch.
+// Multiplies the whole reduction. A loader's copy(stage_offset, tally) begins to copy the next slice of its operand, to
+// the stage that lies so many bytes behind the first.
 template <class Tile, class LoaderA, class LoaderB, class Tally>
-__device__ inline void multiply_slices(int reduction, LoaderA& loader_a, LoaderB& loader_b,
-                                       const GemmShared<Tile>& shared, const ThreadPosition<Tile>& position,
-                                       ThreadTile<Tile>& tile, Tally& tally) {
-  loader_a.fetch(0, 0);
-  loader_b.fetch(0, 0);
-  loader_a.commit(0);
-  loader_b.commit(0);
-  __syncthreads();
+__device__ inline void multiply_reduction(int reduction, LoaderA& loader_a, LoaderB& loader_b,
+                                          const GemmStage<Tile> (&stages)[Tile::STAGES], ThreadTile<Tile>& tile,
+                                          Tally& tally) {
+  const ThreadPosition<Tile> position;
+  const auto copy_slices = [&](int stage) {
+    loader_b.copy(stage * sizeof(GemmStage<Tile>), tally);
+    loader_a.copy(stage * sizeof(GemmStage<Tile>), tally);
+    end_copy_group();
+  };
+  // Until the slice that was begun first has arrived, for all threads; all have read the one before.
+  const auto await_slice = [] {
+    wait_for_copies_but<Tile::STAGES - 2>();
+    __syncthreads();
+  };
 
+#pragma unroll
+  for (int stage = 0; stage < Tile::STAGES - 1; ++stage) copy_slices(stage);
+
+  int free_stage = Tile::STAGES - 1;
   int stage = 0;
 #pragma unroll 1
-  for (int first = 0; first < reduction; first += Tile::BLOCK_K) {
-    const int next_stage = stage ^ 1;
-    loader_a.fetch(first + Tile::BLOCK_K, next_stage);
-    loader_b.fetch(first + Tile::BLOCK_K, next_stage);
+  for (int whole_slices = reduction / Tile::BLOCK_K; whole_slices > 0; --whole_slices) {
+    await_slice();
+    copy_slices(free_stage);
+#pragma unroll Tally::UNROLLED_STEPS
+    for (int step = 0; step < Tile::BLOCK_K; ++step) tile.multiply_step(stages[stage], step, position, tally);
+    free_stage = stage;
+    stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
+  }
 
-    tile.multiply_slice(shared, stage, position, tally);
-    const int remaining = reduction - first;
-    const uint32_t real_steps = (1u << (remaining < Tile::BLOCK_K ? remaining : Tile::BLOCK_K)) - 1;
-    tally.settle_slice(real_steps, [&](uint32_t steps) { return loader_b.count_padding(stage, position, steps); });
-
-    loader_a.commit(next_stage);
-    loader_b.commit(next_stage);
-    __syncthreads();
-    stage = next_stage;
+  await_slice();
+#pragma unroll 1
+  for (int step = 0; step < reduction % Tile::BLOCK_K; ++step) {
+    tile.multiply_step(stages[stage], step, position, tally);
   }
 }
 
 // Writes the thread's outputs. rows, columns: how many of the problem's come from the block's first on.
-// column_pointer(column): where the block's row 0 of a column goes. Four columns are written at once where the problem
-// has all four, side by side and at a multiple of 16 bytes.
+// column_pointer(column): where the block's row 0 of a column goes. A vector of columns is written at once where the
+// problem has all of it, side by side and at a multiple of 16 bytes.
 template <class Tile, class ColumnPointer>
 __device__ inline void store_outputs(const ThreadTile<Tile>& tile, const ThreadPosition<Tile>& position, int rows,
                                      int columns, int64_t row_stride, bool vectors_are_aligned,
                                      const ColumnPointer& column_pointer) {
+  using Scalar = typename Tile::Scalar;
   const int rows_left = rows - position.first_row();
   const int columns_left = columns - position.first_column();
   const auto first_output = [&](int j) {
     return column_pointer(position.first_column() + position.column_offset(j)) + position.first_row() * row_stride;
   };
 #pragma unroll
-  for (int j = 0; j < Tile::THREAD_N; j += VECTOR) {
-    if (vectors_are_aligned && position.column_offset(j) + VECTOR <= columns_left) {
-      float* const column = first_output(j);
+  for (int j = 0; j < Tile::THREAD_N; j += Tile::VECTOR) {
+    if (vectors_are_aligned && position.column_offset(j) + Tile::VECTOR <= columns_left) {
+      Scalar* const column = first_output(j);
 #pragma unroll
       for (int i = 0; i < Tile::THREAD_M; ++i) {
         if (position.row_offset(i) >= rows_left) continue;
-        const float (&outputs)[Tile::THREAD_N] = tile.accumulators[i];
-        *reinterpret_cast<float4*>(column + position.row_offset(i) * row_stride) =
-            make_float4(outputs[j], outputs[j + 1], outputs[j + 2], outputs[j + 3]);
+        store_vector(column + position.row_offset(i) * row_stride, vector_of(tile.accumulators[i], j));
       }
     } else {
 #pragma unroll
-      for (int v = j; v < j + VECTOR; ++v) {
+      for (int v = j; v < j + Tile::VECTOR; ++v) {
         if (position.column_offset(v) >= columns_left) continue;
-        float* const column = first_output(v);
+        Scalar* const column = first_output(v);
 #pragma unroll
         for (int i = 0; i < Tile::THREAD_M; ++i) {
           if (position.row_offset(i) < rows_left) column[position.row_offset(i) * row_stride] = tile.accumulators[i][v];

@@ -11,14 +11,15 @@
 
 namespace flopcuda::cuda {
 
-#define FLOPCUDA_DECLARE_TILE(tile, ...)                                                             \
-  extern "C" __global__ void FLOPCUDA_CONV2D(tile)(const __grid_constant__ Conv2dParams);            \
-  extern "C" __global__ void FLOPCUDA_CONV2D_COUNT_ZERO(tile)(const __grid_constant__ Conv2dParams); \
-  extern "C" __global__ void FLOPCUDA_LINEAR(tile)(const __grid_constant__ LinearParams);            \
-  extern "C" __global__ void FLOPCUDA_LINEAR_COUNT_ZERO(tile)(const __grid_constant__ LinearParams);
-FLOPCUDA_GEMM_TILES(FLOPCUDA_DECLARE_TILE)
-extern "C" __global__ void FLOPCUDA_CONV2D(direct)(const __grid_constant__ Conv2dParams);
-extern "C" __global__ void FLOPCUDA_CONV2D_COUNT_ZERO(direct)(const __grid_constant__ Conv2dParams);
+#define FLOPCUDA_DECLARE_CONV(kernel, ...)                               \
+  extern "C" __global__ void kernel(const __grid_constant__ ConvParams); \
+  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ ConvParams);
+#define FLOPCUDA_DECLARE_LINEAR(kernel, ...)                               \
+  extern "C" __global__ void kernel(const __grid_constant__ LinearParams); \
+  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ LinearParams);
+FLOPCUDA_CONV_KERNELS(FLOPCUDA_DECLARE_CONV)
+FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DECLARE_CONV)
+FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DECLARE_LINEAR)
 
 namespace {
 
@@ -27,18 +28,15 @@ struct KernelFunction {
   const void* function;
 };
 
-#define FLOPCUDA_FUNCTION(entry) {FLOPCUDA_NAME(entry), reinterpret_cast<const void*>(entry)},
-#define FLOPCUDA_TILE_FUNCTIONS(tile, ...)            \
-  FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D(tile))            \
-  FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D_COUNT_ZERO(tile)) \
-  FLOPCUDA_FUNCTION(FLOPCUDA_LINEAR(tile))            \
-  FLOPCUDA_FUNCTION(FLOPCUDA_LINEAR_COUNT_ZERO(tile))
+#define FLOPCUDA_FUNCTIONS(kernel, ...)             \
+  {#kernel, reinterpret_cast<const void*>(kernel)}, \
+      {#kernel "_count_zero", reinterpret_cast<const void*>(kernel##_count_zero)},
 
 const void* find_function(std::string_view name) {
   static const KernelFunction functions[] = {
-      FLOPCUDA_GEMM_TILES(FLOPCUDA_TILE_FUNCTIONS)           //
-      FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D(direct))             //
-      FLOPCUDA_FUNCTION(FLOPCUDA_CONV2D_COUNT_ZERO(direct))  //
+      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)    //
+      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)  //
+      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_FUNCTIONS)  //
   };
   for (const KernelFunction& candidate : functions) {
     if (candidate.name == name) return candidate.function;

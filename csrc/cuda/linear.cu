@@ -1,4 +1,4 @@
-// Counted linear layer, forward, float32: out[row, o] = sum over i of in[row, i] * weight[o, i].
+// Counted linear layer, forward: out[row, o] = sum over i of in[row, i] * weight[o, i].
 //
 // Both operands are row-major along the reduction. Output features are the columns, so that neighbouring lanes write
 // neighbouring outputs. gemm_main_loop.cuh says which bottlenecks the loop removes.
@@ -27,52 +27,51 @@ __device__ BlockOutputs locate_block(const LinearParams& params) {
 
 template <class Tile, bool COUNT_ZERO>
 __device__ void linear_tile(const LinearParams& params) {
-  __shared__ GemmShared<Tile> shared;
-  __shared__ GemmTallyShared<Tile> tally_shared;
-  __shared__ RowMajorShared<Tile, Tile::BLOCK_M> input_shared;
-  __shared__ RowMajorShared<Tile, Tile::BLOCK_N> weight_shared;
+  using Scalar = typename Tile::Scalar;
+  __shared__ GemmStage<Tile> stages[Tile::STAGES];
   __shared__ BlockOutputs block;
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
   RowMajorLoader<Tile, Tile::BLOCK_M> input(params.input, block.first_row, block.rows, params.in_features,
-                                            params.input_is_aligned, shared.a, input_shared);
+                                            params.scalar_bytes, stages[0].a);
   RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_column, block.columns, params.in_features,
-                                             params.weight_is_aligned, shared.b, weight_shared);
+                                             params.scalar_bytes, stages[0].b);
   const ThreadPosition<Tile> position;
-  const float* const bias = params.bias ? params.bias + block.first_column + position.first_column() : nullptr;
-  GemmTally<Tile, COUNT_ZERO> tally(position.count_rows(block.rows), position.count_columns(block.columns),
-                                    bias != nullptr, tally_shared);
+  const bool has_bias = params.bias != nullptr;
+  const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_column + position.first_column();
+  GemmTally<Tile, COUNT_ZERO> tally(
+      {position.count_rows(block.rows), position.count_columns(block.columns), block.rows});
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int j = 0; j < Tile::THREAD_N; ++j) {
-    const bool is_needed = bias && position.column_offset(j) < block.columns - position.first_column();
-    const float initial = is_needed ? bias[position.column_offset(j)] : 0.0f;
+    const bool is_needed = has_bias && position.column_offset(j) < block.columns - position.first_column();
+    const Scalar initial = is_needed ? bias[position.column_offset(j)] : Scalar(0);
 #pragma unroll
     for (int i = 0; i < Tile::THREAD_M; ++i) tile.accumulators[i][j] = initial;
   }
 
-  multiply_slices(params.in_features, input, weight, shared, position, tile, tally);
+  multiply_reduction(params.in_features, input, weight, stages, tile, tally);
 
-  float* const first_output = params.output + block.first_row * params.out_features + block.first_column;
+  Scalar* const first_output =
+      static_cast<Scalar*>(params.output) + block.first_row * params.out_features + block.first_column;
   store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
                 [&](int column) { return first_output + column; });
-  add_block_counts<Tile::THREADS>(tally.counts(), params.counters);
+  add_block_counts<Tile::THREADS>(tally.counts(has_bias), params.counters);
 }
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_LINEAR(name, conv2d_share, linear_share, ...)                                                 \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS, TileConfig<__VA_ARGS__>::MIN_BLOCKS) \
-      FLOPCUDA_LINEAR(name)(const __grid_constant__ LinearParams params) {                                            \
-    linear_tile<TileConfig<__VA_ARGS__>, false>(params);                                                              \
-  }                                                                                                                   \
-  extern "C" __global__ void __launch_bounds__(TileConfig<__VA_ARGS__>::THREADS,                                      \
-                                               TileConfig<__VA_ARGS__>::MIN_BLOCKS_COUNT_ZERO)                        \
-      FLOPCUDA_LINEAR_COUNT_ZERO(name)(const __grid_constant__ LinearParams params) {                                 \
-    linear_tile<TileConfig<__VA_ARGS__>, true>(params);                                                               \
+#define FLOPCUDA_DEFINE_LINEAR(kernel, share, Tile)                                    \
+  extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::min_blocks(false)) \
+      kernel(const __grid_constant__ LinearParams params) {                            \
+    linear_tile<Tile, false>(params);                                                  \
+  }                                                                                    \
+  extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::min_blocks(true))  \
+      kernel##_count_zero(const __grid_constant__ LinearParams params) {               \
+    linear_tile<Tile, true>(params);                                                   \
   }
 
-FLOPCUDA_GEMM_TILES(FLOPCUDA_DEFINE_LINEAR)
+FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DEFINE_LINEAR)
 
 }  // namespace flopcuda::cuda

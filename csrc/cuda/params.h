@@ -29,54 +29,61 @@ struct FastDivisor {
   }
 };
 
+// One axis of a convolution's images and kernel.
+struct AxisParams {
+  int32_t in_size;
+  int32_t out_size;
+  int32_t stride;
+  int32_t pad;
+  int32_t dilation;
+  FastDivisor kernel_size;
+};
+
 // A convolution as the product C[rows x columns] = W[rows x reduction] * im2col[reduction x columns] of each group:
 // rows are the group's output channels, columns are output pixels of all images, and neighbouring columns neighbour in
-// memory.
-struct Conv2dParams {
-  const float* input;
-  const float* weight;
-  const float* bias;  // or null
-  float* output;
+// memory. Pointers are to the kernel's type of number.
+struct ConvParams {
+  const void* input;
+  const void* weight;
+  const void* bias;  // or null
+  void* output;
   Counters* counters;
 
-  int64_t columns;             // batch * out_height * out_width
+  int64_t columns;             // batch * output_pixels
   int64_t input_image_stride;  // elements, like all strides here
-  int64_t input_plane;         // in_height * in_width
+  int64_t input_channel_stride;
   int64_t output_image_stride;
+  int64_t group_input_extent;  // group_in_channels * input_channel_stride
 
-  int32_t output_plane;  // out_height * out_width
-  int32_t out_width;
-  int32_t in_height;
-  int32_t in_width;
+  int32_t output_pixels;  // of one image; also the stride of an output channel
   int32_t group_in_channels;
   int32_t group_out_channels;  // the rows of one group
-  int32_t reduction;           // group_in_channels * kernel_height * kernel_width
-  int32_t stride_height;
-  int32_t stride_width;
-  int32_t pad_top;
-  int32_t pad_left;
-  int32_t dilation_height;
-  int32_t dilation_width;
-  FastDivisor kernel_height;
-  FastDivisor kernel_width;
+  int32_t reduction;           // group_in_channels * taps
+  int32_t taps;                // of a kernel
+  // From a warp's step of the reduction to its next: so many taps, and so many elements from channel to channel.
+  int32_t step_taps;
+  int32_t step_channel_offset;
+  AxisParams depth;
+  AxisParams height;
+  AxisParams width;
 
   // The grid is one-dimensional (only x may exceed 65,535 blocks): tiles along the rows of a group vary first, then
   // tiles along the columns, then groups. The direct kernel has one channel a block: columns vary first, then channels.
   uint32_t row_tiles;
   uint32_t column_tiles;
 
-  // 1 if every row of four elements that a thread loads or stores starts at a multiple of 16 bytes.
-  uint32_t weight_is_aligned;
+  // 1 if every vector that a thread stores at once starts at a multiple of 16 bytes.
   uint32_t output_is_aligned;
-  uint32_t unused;  // no hidden padding: equal problems give equal bytes
+  uint32_t scalar_bytes;  // of an element, for addresses: async_copy.cuh says why it is no constant
+  uint32_t unused;        // no hidden padding: equal problems give equal bytes
 };
 
 // C[rows x out_features] = X[rows x in_features] * W[out_features x in_features]^T.
 struct LinearParams {
-  const float* input;
-  const float* weight;
-  const float* bias;  // or null
-  float* output;
+  const void* input;
+  const void* weight;
+  const void* bias;  // or null
+  void* output;
   Counters* counters;
 
   int64_t rows;
@@ -86,15 +93,15 @@ struct LinearParams {
   // As above: tiles along the columns (output features) vary first, then tiles along the rows.
   uint32_t column_tiles;
 
-  uint32_t input_is_aligned;
-  uint32_t weight_is_aligned;
   uint32_t output_is_aligned;
+  uint32_t scalar_bytes;
+  uint32_t unused;
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(Conv2dParams) == 168 && sizeof(LinearParams) == 72,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 224 && sizeof(LinearParams) == 72,
               "host and device agree on the layout");
-static_assert(std::is_trivially_copyable_v<Conv2dParams> && std::is_trivially_copyable_v<LinearParams>,
+static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");
 
 }  // namespace flopcuda::cuda

@@ -1,6 +1,7 @@
 // See plan.h. Limits are checked here, once: what the kernels assume about a problem, a plan has already ensured.
 #include "cuda/plan.h"
 
+#include <algorithm>
 #include <cstring>
 #include <initializer_list>
 #include <stdexcept>
@@ -44,8 +45,11 @@ void check_tensors(const std::string& operation, const Tensors& tensors) {
   if (!tensors.input || !tensors.weight) reject(operation + ": an operand is a null pointer");
 }
 
-bool vectors_are_aligned(const float* matrix, int64_t row_length) {
-  return reinterpret_cast<uintptr_t>(matrix) % (VECTOR * sizeof(float)) == 0 && row_length % VECTOR == 0;
+uint32_t scalar_bytes(DataType type) { return type == DataType::float32 ? 4 : 8; }
+
+// Whether every row of a matrix starts at a multiple of an access.
+bool rows_are_aligned(const void* matrix, int64_t row_length, DataType type) {
+  return reinterpret_cast<uintptr_t>(matrix) % ACCESS_BYTES == 0 && row_length * scalar_bytes(type) % ACCESS_BYTES == 0;
 }
 
 FastDivisor make_divisor(int64_t divisor) {
@@ -78,53 +82,83 @@ double estimate_time(const KernelInfo& kernel, const GemmShape& shape) {
   return static_cast<double>(waves) * static_cast<double>(lanes) / kernel.multiply_share;
 }
 
-const KernelInfo& fastest_kernel(Operation operation, bool count_zero, const GemmShape& shape) {
+int64_t count_taps(const ConvProblem& problem) {
+  return checked_product("convolution: the number of taps",
+                         {problem.depth.kernel_size, problem.height.kernel_size, problem.width.kernel_size});
+}
+
+// Of one image and channel.
+int64_t count_inputs(const ConvProblem& problem) {
+  return checked_product("convolution: the number of pixels of an input",
+                         {problem.depth.in_size, problem.height.in_size, problem.width.in_size});
+}
+int64_t count_pixels(const ConvProblem& problem) {
+  return checked_product("convolution: the number of pixels of an output",
+                         {problem.depth.out_size, problem.height.out_size, problem.width.out_size});
+}
+
+// Why a kernel cannot compute a problem, after its name; empty if it can. Some kernel of every operation can.
+std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem) {
+  const int64_t taps = count_taps(problem);
+  if (taps > kernel.max_taps) {
+    return " takes kernels of up to " + std::to_string(kernel.max_taps) + " taps, not of " + std::to_string(taps);
+  }
+  if (kernel.is_direct) return {};
+  // Within the images that the columns of a block may lie in, a tile's kernel counts elements in 32 bits.
+  const int64_t pixels = count_pixels(problem);
+  const int64_t images = std::min(problem.batch, (kernel.block_n - 2 + pixels) / pixels + 1);
+  const int64_t elements = images * problem.in_channels * count_inputs(problem);
+  if (elements <= INT32_MAX) return {};
+  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
+}
+
+std::string find_objection(const KernelInfo&, const LinearProblem&) { return {}; }
+
+template <class Problem>
+const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
+                                 const GemmShape& shape) {
   const KernelInfo* best = nullptr;
   for (const KernelInfo& kernel : kernels()) {
-    if (kernel.operation != operation || kernel.counts_zero != count_zero) continue;
+    if (kernel.operation != operation || kernel.type != type || kernel.counts_zero != count_zero) continue;
+    if (!find_objection(kernel, problem).empty()) continue;
     if (!best || estimate_time(kernel, shape) < estimate_time(*best, shape)) best = &kernel;
   }
   return *best;
 }
 
-void check_axis(const std::string& axis, int64_t in, int64_t out, int64_t kernel, int64_t stride, int64_t pad,
-                int64_t dilation) {
-  const std::string prefix = "conv2d: ";
-  check_range(prefix + "input " + axis, in, 1, COORDINATE_LIMIT);
-  check_range(prefix + "output " + axis, out, 1, COORDINATE_LIMIT);
-  check_range(prefix + "kernel " + axis, kernel, 1, COORDINATE_LIMIT);
-  check_range(prefix + axis + " stride", stride, 1, COORDINATE_LIMIT);
-  check_range(prefix + axis + " padding", pad, 0, COORDINATE_LIMIT);
-  check_range(prefix + axis + " dilation", dilation, 1, COORDINATE_LIMIT);
-  check_range(prefix + "the dilated kernel's " + axis, (kernel - 1) * dilation, 0, COORDINATE_LIMIT);
-  check_range(prefix + "the padded input's " + axis, (out - 1) * stride, 0, COORDINATE_LIMIT);
+void check_axis(const std::string& name, const Axis& axis) {
+  const std::string prefix = "convolution: ";
+  check_range(prefix + "input " + name, axis.in_size, 1, COORDINATE_LIMIT);
+  check_range(prefix + "output " + name, axis.out_size, 1, COORDINATE_LIMIT);
+  check_range(prefix + "kernel " + name, axis.kernel_size, 1, COORDINATE_LIMIT);
+  check_range(prefix + name + " stride", axis.stride, 1, COORDINATE_LIMIT);
+  check_range(prefix + name + " padding", axis.pad, 0, COORDINATE_LIMIT);
+  check_range(prefix + name + " dilation", axis.dilation, 1, COORDINATE_LIMIT);
+  check_range(prefix + "the dilated kernel's " + name, (axis.kernel_size - 1) * axis.dilation, 0, COORDINATE_LIMIT);
+  check_range(prefix + "the padded input's " + name, (axis.out_size - 1) * axis.stride, 0, COORDINATE_LIMIT);
 }
 
-GemmShape check_conv2d(const ConvProblem& problem) {
-  if (problem.depth.in_size != 1 || problem.depth.kernel_size != 1 || problem.depth.out_size != 1) {
-    reject("conv3d: the CUDA kernels take images of two dimensions");
-  }
-  check_axis("height", problem.height.in_size, problem.height.out_size, problem.height.kernel_size,
-             problem.height.stride, problem.height.pad, problem.height.dilation);
-  check_axis("width", problem.width.in_size, problem.width.out_size, problem.width.kernel_size, problem.width.stride,
-             problem.width.pad, problem.width.dilation);
-  check_range("conv2d: batch", problem.batch, 0, INT64_MAX);
-  check_range("conv2d: input channels", problem.in_channels, 1, COORDINATE_LIMIT);
-  check_range("conv2d: output channels", problem.out_channels, 1, COORDINATE_LIMIT);
-  check_range("conv2d: groups", problem.groups, 1, COORDINATE_LIMIT);
+GemmShape check_conv(const ConvProblem& problem) {
+  check_axis("depth", problem.depth);
+  check_axis("height", problem.height);
+  check_axis("width", problem.width);
+  check_range("convolution: batch", problem.batch, 0, INT64_MAX);
+  check_range("convolution: input channels", problem.in_channels, 1, COORDINATE_LIMIT);
+  check_range("convolution: output channels", problem.out_channels, 1, COORDINATE_LIMIT);
+  check_range("convolution: groups", problem.groups, 1, COORDINATE_LIMIT);
   if (problem.in_channels % problem.groups != 0 || problem.out_channels % problem.groups != 0) {
-    reject("conv2d: " + std::to_string(problem.in_channels) + " input and " + std::to_string(problem.out_channels) +
-           " output channels do not both divide into " + std::to_string(problem.groups) + " groups");
+    reject("convolution: " + std::to_string(problem.in_channels) + " input and " +
+           std::to_string(problem.out_channels) + " output channels do not both divide into " +
+           std::to_string(problem.groups) + " groups");
   }
-  const int64_t plane = problem.height.out_size * problem.width.out_size;
-  check_range("conv2d: the number of pixels in an output plane", plane, 1, COORDINATE_LIMIT);
-  checked_product("conv2d: the number of input elements",
-                  {problem.batch, problem.in_channels, problem.height.in_size, problem.width.in_size});
-  checked_product("conv2d: the number of output elements", {problem.batch, problem.out_channels, plane});
-  check_reduction("conv2d", checked_product("conv2d: the number of products of an output",
-                                            {problem.in_channels / problem.groups, problem.height.kernel_size,
-                                             problem.width.kernel_size}));
-  return {problem.groups, problem.out_channels / problem.groups, problem.batch * plane};
+  const int64_t pixels = count_pixels(problem);
+  check_range("convolution: the number of pixels of an output", pixels, 1, COORDINATE_LIMIT);
+  checked_product("convolution: the number of input elements",
+                  {problem.batch, problem.in_channels, count_inputs(problem)});
+  checked_product("convolution: the number of output elements", {problem.batch, problem.out_channels, pixels});
+  check_reduction("convolution", checked_product("convolution: the number of products of an output",
+                                                 {problem.in_channels / problem.groups, count_taps(problem)}));
+  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels};
 }
 
 GemmShape check_linear(const LinearProblem& problem) {
@@ -136,67 +170,40 @@ GemmShape check_linear(const LinearProblem& problem) {
   return {1, problem.rows, problem.out_features};
 }
 
-void append_pair(std::vector<KernelInfo>& list, const char* name, const char* count_zero_name, KernelInfo kernel) {
-  kernel.name = name;
-  list.push_back(kernel);
-  kernel.name = count_zero_name;
-  kernel.counts_zero = true;
-  list.push_back(kernel);
+AxisParams make_axis(const Axis& axis) {
+  return {static_cast<int32_t>(axis.in_size), static_cast<int32_t>(axis.out_size), static_cast<int32_t>(axis.stride),
+          static_cast<int32_t>(axis.pad),     static_cast<int32_t>(axis.dilation), make_divisor(axis.kernel_size)};
 }
 
-std::vector<KernelInfo> list_kernels() {
-  std::vector<KernelInfo> list;
-#define FLOPCUDA_LIST_TILE(tile, conv2d_share, linear_share, ...)                                               \
-  {                                                                                                             \
-    using Tile = TileConfig<__VA_ARGS__>;                                                                       \
-    append_pair(list, FLOPCUDA_NAME(FLOPCUDA_CONV2D(tile)), FLOPCUDA_NAME(FLOPCUDA_CONV2D_COUNT_ZERO(tile)),    \
-                {nullptr, Operation::conv2d, false, Tile::BLOCK_M, Tile::BLOCK_N, Tile::BLOCK_K, Tile::THREADS, \
-                 conv2d_share});                                                                                \
-    append_pair(list, FLOPCUDA_NAME(FLOPCUDA_LINEAR(tile)), FLOPCUDA_NAME(FLOPCUDA_LINEAR_COUNT_ZERO(tile)),    \
-                {nullptr, Operation::linear, false, Tile::BLOCK_M, Tile::BLOCK_N, Tile::BLOCK_K, Tile::THREADS, \
-                 linear_share});                                                                                \
-  }
-  FLOPCUDA_GEMM_TILES(FLOPCUDA_LIST_TILE)
-#undef FLOPCUDA_LIST_TILE
-  append_pair(list, FLOPCUDA_NAME(FLOPCUDA_CONV2D(direct)), FLOPCUDA_NAME(FLOPCUDA_CONV2D_COUNT_ZERO(direct)),
-              {nullptr, Operation::conv2d, false, 1, DirectConfig::BLOCK_OUTPUTS, 1, DirectConfig::THREADS,
-               DirectConfig::MULTIPLY_SHARE});
-  return list;
-}
-
-Conv2dParams make_params(const ConvProblem& problem, const Tensors& tensors, const GemmShape& shape,
-                         const KernelInfo& kernel) {
-  Conv2dParams params{};
+ConvParams make_params(const ConvProblem& problem, const Tensors& tensors, const GemmShape& shape,
+                       const KernelInfo& kernel) {
+  ConvParams params{};
   params.input = tensors.input;
   params.weight = tensors.weight;
   params.bias = tensors.bias;
   params.output = tensors.output;
   params.counters = tensors.counters;
-  const int64_t output_plane = problem.height.out_size * problem.width.out_size;
+  const int64_t output_pixels = count_pixels(problem);
   params.columns = shape.columns;
-  params.input_plane = problem.height.in_size * problem.width.in_size;
-  params.input_image_stride = problem.in_channels * params.input_plane;
-  params.output_image_stride = problem.out_channels * output_plane;
-  params.output_plane = static_cast<int32_t>(output_plane);
-  params.out_width = static_cast<int32_t>(problem.width.out_size);
-  params.in_height = static_cast<int32_t>(problem.height.in_size);
-  params.in_width = static_cast<int32_t>(problem.width.in_size);
+  params.input_channel_stride = count_inputs(problem);
+  params.input_image_stride = problem.in_channels * params.input_channel_stride;
+  params.output_image_stride = problem.out_channels * output_pixels;
+  params.output_pixels = static_cast<int32_t>(output_pixels);
   params.group_in_channels = static_cast<int32_t>(problem.in_channels / problem.groups);
   params.group_out_channels = static_cast<int32_t>(shape.rows);
-  params.reduction =
-      static_cast<int32_t>(params.group_in_channels * problem.height.kernel_size * problem.width.kernel_size);
-  params.stride_height = static_cast<int32_t>(problem.height.stride);
-  params.stride_width = static_cast<int32_t>(problem.width.stride);
-  params.pad_top = static_cast<int32_t>(problem.height.pad);
-  params.pad_left = static_cast<int32_t>(problem.width.pad);
-  params.dilation_height = static_cast<int32_t>(problem.height.dilation);
-  params.dilation_width = static_cast<int32_t>(problem.width.dilation);
-  params.kernel_height = make_divisor(problem.height.kernel_size);
-  params.kernel_width = make_divisor(problem.width.kernel_size);
+  params.taps = static_cast<int32_t>(count_taps(problem));
+  params.reduction = params.group_in_channels * params.taps;
+  params.group_input_extent = params.group_in_channels * params.input_channel_stride;
+  const int32_t warps = kernel.threads / WARP_SIZE;
+  params.step_taps = warps % params.taps;
+  params.step_channel_offset = static_cast<int32_t>(warps / params.taps * params.input_channel_stride);
+  params.depth = make_axis(problem.depth);
+  params.height = make_axis(problem.height);
+  params.width = make_axis(problem.width);
   params.row_tiles = static_cast<uint32_t>(divide_up(shape.rows, kernel.block_m));
   params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
-  params.weight_is_aligned = vectors_are_aligned(tensors.weight, params.reduction);
-  params.output_is_aligned = vectors_are_aligned(tensors.output, output_plane);
+  params.output_is_aligned = rows_are_aligned(tensors.output, output_pixels, kernel.type);
+  params.scalar_bytes = scalar_bytes(kernel.type);
   return params;
 }
 
@@ -212,9 +219,8 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
   params.in_features = static_cast<int32_t>(problem.in_features);
   params.out_features = static_cast<int32_t>(problem.out_features);
   params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
-  params.input_is_aligned = vectors_are_aligned(tensors.input, problem.in_features);
-  params.weight_is_aligned = vectors_are_aligned(tensors.weight, problem.in_features);
-  params.output_is_aligned = vectors_are_aligned(tensors.output, problem.out_features);
+  params.output_is_aligned = rows_are_aligned(tensors.output, problem.out_features, kernel.type);
+  params.scalar_bytes = scalar_bytes(kernel.type);
   return params;
 }
 
@@ -222,6 +228,9 @@ template <class Problem>
 LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmShape& shape, const KernelInfo& kernel,
                      Operation operation) {
   if (kernel.operation != operation) reject(std::string(kernel.name) + " is a kernel of another operation");
+  if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
+  const std::string objection = find_objection(kernel, problem);
+  if (!objection.empty()) reject(kernel.name + objection);
   const int64_t blocks = count_blocks(kernel, shape);
   if (blocks > 0) check_tensors(kernel.name, tensors);  // an empty tensor's pointer may be null
   if (blocks > MAX_GRID_X) {
@@ -240,21 +249,16 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmS
 
 }  // namespace
 
-const std::vector<KernelInfo>& kernels() {
-  static const std::vector<KernelInfo> list = list_kernels();
-  return list;
+const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero) {
+  return fastest_kernel(Operation::conv, type, count_zero, problem, check_conv(problem));
 }
 
-const KernelInfo& choose_kernel(const ConvProblem& problem, bool count_zero) {
-  return fastest_kernel(Operation::conv2d, count_zero, check_conv2d(problem));
-}
-
-const KernelInfo& choose_kernel(const LinearProblem& problem, bool count_zero) {
-  return fastest_kernel(Operation::linear, count_zero, check_linear(problem));
+const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero) {
+  return fastest_kernel(Operation::linear, type, count_zero, problem, check_linear(problem));
 }
 
 LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
-  return make_plan(problem, tensors, check_conv2d(problem), kernel, Operation::conv2d);
+  return make_plan(problem, tensors, check_conv(problem), kernel, Operation::conv);
 }
 
 LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {

@@ -17,32 +17,40 @@ struct Dim3 {
   uint32_t z = 1;
 };
 
-enum class Operation { conv2d, linear };
+enum class Operation { conv, linear };
+
+// What operands and outputs are made of. A kernel multiplies, adds and keeps its sums in the same.
+enum class DataType { float32, float64 };
 
 // A counted kernel and the tile that one of its blocks computes.
 struct KernelInfo {
   const char* name;  // the PTX .entry
   Operation operation;
+  DataType type;
   bool counts_zero;  // fills Counters::zero too
   // Outputs of a block, rows by columns, and products between two barriers. Rows are output channels of a group
-  // (conv2d) or samples (linear); columns are pixels of all images, or output features.
+  // (conv) or samples (linear); columns are pixels of all images, or output features.
   int32_t block_m;
   int32_t block_n;
   int32_t block_k;
   int32_t threads;
-  // The share of multiply-adds in the instructions of its main loop, read from sm_80 SASS: how tiles are compared.
+  // The share of multiply-adds in the instructions of its main loop, read from sm_80 SASS: how kernels of a type are
+  // compared.
   double multiply_share;
+  int32_t max_taps;  // of a convolution's kernel
+  bool is_direct;    // a convolution without tiles: one row a block
 };
 
-// Every counted kernel. Kernels of one operation come in pairs that differ in counts_zero only.
+// Every counted kernel. Kernels of one operation and type come in pairs that differ in counts_zero only.
 const std::vector<KernelInfo>& kernels();
 
 // Device memory, dense and row-major as the problem says. The kernel adds to the counters; it does not clear them.
 struct Tensors {
-  const float* input;
-  const float* weight;
-  const float* bias;  // or null
-  float* output;
+  DataType type;
+  const void* input;
+  const void* weight;
+  const void* bias;  // or null
+  void* output;
   Counters* counters;
 };
 
@@ -55,10 +63,11 @@ struct LaunchPlan {
 };
 
 // The kernel that suits the problem. std::invalid_argument, in one sentence, if no kernel can compute it.
-const KernelInfo& choose_kernel(const ConvProblem& problem, bool count_zero);
-const KernelInfo& choose_kernel(const LinearProblem& problem, bool count_zero);
+const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero);
+const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero);
 
-// A launch of a kernel of the problem's operation. std::invalid_argument as above, or for a null pointer.
+// A launch of a kernel of the problem's operation. std::invalid_argument as above, or for a null pointer or tensors
+// of another type.
 LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 

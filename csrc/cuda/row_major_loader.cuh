@@ -1,10 +1,9 @@
-// Loads slices of a row-major operand whose rows run along the reduction: a convolution's weight, and both operands of
+// Copies slices of a row-major operand whose rows run along the reduction: a convolution's weight, and both operands of
 // a linear layer.
 //
-// Bottleneck it removes: transactions. Where rows start at multiples of 16 bytes, two lanes read the eight products of
-// a row's slice as two 128-bit vectors, so that every 32-byte sector fetched is used whole. The slice is transposed on
-// its way to shared memory, where the main loop reads along the rows; 16 rows x 2 chunks of a warp fall on 32 different
-// banks.
+// Bottleneck it removes: transactions and registers. Eight lanes read the eight products of a row's slice, one 32-byte
+// sector of floats, and scatter them to different banks: the slice is transposed on its way to shared memory, where the
+// main loop reads along the rows. Rows need no alignment.
 #pragma once
 
 #include <cstdint>
@@ -14,84 +13,57 @@
 
 namespace flopcuda::cuda {
 
-// Where each thread reads. Kept in shared memory: the main loop, which has all registers busy, reads it once a slice.
-template <class Tile, int EXTENT>
-struct RowMajorShared {
-  static constexpr int CHUNKS_PER_ROW = Tile::BLOCK_K / VECTOR;
-  static constexpr int ROWS_PER_PASS = Tile::THREADS / CHUNKS_PER_ROW;
-  static constexpr int CHUNKS = (EXTENT + ROWS_PER_PASS - 1) / ROWS_PER_PASS;
-
-  const float* sources[CHUNKS][Tile::THREADS];  // null: there is no such row
-};
-
 template <class Tile, int EXTENT>
 class RowMajorLoader {
  public:
-  using Slice = OperandSlice<EXTENT, Tile::BLOCK_K>;
-  using Shared = RowMajorShared<Tile, EXTENT>;
+  using Scalar = typename Tile::Scalar;
+  using Slice = OperandSlice<Scalar, EXTENT, Tile::BLOCK_K>;
 
-  // matrix: [any, reduction]. The block's rows are those from first_row on, and so many as there are.
-  __device__ RowMajorLoader(const float* matrix, int64_t first_row, int rows, int reduction, bool is_aligned,
-                            Slice (&slices)[2], Shared& shared)
-      : destination_(slices[0].values[0] + first_step() * STEP_STRIDE + block_row(0)),
-        shared_(shared),
+  // matrix: [any, reduction]. The block's rows are those from first_row on, and so many as there are, at least one.
+  // slice: the operand's in the first stage.
+  __device__ RowMajorLoader(const void* matrix, int64_t first_row, int rows, int reduction, uint32_t scalar_bytes,
+                            const Slice& slice)
+      : destination_(shared_address(slice.values[lane_step()][slice_row(0)])),
+        source_(static_cast<const Scalar*>(matrix) + first_row * reduction),
+        step_(lane_step()),
         reduction_(reduction),
-        is_aligned_(is_aligned) {
+        scalar_bytes_(scalar_bytes) {
 #pragma unroll
-    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-      const int row = block_row(chunk);
-      shared.sources[chunk][threadIdx.x] = row < rows ? matrix + (first_row + row) * reduction + first_step() : nullptr;
-    }
+    for (int i = 0; i < ROWS; ++i) row_offsets_[i] = min(slice_row(i), rows - 1) * reduction;
   }
 
-  __device__ void fetch(int first, int /*stage*/) {
+  // In place of rows that there are not, the last one is copied: nobody uses the outputs. Beyond the reduction, zeros.
+  template <class Tally>
+  __device__ void copy(uint32_t stage_offset, Tally&) {
 #pragma unroll
-    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-      const float* const row = shared_.sources[chunk][threadIdx.x];
-      const float* const source = row + first;
-      const int left = row ? reduction_ - first_step() - first : 0;  // products of the row from the source on
-      float4 values = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-      if (is_aligned_) {
-        if (left > 0) values = __ldg(reinterpret_cast<const float4*>(source));
-      } else {
-        if (left > 0) values.x = __ldg(source);
-        if (left > 1) values.y = __ldg(source + 1);
-        if (left > 2) values.z = __ldg(source + 2);
-        if (left > 3) values.w = __ldg(source + 3);
+    for (int i = 0; i < ROWS; ++i) {
+      const Scalar* const source = element_at(source_, row_offsets_[i] + step_, scalar_bytes_);
+#pragma unroll
+      for (int step = 0; step < Tile::BLOCK_K; step += LANES_PER_ROW) {
+        copy_async(destination_ + stage_offset + (step * STEP_STRIDE + i * ROWS_PER_PASS) * sizeof(Scalar),
+                   source + step, step_ + step >= reduction_);
       }
-      values_[chunk] = values;
     }
+    step_ += Tile::BLOCK_K;
   }
-
-  __device__ void commit(int stage) {
-#pragma unroll
-    for (int chunk = 0; chunk < CHUNKS; ++chunk) {
-      if (EXTENT % ROWS_PER_PASS != 0 && block_row(chunk) >= EXTENT) continue;
-      float* const destination = destination_ + stage * (Tile::BLOCK_K * STEP_STRIDE) + chunk * ROWS_PER_PASS;
-      destination[0 * STEP_STRIDE] = values_[chunk].x;
-      destination[1 * STEP_STRIDE] = values_[chunk].y;
-      destination[2 * STEP_STRIDE] = values_[chunk].z;
-      destination[3 * STEP_STRIDE] = values_[chunk].w;
-    }
-  }
-
-  // A matrix has no padding.
-  __device__ int count_padding(int, const ThreadPosition<Tile>&, uint32_t) const { return 0; }
 
  private:
-  static constexpr int STEP_STRIDE = EXTENT + VECTOR;
-  static constexpr int CHUNKS = Shared::CHUNKS;
-  static constexpr int ROWS_PER_PASS = Shared::ROWS_PER_PASS;
+  static constexpr int LANES_PER_ROW = 8;
+  static constexpr int ROWS_PER_PASS = Tile::THREADS / LANES_PER_ROW;
+  static constexpr int ROWS = EXTENT / ROWS_PER_PASS;  // of one thread
+  static constexpr int STEP_STRIDE = sizeof(Slice) / sizeof(Scalar) / Tile::BLOCK_K;
+  static_assert(EXTENT % ROWS_PER_PASS == 0 && Tile::BLOCK_K % LANES_PER_ROW == 0, "each thread copies as many values");
+  static_assert(int64_t{EXTENT} * MAX_REDUCTION < (int64_t{1} << 32), "32-bit offsets in a block's rows");
 
-  __device__ static int block_row(int chunk) { return threadIdx.x / Shared::CHUNKS_PER_ROW + chunk * ROWS_PER_PASS; }
-  // The first of the thread's four steps in every slice.
-  __device__ static int first_step() { return threadIdx.x % Shared::CHUNKS_PER_ROW * VECTOR; }
+  __device__ static int lane_step() { return threadIdx.x % LANES_PER_ROW; }
+  __device__ static int slice_row(int i) { return threadIdx.x / LANES_PER_ROW + i * ROWS_PER_PASS; }
 
-  float* destination_;  // of the first chunk, in stage 0
-  Shared& shared_;
-  int reduction_;
-  bool is_aligned_;
-  float4 values_[CHUNKS];
+  uint32_t destination_;
+  const Scalar* source_;        // the block's first row
+  uint32_t row_offsets_[ROWS];  // in elements
+  uint32_t step_;               // the thread's first of the next slice
+  uint32_t reduction_;
+  uint32_t scalar_bytes_;
 };
 
 }  // namespace flopcuda::cuda

@@ -30,7 +30,8 @@ py::list cuda_kernels() {
   for (const cuda::KernelInfo& kernel : cuda::kernels()) {
     py::dict entry;
     entry["name"] = kernel.name;
-    entry["operation"] = kernel.operation == cuda::Operation::conv2d ? "conv2d" : "linear";
+    entry["operation"] = kernel.operation == cuda::Operation::conv ? "conv" : "linear";
+    entry["dtype"] = kernel.type == cuda::DataType::float32 ? "float32" : "float64";
     entry["counts_zero"] = kernel.counts_zero;
     entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
     entry["threads"] = kernel.threads;
@@ -51,10 +52,10 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "select_cpu_isa", [](const std::string& name) { cpu::select_isa(isa_from_name(name)); },
       "Run the CPU kernels with portable, avx2 or avx512; ValueError if this CPU lacks it.", py::arg("name"));
-  module.def(
-      "cuda_kernels", &cuda_kernels,
-      "The CUDA kernels that the planner knows, built or not: name, operation, counts_zero, tile (rows, columns, "
-      "products between barriers), threads.");
+  module.def("cuda_kernels", &cuda_kernels,
+             "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
+             "\"linear\"), dtype, counts_zero, tile (rows, columns, "
+             "products between barriers), threads.");
 }
 
 }  // namespace flopcuda

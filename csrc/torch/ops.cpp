@@ -137,6 +137,11 @@ at::Tensor empty_counters(const at::Tensor& input) {
   return at::zeros({kCounterFields}, input.options().dtype(at::kLong).memory_format(std::nullopt));
 }
 
+// check_operands has let no other pass.
+cuda::DataType device_type(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? cuda::DataType::float64 : cuda::DataType::float32;
+}
+
 // The tensors of one launch: dense, on one device, and alive as long as this is.
 struct Operands {
   at::Tensor input, weight;
@@ -159,10 +164,9 @@ struct Operands {
   }
 
   cuda::Tensors device_pointers() const {
-    TORCH_CHECK_TYPE(input.scalar_type() == at::kFloat, "the CUDA kernels take float32 only, but input has dtype ",
-                     input.scalar_type());
-    const auto [input, weight, bias, output] = pointers<float>();
-    return {input, weight, bias, output, &record()};
+    return {device_type(input),        input.const_data_ptr(),
+            weight.const_data_ptr(),   bias ? bias->const_data_ptr() : nullptr,
+            output.mutable_data_ptr(), &record()};
   }
 };
 
@@ -194,7 +198,8 @@ struct Cuda {
   static void run(const Problem& problem, const Operands& operands, bool count_zero) {
     const at::Device device = operands.input.device();
     const c10::cuda::CUDAGuard guard(device);
-    cuda::launch(cuda::plan(problem, operands.device_pointers(), cuda::choose_kernel(problem, count_zero)),
+    const auto& kernel = cuda::choose_kernel(problem, device_type(operands.input), count_zero);
+    cuda::launch(cuda::plan(problem, operands.device_pointers(), kernel),
                  c10::cuda::getCurrentCUDAStream(device.index()).stream());
   }
 };
@@ -261,7 +266,8 @@ PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const a
                         const OptionalTensor& bias, bool count_zero, const std::optional<std::string>& kernel) {
   TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
   const Operands operands(input, weight, bias, output_shape(problem, input));
-  const cuda::KernelInfo& chosen = kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, count_zero);
+  const cuda::KernelInfo& chosen =
+      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, device_type(input), count_zero);
   const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(), chosen);
   std::vector<at::Tensor> others = {operands.input, operands.weight};
   if (operands.bias) others.push_back(*operands.bias);
@@ -288,7 +294,7 @@ template <class Problem>
 std::string kernel_name(const std::string& op, const Problem& problem, const at::Tensor& input, bool count_zero) {
   const char* dtype = input.scalar_type() == at::kDouble ? "_f64_" : "_f32_";
   if (input.is_cpu()) return op + dtype + cpu::isa_name(cpu::selected_isa());
-  if (input.is_cuda()) return cuda::choose_kernel(problem, count_zero).name;
+  if (input.is_cuda()) return cuda::choose_kernel(problem, device_type(input), count_zero).name;
   return "none";
 }
 

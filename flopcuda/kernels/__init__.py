@@ -34,7 +34,8 @@ class Kernel:
 
     Attributes:
         name: the PTX entry.
-        operation: "conv2d" or "linear".
+        operation: "conv" or "linear".
+        dtype: of operands, sums and outputs: "float32" or "float64".
         counts_zero: whether it fills the zero counter.
         tile: outputs of a block, rows by columns, and products between two barriers.
         threads: of a block.
@@ -44,6 +45,7 @@ class Kernel:
 
     name: str
     operation: str
+    dtype: str
     counts_zero: bool
     tile: tuple[int, int, int]
     threads: int
@@ -86,7 +88,7 @@ def catalogue(
         name = entry["name"]
         if backend:
             on_step(name)
-        observation = observe(backend, name, entry["operation"], entry["tile"]) if backend else None
+        observation = observe(backend, name, entry["operation"], entry["dtype"], entry["tile"]) if backend else None
         targets = [(name, architecture) for architecture in selected]
         builds = [_build(target, entry["threads"], usage, loops) for target in targets if target in usage]
         kernels.append(Kernel(**entry, observation=observation, builds=tuple(builds)))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-#: Kernel and architecture: ("flopcuda_linear_f32_64x64x8", "sm_80").
+#: Kernel and architecture: ("flopcuda_linear_f32_64x64x16", "sm_80").
 Target = tuple[str, str]
 
 

@@ -15,6 +15,7 @@ from flopcuda.ptx_backend import MachineBackend, plan
 class Problem:
     """An operator's arguments, and in words."""
 
+    op: str
     text: str
     arguments: tuple[Any, ...] = field(repr=False)
 
@@ -34,14 +35,16 @@ class Observation:
         return self.multiply_add_lanes / self.lane_instructions
 
 
-def observe(backend: MachineBackend, kernel: str, operation: str, tile: tuple[int, int, int]) -> Observation:
+def observe(
+    backend: MachineBackend, kernel: str, operation: str, dtype: str, tile: tuple[int, int, int]
+) -> Observation:
     """Run a kernel of :func:`flopcuda._C.cuda_kernels`.
 
     Raises:
         RuntimeError: a check of the machine found a defect in it.
     """
-    problem = problem_for(operation, tile)
-    result = backend.launch(plan(operation, *problem.arguments, kernel=kernel))
+    problem = problem_for(operation, getattr(torch, dtype), tile)
+    result = backend.launch(plan(problem.op, *problem.arguments, kernel=kernel))
     return Observation(
         problem.text,
         result.lane_instructions,
@@ -51,27 +54,27 @@ def observe(backend: MachineBackend, kernel: str, operation: str, tile: tuple[in
     )
 
 
-def problem_for(operation: str, tile: tuple[int, int, int]) -> Problem:
+def problem_for(operation: str, dtype: torch.dtype, tile: tuple[int, int, int]) -> Problem:
     """A problem that a kernel of this tile is made for."""
-    return {"conv2d": _conv2d_problem, "linear": _linear_problem}[operation](tile)
+    return {"conv": _conv_problem, "linear": _linear_problem}[operation](dtype, tile)
 
 
-def _conv2d_problem(tile: tuple[int, int, int]) -> Problem:
+def _conv_problem(dtype: torch.dtype, tile: tuple[int, int, int]) -> Problem:
     """A 3x3 convolution with as many output channels in a group as the tile has rows; depthwise if that is one."""
     rows = tile[0]
     groups = 32 if rows == 1 else 1
     channels = 32
-    images, weights = _random(1, channels, 56, 56), _random(groups * rows, channels // groups, 3, 3)
+    images, weights = _random(dtype, 1, channels, 56, 56), _random(dtype, groups * rows, channels // groups, 3, 3)
     text = f"{channels}x56x56, 3x3 to {groups * rows} channels" + (", depthwise" if groups > 1 else "")
-    return Problem(text, (images, weights, None, (1, 1), (1, 1, 1, 1), (1, 1), groups, False))
+    return Problem("conv2d", text, (images, weights, None, (1, 1), (1, 1, 1, 1), (1, 1), groups, False))
 
 
-def _linear_problem(tile: tuple[int, int, int]) -> Problem:
+def _linear_problem(dtype: torch.dtype, tile: tuple[int, int, int]) -> Problem:
     """Two by four whole tiles."""
     samples, inputs, outputs = 2 * tile[0], 256, 4 * tile[1]
-    arguments = _random(samples, inputs), _random(outputs, inputs), _random(outputs), False
-    return Problem(f"{samples}x{inputs} to {outputs} features", arguments)
+    operands = _random(dtype, samples, inputs), _random(dtype, outputs, inputs), _random(dtype, outputs)
+    return Problem("linear", f"{samples}x{inputs} to {outputs} features", (*operands, False))
 
 
-def _random(*sizes: int) -> torch.Tensor:
-    return torch.randn(sizes, generator=torch.Generator().manual_seed(0))
+def _random(dtype: torch.dtype, *sizes: int) -> torch.Tensor:
+    return torch.randn(sizes, generator=torch.Generator().manual_seed(0), dtype=dtype)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [ROOT / "csrc/cuda/plan.cpp", Path(__file__).parent / "c_api.cpp"]
+SOURCES = [*sorted((ROOT / "csrc/cuda").glob("*.cpp")), Path(__file__).parent / "c_api.cpp"]
 
 
 class PlanError(ValueError):
@@ -67,8 +67,11 @@ class Kernel:
 
     index: int
     name: str
-    is_conv2d: bool
+    is_conv: bool
+    is_float64: bool
     counts_zero: bool
+    is_direct: bool
+    max_taps: int
     block_m: int
     block_n: int
     block_k: int
@@ -98,8 +101,8 @@ class Addresses:
     counters: int = 0x4000
 
 
-CONV2D_PARAMETERS = ["row_tiles", "column_tiles", "columns", "rows", "reduction", "weight_aligned", "output_aligned"]
-LINEAR_PARAMETERS = ["column_tiles", "input_aligned", "weight_aligned", "output_aligned"]
+CONV_PARAMETERS = ["row_tiles", "column_tiles", "columns", "rows", "reduction", "output_aligned"]
+LINEAR_PARAMETERS = ["column_tiles", "output_aligned"]
 
 
 class Planner:
@@ -121,28 +124,28 @@ class Planner:
         kernel: Kernel | None = None,
         count_zero: bool = False,
         addresses: Addresses | None = None,
+        is_float64: bool = False,
     ) -> Plan:
         """Plan with a kernel, or with the one that the planner chooses.
 
         Raises:
             PlanError: the planner refuses.
         """
-        is_conv2d = isinstance(problem, Conv2d)
-        function = self.library.flopcuda_plan_conv2d if is_conv2d else self.library.flopcuda_plan_linear
+        operation = "conv" if isinstance(problem, Conv2d) else "linear"
+        function = getattr(self.library, f"flopcuda_plan_{operation}")
         places = (ctypes.c_uint64 * 5)(*vars(addresses or Addresses()).values())
         index = -1 if kernel is None else kernel.index
-        if function(integers(problem.fields()), places, index, count_zero):
+        if function(integers(problem.fields()), places, index, is_float64, count_zero):
             raise PlanError(self.library.flopcuda_last_error().decode())
         launch = self._read("flopcuda_plan_launch", 8)
-        names = CONV2D_PARAMETERS if is_conv2d else LINEAR_PARAMETERS
-        reader = "flopcuda_plan_conv2d_params" if is_conv2d else "flopcuda_plan_linear_params"
+        names = CONV_PARAMETERS if operation == "conv" else LINEAR_PARAMETERS
         return Plan(
             kernel=self.library.flopcuda_plan_kernel().decode(),
             grid=(launch[0], launch[1], launch[2]),
             block=(launch[3], launch[4], launch[5]),
             shared_bytes=launch[6],
             parameter_bytes=launch[7],
-            parameters=dict(zip(names, self._read(reader, len(names)), strict=True)),
+            parameters=dict(zip(names, self._read(f"flopcuda_plan_{operation}_params", len(names)), strict=True)),
         )
 
     def divide_by_kernel_width(self, n: int) -> int:
@@ -150,15 +153,13 @@ class Planner:
         return int(self.library.flopcuda_divide_by_kernel_width(n))
 
     def _kernel(self, index: int) -> Kernel:
-        fields = integers([0] * 6)
-        self.library.flopcuda_kernel_info(index, fields)
-        is_conv2d, counts_zero, *sizes = fields
+        fields = self._read("flopcuda_kernel_info", 9, index)
         name = self.library.flopcuda_kernel_name(index).decode()
-        return Kernel(index, name, bool(is_conv2d), bool(counts_zero), *sizes)
+        return Kernel(index, name, *map(bool, fields[:4]), *fields[4:])
 
-    def _read(self, function: str, count: int) -> list[int]:
+    def _read(self, function: str, count: int, *arguments: int) -> list[int]:
         fields = integers([0] * count)
-        getattr(self.library, function)(fields)
+        getattr(self.library, function)(*arguments, fields)
         return list(fields)
 
 

@@ -13,8 +13,8 @@ namespace {
 using flopcuda::ConvProblem;
 using flopcuda::LinearProblem;
 using flopcuda::cuda::choose_kernel;
-using flopcuda::cuda::Conv2dParams;
-using flopcuda::cuda::FastDivisor;
+using flopcuda::cuda::ConvParams;
+using flopcuda::cuda::DataType;
 using flopcuda::cuda::KernelInfo;
 using flopcuda::cuda::kernels;
 using flopcuda::cuda::LaunchPlan;
@@ -51,15 +51,21 @@ Params last_params() {
   return params;
 }
 
-Tensors make_tensors(const uint64_t* addresses) {
-  return {reinterpret_cast<const float*>(addresses[0]), reinterpret_cast<const float*>(addresses[1]),
-          reinterpret_cast<const float*>(addresses[2]), reinterpret_cast<float*>(addresses[3]),
+Tensors make_tensors(DataType type, const uint64_t* addresses) {
+  return {type,
+          reinterpret_cast<const void*>(addresses[0]),
+          reinterpret_cast<const void*>(addresses[1]),
+          reinterpret_cast<const void*>(addresses[2]),
+          reinterpret_cast<void*>(addresses[3]),
           reinterpret_cast<flopcuda::Counters*>(addresses[4])};
 }
 
 template <class Problem>
-LaunchPlan make_plan(const Problem& problem, const uint64_t* addresses, int kernel, bool count_zero) {
-  return plan(problem, make_tensors(addresses), kernel < 0 ? choose_kernel(problem, count_zero) : kernels()[kernel]);
+LaunchPlan make_plan(const int64_t* fields, const uint64_t* addresses, int kernel, bool is_float64, bool count_zero) {
+  const auto problem = read_problem<Problem>(fields);
+  const DataType type = is_float64 ? DataType::float64 : DataType::float32;
+  return plan(problem, make_tensors(type, addresses),
+              kernel < 0 ? choose_kernel(problem, type, count_zero) : kernels()[kernel]);
 }
 
 }  // namespace
@@ -70,11 +76,14 @@ int flopcuda_kernel_count() { return static_cast<int>(kernels().size()); }
 
 const char* flopcuda_kernel_name(int index) { return kernels()[index].name; }
 
-// is conv2d, counts zero, BLOCK_M, BLOCK_N, BLOCK_K, threads
+// is a convolution, is of float64, counts zero, is direct, taps at most, BLOCK_M, BLOCK_N, BLOCK_K, threads
 void flopcuda_kernel_info(int index, int64_t* fields) {
   const KernelInfo& kernel = kernels()[index];
-  const int64_t values[] = {kernel.operation == Operation::conv2d,
+  const int64_t values[] = {kernel.operation == Operation::conv,
+                            kernel.type == DataType::float64,
                             kernel.counts_zero,
+                            kernel.is_direct,
+                            kernel.max_taps,
                             kernel.block_m,
                             kernel.block_n,
                             kernel.block_k,
@@ -85,12 +94,13 @@ void flopcuda_kernel_info(int index, int64_t* fields) {
 const char* flopcuda_last_error() { return last_error.c_str(); }
 
 // kernel: an index, or -1 to let the planner choose.
-int flopcuda_plan_conv2d(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
-  return keep_plan([&] { return make_plan(read_problem<ConvProblem>(problem), addresses, kernel, count_zero != 0); });
+int flopcuda_plan_conv(const int64_t* problem, const uint64_t* addresses, int kernel, int is_float64, int count_zero) {
+  return keep_plan([&] { return make_plan<ConvProblem>(problem, addresses, kernel, is_float64, count_zero); });
 }
 
-int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int count_zero) {
-  return keep_plan([&] { return make_plan(read_problem<LinearProblem>(problem), addresses, kernel, count_zero != 0); });
+int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int is_float64,
+                         int count_zero) {
+  return keep_plan([&] { return make_plan<LinearProblem>(problem, addresses, kernel, is_float64, count_zero); });
 }
 
 // The last plan.
@@ -104,24 +114,22 @@ void flopcuda_plan_launch(int64_t* fields) {
   std::memcpy(fields, values, sizeof(values));
 }
 
-// row tiles of a group, column tiles, columns, rows of a group, reduction, weight is aligned, output is aligned
-void flopcuda_plan_conv2d_params(int64_t* fields) {
-  const auto params = last_params<Conv2dParams>();
+// row tiles of a group, column tiles, columns, rows of a group, reduction, output is aligned
+void flopcuda_plan_conv_params(int64_t* fields) {
+  const auto params = last_params<ConvParams>();
   const int64_t values[] = {params.row_tiles,          params.column_tiles, params.columns,
-                            params.group_out_channels, params.reduction,    params.weight_is_aligned,
-                            params.output_is_aligned};
+                            params.group_out_channels, params.reduction,    params.output_is_aligned};
   std::memcpy(fields, values, sizeof(values));
 }
 
-// column tiles, input is aligned, weight is aligned, output is aligned
+// column tiles, output is aligned
 void flopcuda_plan_linear_params(int64_t* fields) {
   const auto params = last_params<LinearParams>();
-  const int64_t values[] = {params.column_tiles, params.input_is_aligned, params.weight_is_aligned,
-                            params.output_is_aligned};
+  const int64_t values[] = {params.column_tiles, params.output_is_aligned};
   std::memcpy(fields, values, sizeof(values));
 }
 
 // n divided by the kernel width that the last convolution was planned with.
-uint32_t flopcuda_divide_by_kernel_width(uint32_t n) { return last_params<Conv2dParams>().kernel_width.divide(n); }
+uint32_t flopcuda_divide_by_kernel_width(uint32_t n) { return last_params<ConvParams>().width.kernel_size.divide(n); }
 
 }  // extern "C"

@@ -100,6 +100,11 @@ def compile_cuda(source: str, *flags: str, architecture: str = "compute_80") -> 
     return _compiled(source, ".ptx", ["-ptx", f"-arch={architecture}", *flags]).read_text()
 
 
+def compile_cubin(source: str, *flags: str, architecture: str = "sm_80") -> Path:
+    """Machine code of CUDA source text; cached likewise."""
+    return _compiled(source, ".cubin", ["-cubin", f"-arch={architecture}", *flags])
+
+
 def compile_cuda_library(source: str, *flags: str, architecture: str = "compute_80") -> Path:
     """A shared library of CUDA source text that holds PTX only and needs the shared CUDA runtime; cached likewise."""
     target = f"-gencode=arch={architecture},code={architecture}"

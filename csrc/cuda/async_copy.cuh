@@ -1,0 +1,44 @@
+// Copies from global to shared memory that go on while a thread computes (cp.async, sm_80 and later). No register holds
+// what is on its way.
+#pragma once
+
+#include <cstdint>
+
+namespace flopcuda::cuda {
+
+// An address in shared memory, as the copies take it.
+template <class Scalar>
+__device__ inline uint32_t shared_address(const Scalar& scalar) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(&scalar));
+}
+
+// Copies one scalar, of 4 or 8 bytes, to an address in shared memory; or, if `missing` is not 0, writes a zero there
+// and does not read the source.
+template <class Scalar>
+__device__ inline void copy_async(uint32_t destination, const Scalar* source, uint32_t missing) {
+  asm volatile(
+      "{ .reg .pred missing; setp.ne.u32 missing, %3, 0; cp.async.ca.shared.global [%0], [%1], %2, missing; }" ::"r"(
+          destination),
+      "l"(source), "n"(sizeof(Scalar)), "r"(missing)
+      : "memory");
+}
+
+// The copies that the thread has begun since the last call are a group.
+__device__ inline void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until no more than so many of the thread's last groups are on their way.
+template <int GROUPS>
+__device__ inline void wait_for_copies_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+}
+
+// The address of an element. A size that the compiler knows makes it two instructions (LEA, LEA.HI); one that it does
+// not, an integer multiply-add (IMAD.WIDE), which leaves more of the issue slots to the kernel's own.
+template <class Scalar>
+__device__ inline const Scalar* element_at(const Scalar* base, uint32_t index, uint32_t scalar_bytes) {
+  uint64_t offset;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(offset) : "r"(index), "r"(scalar_bytes));
+  return reinterpret_cast<const Scalar*>(reinterpret_cast<const char*>(base) + offset);
+}
+
+}  // namespace flopcuda::cuda

@@ -1,0 +1,82 @@
+// The list of plan.h's kernels, made from that of tiles.h.
+#include <type_traits>
+
+#include "cuda/plan.h"
+#include "cuda/tiles.h"
+
+namespace flopcuda::cuda {
+namespace {
+
+template <class Scalar>
+constexpr DataType TYPE_OF = std::is_same_v<Scalar, float> ? DataType::float32 : DataType::float64;
+
+template <class Tile>
+KernelInfo describe_tile(Operation operation, double multiply_share, int32_t max_taps) {
+  KernelInfo kernel{};
+  kernel.operation = operation;
+  kernel.type = TYPE_OF<typename Tile::Scalar>;
+  kernel.block_m = Tile::BLOCK_M;
+  kernel.block_n = Tile::BLOCK_N;
+  kernel.block_k = Tile::BLOCK_K;
+  kernel.threads = Tile::THREADS;
+  kernel.multiply_share = multiply_share;
+  kernel.max_taps = max_taps;
+  return kernel;
+}
+
+template <class Tile>
+KernelInfo describe_conv(double multiply_share, TapSource taps) {
+  const int32_t max_taps = taps == TapSource::table ? MAX_TABULATED_TAPS : MAX_REDUCTION;
+  return describe_tile<Tile>(Operation::conv, multiply_share, max_taps);
+}
+
+template <class Tile>
+KernelInfo describe_linear(double multiply_share) {
+  return describe_tile<Tile>(Operation::linear, multiply_share, 1);
+}
+
+template <class Scalar>
+KernelInfo describe_direct(double multiply_share) {
+  KernelInfo kernel{};
+  kernel.operation = Operation::conv;
+  kernel.type = TYPE_OF<Scalar>;
+  kernel.is_direct = true;
+  kernel.block_m = 1;
+  kernel.block_n = DirectConfig::BLOCK_OUTPUTS;
+  kernel.block_k = 1;
+  kernel.threads = DirectConfig::THREADS;
+  kernel.multiply_share = multiply_share;
+  kernel.max_taps = MAX_REDUCTION;
+  return kernel;
+}
+
+void append_pair(std::vector<KernelInfo>& list, const char* name, const char* count_zero_name, KernelInfo kernel) {
+  kernel.name = name;
+  list.push_back(kernel);
+  kernel.name = count_zero_name;
+  kernel.counts_zero = true;
+  list.push_back(kernel);
+}
+
+std::vector<KernelInfo> list_kernels() {
+  std::vector<KernelInfo> list;
+#define FLOPCUDA_APPEND_CONV(kernel, share, Tile, taps) \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_conv<Tile>(share, TapSource::taps));
+#define FLOPCUDA_APPEND_DIRECT(kernel, share, Scalar) \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_direct<Scalar>(share));
+#define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile) \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_linear<Tile>(share));
+  FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
+  FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
+  FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_APPEND_LINEAR)
+  return list;
+}
+
+}  // namespace
+
+const std::vector<KernelInfo>& kernels() {
+  static const std::vector<KernelInfo> list = list_kernels();
+  return list;
+}
+
+}  // namespace flopcuda::cuda

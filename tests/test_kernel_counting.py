@@ -1,0 +1,36 @@
+"""What counting costs: the main loops in machine code, with their counters and with what counts taken out."""
+
+from __future__ import annotations
+
+import pytest
+
+from flopcuda.kernels import sass
+from tests.cuda_kernels import NVCC_FLAGS, only_kernels, patched_units
+from tests.patches import Patch
+from tests.ptxvm.harness import compile_cubin, needs_nvcc
+
+pytestmark = [
+    needs_nvcc,
+    pytest.mark.skipif(not sass.find_tool("cuobjdump"), reason="needs cuobjdump"),
+]
+
+COUNTS = [
+    Patch("counting.cuh", "    ++steps_;\n", ""),
+    Patch("counting.cuh", "{ padding_ += marks; }", "{}"),
+]
+LARGEST_TILE = only_kernels(*["f32_128x128x16, 0.5, F32_128x128x16"] * 2)
+
+
+def main_loop(unit: str, kernel: str, patches: list[Patch]) -> sass.MainLoop:
+    text = patched_units([*LARGEST_TILE, *patches])[unit]
+    return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[kernel]
+
+
+@pytest.mark.parametrize(
+    ("unit", "kernel"),
+    [("linear.cu", "flopcuda_linear_f32_128x128x16"), ("conv.cu", "flopcuda_conv_f32_128x128x16")],
+)
+def test_counting_takes_two_instructions_an_iteration_at_most(unit: str, kernel: str) -> None:
+    counted, uncounted = main_loop(unit, kernel, []), main_loop(unit, kernel, COUNTS)
+    assert counted.multiply_adds == uncounted.multiply_adds == 1024
+    assert counted.instructions <= uncounted.instructions + 2
