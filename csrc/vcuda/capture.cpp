@@ -100,7 +100,8 @@ std::shared_ptr<Graph> close(const std::shared_ptr<Capture>& capture) {
   return std::move(capture->graph);
 }
 
-cudaGraph_t end(Stream& stream) {
+// Also leaves the graph to its caller, to let go of when the lock is gone: it may have user objects.
+cudaGraph_t end(Stream& stream, std::shared_ptr<Graph>& graph) {
   const std::shared_ptr<Capture> capture = stream.capture;
   require(capture != nullptr, cudaErrorIllegalState);
   if (capture->origin != &stream) invalidate_and_fail(*capture, cudaErrorStreamCaptureUnmatched);
@@ -109,7 +110,7 @@ cudaGraph_t end(Stream& stream) {
   const cudaError_t failure = !is_active(*capture)   ? cudaErrorStreamCaptureInvalidated
                               : !is_joined(*capture) ? cudaErrorStreamCaptureUnjoined
                                                      : cudaSuccess;
-  const std::shared_ptr<Graph> graph = close(capture);
+  graph = close(capture);
   if (failure) {
     if (capture->handle && !capture->is_into_callers_graph) remove_handle(capture->handle);
     fail(failure);
@@ -186,12 +187,13 @@ void wait_for_event(const std::shared_ptr<Stream>& stream, const std::shared_ptr
 }
 
 void leave_capture(Stream& stream) {
+  std::shared_ptr<Graph> abandoned;
   const GraphLock lock(graph_mutex());
   if (!stream.capture) return;
   const std::shared_ptr<Capture> capture = stream.capture;
   invalidate(*capture);
   if (capture->origin == &stream) {
-    close(capture);
+    abandoned = close(capture);
     return;
   }
   auto& streams = capture->streams;
@@ -219,9 +221,10 @@ cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   return entry([&] {
+    std::shared_ptr<Graph> captured;
     const GraphLock lock(graph_mutex());
     require_pointer(graph) = nullptr;
-    *graph = end(*stream_of(stream));
+    *graph = end(*stream_of(stream), captured);
   });
 }
 

@@ -17,7 +17,8 @@ namespace flopcuda::vcuda {
 std::recursive_mutex& graph_mutex();
 using GraphLock = std::lock_guard<std::recursive_mutex>;
 
-// Something of the caller's that graphs keep alive; destroyed by a function of the caller's with the last reference.
+// Something of the caller's that graphs keep alive; destroyed by a function of the caller's with the last reference,
+// which must not go while graph_mutex() is held: that function may wait for a thread that is about to take it.
 class UserObject {
  public:
   UserObject(void* object, cudaHostFn_t destroy) : object_(object), destroy_(destroy) {}

@@ -115,10 +115,7 @@ cudaError_t cudaGraphInstantiateWithParams(cudaGraphExec_t* executable, cudaGrap
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
-  return entry_despite_fault([&] {
-    const GraphLock lock(graph_mutex());
-    executables().remove(executable, cudaErrorInvalidValue);
-  });
+  return entry_despite_fault([&] { executables().remove(executable, cudaErrorInvalidValue); });
 }
 
 cudaError_t cudaGraphExecGetFlags(cudaGraphExec_t executable, unsigned long long* flags) {

@@ -118,10 +118,7 @@ cudaError_t cudaGraphCreate(cudaGraph_t* graph, unsigned flags) {
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-  return entry_despite_fault([&] {
-    const GraphLock lock(graph_mutex());
-    remove_handle(graph);
-  });
+  return entry_despite_fault([&] { remove_handle(graph); });
 }
 
 cudaError_t cudaGraphClone(cudaGraph_t* clone, cudaGraph_t original) {

@@ -1,4 +1,6 @@
 // User objects: something of the caller's that lives as long as a graph or the caller refers to it.
+#include <algorithm>
+#include <iterator>
 #include <map>
 
 #include "error.h"
@@ -29,13 +31,15 @@ Entry& entry_of(cudaUserObject_t handle) {
   return found->second;
 }
 
-void take(References& references, const UserObject* object, unsigned count) {
-  for (auto at = references.begin(); at != references.end() && count > 0;) {
-    const bool is_it = at->get() == object;
-    at = is_it ? references.erase(at) : at + 1;
-    count -= is_it;
-  }
-  require(count == 0, cudaErrorInvalidValue);
+// As many references out of a list; none if there are fewer.
+References take(References& references, const UserObject* object, unsigned count) {
+  const auto is_other = [&](const std::shared_ptr<UserObject>& entry) { return entry.get() != object; };
+  const auto first = std::stable_partition(references.begin(), references.end(), is_other);
+  require(references.end() - first >= static_cast<std::ptrdiff_t>(count), cudaErrorInvalidValue);
+  const auto taken_from = references.end() - static_cast<std::ptrdiff_t>(count);
+  References taken(std::make_move_iterator(taken_from), std::make_move_iterator(references.end()));
+  references.erase(taken_from, references.end());
+  return taken;
 }
 
 }  // namespace
@@ -65,9 +69,10 @@ cudaError_t cudaUserObjectRetain(cudaUserObject_t handle, unsigned count) {
 
 cudaError_t cudaUserObjectRelease(cudaUserObject_t handle, unsigned count) {
   return entry_despite_fault([&] {
+    References released;
     const GraphLock lock(graph_mutex());
     Entry& entry = entry_of(handle);
-    take(entry.of_the_caller, entry.object.lock().get(), count);
+    released = take(entry.of_the_caller, entry.object.lock().get(), count);
   });
 }
 
@@ -75,18 +80,19 @@ cudaError_t cudaGraphRetainUserObject(cudaGraph_t graph, cudaUserObject_t handle
   return entry([&] {
     require(count > 0 && (flags & ~static_cast<unsigned>(cudaGraphUserObjectMove)) == 0, cudaErrorInvalidValue);
     const GraphLock lock(graph_mutex());
+    References& references = graph_of(graph)->user_objects;
     Entry& entry = entry_of(handle);
     const std::shared_ptr<UserObject> object = entry.object.lock();
     if (flags & cudaGraphUserObjectMove) take(entry.of_the_caller, object.get(), count);
-    References& references = graph_of(graph)->user_objects;
     references.insert(references.end(), count, object);
   });
 }
 
 cudaError_t cudaGraphReleaseUserObject(cudaGraph_t graph, cudaUserObject_t handle, unsigned count) {
   return entry([&] {
+    References released;
     const GraphLock lock(graph_mutex());
     const std::shared_ptr<UserObject> object = entry_of(handle).object.lock();
-    take(graph_of(graph)->user_objects, object.get(), count);
+    released = take(graph_of(graph)->user_objects, object.get(), count);
   });
 }

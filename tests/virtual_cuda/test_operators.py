@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
+
+from flopcuda.virtual_cuda import capture
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("_on_the_virtual_device")]
 
@@ -433,6 +436,26 @@ def test_a_graph_computes_anew_at_each_replay(name: str) -> None:
         x.copy_(input)
         graph.replay()
         torch.testing.assert_close(y.cpu(), operator(input))
+
+
+def test_a_graph_keeps_what_it_calls_until_its_end() -> None:
+    class Work:
+        calls = 0
+
+        def __call__(self) -> None:
+            self.calls += 1
+
+    work = Work()
+    alive = weakref.ref(work)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        capture.record(work, torch.cuda.current_stream())
+    del work
+    graph.replay()
+    graph.replay()
+    assert alive().calls == 2
+    graph.reset()
+    assert alive() is None
 
 
 def test_a_graph_draws_other_random_numbers_at_each_replay() -> None:
