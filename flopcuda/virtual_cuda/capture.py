@@ -36,7 +36,7 @@ def _forget_recorded(number: int) -> None:
 
 
 def record(function: Callable[[], None], stream: torch.cuda.Stream) -> None:
-    """Let the graph that the stream is captured into call a function at each replay, and keep it until the graph ends."""
+    """Let the graph that the stream is captured into call a function at each replay, and keep it that long."""
     number = next(_numbers)
     _recorded[number] = function
     _check(_runtime().cudaLaunchHostFunc(stream.cuda_stream, _run_recorded, number))
