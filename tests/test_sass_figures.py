@@ -1,0 +1,59 @@
+"""No figure of the kernels' machine code may be worse than those that benchmarks/sass.json records."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flopcuda import _C, info
+from flopcuda.kernels import sass
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sass.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sass_benchmark", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_figure_that_is_worse_is_named(benchmark: ModuleType) -> None:
+    now = benchmark.Figures("k", "sm_80", 90, 100, 0.9, {"FFMA": 90}, 100, 1000, 0, 2, 0.25)
+    elsewhere = replace(now, architecture="sm_90", share=0.1)
+    assert benchmark.worse_figures([now, elsewhere], [now]) == []
+    better_before = replace(now, share=0.95, registers=90, shared_bytes=999, spilled_bytes=-1, blocks=3)
+    assert benchmark.worse_figures([now], [better_before]) == [
+        "k on sm_80: multiply-adds are 0.9000 of the main loop, and were 0.9500",
+        "k on sm_80: 100 registers, and were 90",
+        "k on sm_80: 1000 shared bytes, and were 999",
+        "k on sm_80: 0 spilled bytes, and were -1",
+        "k on sm_80: 2 blocks on a multiprocessor, and were 3",
+    ]
+
+
+@pytest.mark.skipif(not (info.ptx_files() and sass.find_tool("cuobjdump")), reason="needs CUDA kernels and cuobjdump")
+def test_no_figure_got_worse(benchmark: ModuleType) -> None:
+    cuda, recorded = benchmark.load_results()
+    if cuda != _C.cuda_version:
+        pytest.skip(f"figures are of CUDA {cuda}, not {_C.cuda_version}")
+    ours = benchmark.measure_ours(("sm_80",))
+    assert {row.kernel for row in ours} <= {row.kernel for row in recorded}
+    assert benchmark.worse_figures(ours, recorded) == []
+
+
+def test_float32_main_loops_are_leaner_than_cutlass(benchmark: ModuleType) -> None:
+    shares = {(row.kernel, row.architecture): row.share for row in benchmark.load_results()[1]}
+    for architecture in benchmark.ARCHITECTURES:
+        for ours, theirs in (("linear", "product"), ("conv", "convolution")):
+            share = shares[f"flopcuda_{ours}_f32_128x128x16", architecture]
+            assert share > shares[f"CUTLASS float32 {theirs} 128x128x8", architecture]
