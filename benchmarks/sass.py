@@ -1,8 +1,8 @@
 """The main loops of the counted CUDA kernels in machine code, beside those of CUTLASS.
 
-``python benchmarks/sass.py`` prints a table and writes JSON; CUTLASS's kernels are compiled from the headers of the PyPI
-package nvidia-cutlass, where it is installed. ``--check`` writes nothing and fails if a figure of ours is worse than in
-the JSON.
+``python benchmarks/sass.py`` prints a table and writes JSON; CUTLASS's kernels are compiled from the headers that the
+PyPI package nvidia-cutlass brings, where it is installed. ``--check`` writes nothing and fails if a figure of ours is
+worse than in the JSON.
 """
 
 from __future__ import annotations
