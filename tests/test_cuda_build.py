@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ import pytest
 
 from flopcuda.kernels.build import Usage, parse_log
 from tests.cuda_plan import ROOT, build_planner
+from tests.ptxvm.harness import nvcc
 
 SOURCES = sorted((ROOT / "csrc/cuda").glob("*.cu"))
 HEADERS = sorted([*(ROOT / "csrc/cuda").glob("*.cuh"), *(ROOT / "csrc/cuda").glob("*.h")])
@@ -34,11 +33,6 @@ class Build:
     ptx: dict[str, str]
 
 
-def find_nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME")
-    return shutil.which("nvcc", path=str(Path(home) / "bin")) if home else shutil.which("nvcc")
-
-
 def cached_output(folder: Path, name: str, command: list[str]) -> str:
     """What a command says; kept in a folder whose name is a hash of everything that goes into it."""
     log = folder / f"{name}.log"
@@ -49,8 +43,8 @@ def cached_output(folder: Path, name: str, command: list[str]) -> str:
     return log.read_text()
 
 
-def content_hash(nvcc: str) -> str:
-    digest = hashlib.sha256(subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout)
+def content_hash(compiler: str) -> str:
+    digest = hashlib.sha256(subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout)
     for path in [*SOURCES, *HEADERS, *sorted((ROOT / "csrc/common").glob("*.h"))]:
         digest.update(path.name.encode() + path.read_bytes())
     digest.update(repr((FLAGS, ARCHITECTURES)).encode())
@@ -59,20 +53,21 @@ def content_hash(nvcc: str) -> str:
 
 @pytest.fixture(scope="module")
 def build() -> Build:
-    nvcc = find_nvcc()
-    if nvcc is None:
+    compiler = nvcc()
+    if compiler is None:
         pytest.skip("needs nvcc")
-    folder = Path(tempfile.gettempdir()) / f"flopcuda-cuda-build-{content_hash(nvcc)}"
+    folder = Path(tempfile.gettempdir()) / f"flopcuda-cuda-build-{content_hash(compiler)}"
     folder.mkdir(exist_ok=True)
     gencode = [f"-gencode=arch={name.replace('sm', 'compute')},code={name}" for name in ARCHITECTURES]
 
     def compile_source(source: Path) -> str:
-        command = [nvcc, *FLAGS, *gencode, "-Xptxas", "-v", "-c", str(source), "-o", str(folder / f"{source.stem}.o")]
+        output = folder / f"{source.stem}.o"
+        command = [compiler, *FLAGS, *gencode, "-Xptxas", "-v", "-c", str(source), "-o", str(output)]
         return cached_output(folder, source.stem, command)
 
     def translate_source(source: Path) -> str:
         ptx = folder / f"{source.stem}.ptx"
-        command = [nvcc, *FLAGS, "-ptx", "-arch=compute_80", str(source), "-o", str(ptx)]
+        command = [compiler, *FLAGS, "-ptx", "-arch=compute_80", str(source), "-o", str(ptx)]
         cached_output(folder, f"{source.stem}.ptx", command)
         return ptx.read_text()
 

@@ -66,6 +66,8 @@ enum class Compare : uint8_t {
   kNan,
 };
 
+constexpr int64_t align_up(int64_t value, int64_t align) { return (value + align - 1) / align * align; }
+
 // Bytes of one register of this type. Predicates are one 32-lane mask and have no bytes of their own.
 constexpr int size_of(Type type) {
   switch (type) {

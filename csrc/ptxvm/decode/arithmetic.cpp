@@ -1,26 +1,11 @@
-// Rules of the arithmetic, logic and comparison instructions: mostly one table of operations, types and modifiers.
+// Rules of the arithmetic and logic instructions: mostly one table of operations, types and modifiers.
 #include <array>
 
 #include "decode/rules.h"
+#include "decode/type_sets.h"
 
 namespace flopcuda::ptxvm {
 namespace {
-
-constexpr uint64_t bit(Type type) { return uint64_t{1} << static_cast<int>(type); }
-
-constexpr uint64_t kInt16 = bit(Type::kU16) | bit(Type::kS16);
-constexpr uint64_t kInt32 = bit(Type::kU32) | bit(Type::kS32);
-constexpr uint64_t kInt64 = bit(Type::kU64) | bit(Type::kS64);
-constexpr uint64_t kIntegers = kInt16 | kInt32 | kInt64;
-constexpr uint64_t kSigned = bit(Type::kS16) | bit(Type::kS32) | bit(Type::kS64);
-constexpr uint64_t kBits32Or64 = bit(Type::kB32) | bit(Type::kB64);
-constexpr uint64_t kBits = kBits32Or64 | bit(Type::kB16);
-constexpr uint64_t kF32 = bit(Type::kF32);
-constexpr uint64_t kF64 = bit(Type::kF64);
-constexpr uint64_t kHalf = bit(Type::kF16) | bit(Type::kF16x2);
-constexpr uint64_t kBfloat = bit(Type::kBF16) | bit(Type::kBF16x2);
-constexpr uint64_t kPacked = bit(Type::kU16x2) | bit(Type::kS16x2);
-constexpr uint64_t kF32x2Only = bit(Type::kF32x2);
 
 enum class Roundings : uint8_t { kNone, kOptionalNearest, kOptionalAny, kRequiredNearest, kRequiredAny, kUnlessApprox };
 
@@ -189,11 +174,6 @@ void check_rounding(const FunctionDecoder& decoder, const Modifiers& modifiers, 
     case Roundings::kOptionalAny:
       return;
   }
-}
-
-Type main_type(const FunctionDecoder& decoder, const Modifiers& modifiers, size_t count = 1) {
-  decoder.require(modifiers.types.size() == count, count == 1 ? "expected one type" : "expected two types");
-  return modifiers.types[0];
 }
 
 void check_octet(const FunctionDecoder& decoder, const syntax::Operand& operand) {
@@ -382,305 +362,24 @@ void logic_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
   decoder.emit(instruction, {unary ? Op::kNotPred : Op::kLogicPred});
 }
 
-Compare comparison(FunctionDecoder& decoder, const Modifiers& modifiers, Type type) {
-  decoder.require(modifiers.has(kFlagLo | kFlagHi) != modifiers.compare.has_value(), "expected one comparison");
-  for (std::string_view suffix : decoder.source().modifiers) {
-    const bool unsigned_spelling = suffix == "lo" || suffix == "ls" || suffix == "hi" || suffix == "hs";
-    decoder.require(!unsigned_spelling || is_unsigned(type), "this comparison needs unsigned operands");
-  }
-  const bool flushes = type == Type::kF32 || type == Type::kF16 || type == Type::kF16x2;
-  decoder.require(flushes || !modifiers.has(kFlagFtz), ".ftz does not apply to this type");
-  if (modifiers.has(kFlagLo)) return Compare::kLt;
-  if (modifiers.has(kFlagHi)) return Compare::kGt;
-  const Compare compare = *modifiers.compare;
-  decoder.require(is_float(type) || type == Type::kF16x2 || type == Type::kBF16x2 || compare < Compare::kEqu,
-                  "this comparison needs floating-point operands");
-  decoder.require(!is_untyped(type) || compare == Compare::kEq || compare == Compare::kNe,
-                  "untyped operands compare only .eq and .ne");
-  return compare;
-}
-
-uint64_t comparable_types() {
-  return kIntegers | kBits | kF32 | kF64 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
-}
-
-// The optional .and, .or, .xor with a further predicate: u[1] 0 none, 1 and, 2 or, 3 xor; u[2] its negation.
-void combine(FunctionDecoder& decoder, const Modifiers& modifiers, Instruction& instruction, size_t operand) {
-  const uint64_t which = modifiers.flags & (kFlagAnd | kFlagOr | kFlagXor);
-  if (!which) return decoder.expect_operands(operand);
-  decoder.expect_operands(operand + 1);
-  instruction.u[1] = which == kFlagAnd ? 1 : which == kFlagOr ? 2 : 3;
-  bool negated = false;
-  instruction.c = decoder.use_predicate(decoder.operand(operand), negated);
-  instruction.u[2] = negated;
-}
-
-void setp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.types.size() == 1, "expected one type");
-  const Type type = modifiers.types[0];
-  decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
-  decoder.only_flags(modifiers, kFlagFtz | kFlagAnd | kFlagOr | kFlagXor | kFlagLo | kFlagHi);
-  Instruction instruction;
-  instruction.u[0] = static_cast<uint8_t>(comparison(decoder, modifiers, type));
-  instruction.a = decoder.use(decoder.operand(1), type);
-  instruction.b = decoder.use(decoder.operand(2), type);
-  combine(decoder, modifiers, instruction, 3);
-  const syntax::Operand& result = decoder.operand(0);
-  Extra* extra = decoder.new_extra();
-  instruction.extra = extra;
-  if (result.kind == syntax::Operand::Kind::kPair) {
-    instruction.dst = decoder.define_predicate_or_discard(result.items[0]);
-    extra->dst.push_back(decoder.define_predicate_or_discard(result.items[1]));
-  } else {
-    instruction.dst = decoder.define_predicate_or_discard(result);
-  }
-  decoder.emit(instruction, {Op::kSetp, handler_type(Op::kSetp, type), Type::kNone,
-                             static_cast<uint8_t>(instruction.u[0] | (modifiers.has(kFlagFtz) ? 32 : 0))});
-}
-
-void set_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(modifiers.types.size() == 2, "expected two types");
-  const Type result = modifiers.types[0];
-  const Type type = modifiers.types[1];
-  decoder.require(comparable_types() & bit(type), "these operands cannot be compared");
-  const uint64_t results =
-      kF32 | kInt32 | kInt16 | bit(Type::kF16) | bit(Type::kBF16) | bit(Type::kF16x2) | bit(Type::kBF16x2);
-  decoder.require(results & bit(result), "set cannot give this type");
-  const bool pair = type == Type::kF16x2 || type == Type::kBF16x2;
-  const bool gives_pair = size_of(result) == 4 && (is_integer(result) || result == type);
-  decoder.require(!pair || gives_pair, "set of a pair gives a pair or 32 bits");
-  decoder.only_flags(modifiers, kFlagFtz | kFlagAnd | kFlagOr | kFlagXor | kFlagLo | kFlagHi);
-  Instruction instruction;
-  instruction.u[0] = static_cast<uint8_t>(comparison(decoder, modifiers, type));
-  instruction.a = decoder.use(decoder.operand(1), type);
-  instruction.b = decoder.use(decoder.operand(2), type);
-  combine(decoder, modifiers, instruction, 3);
-  instruction.dst = decoder.define(decoder.operand(0), result);
-  instruction.u[3] = static_cast<uint8_t>(result);
-  const Type handler = pair ? type : handler_type(Op::kSet, type);
-  decoder.emit(instruction, {Op::kSet, handler, Type::kNone,
-                             static_cast<uint8_t>(instruction.u[0] | (modifiers.has(kFlagFtz) ? 32 : 0))});
-}
-
-void require_selectable(const FunctionDecoder& decoder, Type type) {
-  const bool whole = (is_integer(type) || is_untyped(type)) && size_of(type) >= 2 && size_of(type) <= 8;
-  decoder.require(whole || type == Type::kF32 || type == Type::kF64, "this instruction does not take this type");
-}
-
-void selp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  const Type type = main_type(decoder, modifiers);
-  decoder.only_flags(modifiers, 0);
-  decoder.expect_operands(4);
-  require_selectable(decoder, type);
-  Instruction instruction;
-  bool negated = false;
-  instruction.a = decoder.use(decoder.operand(1), type);
-  instruction.b = decoder.use(decoder.operand(2), type);
-  instruction.c = decoder.use_predicate(decoder.operand(3), negated);
-  instruction.u[0] = negated;
-  instruction.dst = decoder.define(decoder.operand(0), type);
-  decoder.emit(instruction, {Op::kSelp, integer_of(size_of(type))});
-}
-
-// slct.dtype.ctype, by the sign of the selector.
-void slct_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  const Type type = main_type(decoder, modifiers, 2);
-  const Type selector = modifiers.types[1];
-  decoder.require(selector == Type::kS32 || selector == Type::kF32, "the selector is .s32 or .f32");
-  decoder.only_flags(modifiers, selector == Type::kF32 ? kFlagFtz : 0);
-  decoder.expect_operands(4);
-  require_selectable(decoder, type);
-  Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), type);
-  instruction.b = decoder.use(decoder.operand(2), type);
-  instruction.c = decoder.use(decoder.operand(3), selector);
-  instruction.dst = decoder.define(decoder.operand(0), type);
-  const uint8_t variant = modifiers.has(kFlagFtz) ? kFtz : 0;
-  decoder.emit(instruction, {Op::kSlct, integer_of(size_of(type)), selector, variant});
-}
-
-// lop3.b32 with its table in u[0]; lop3.and.b32 d|p adds a predicate: u[1] 1 or, 2 and; c's negation in u[2].
-void lop3_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(main_type(decoder, modifiers) == Type::kB32, "lop3 needs .b32");
-  decoder.only_flags(modifiers, kFlagAnd | kFlagOr);
-  const bool to_predicate = modifiers.has(kFlagAnd | kFlagOr);
-  decoder.expect_operands(to_predicate ? 6 : 5);
-  Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), Type::kB32);
-  instruction.b = decoder.use(decoder.operand(2), Type::kB32);
-  instruction.c = decoder.use(decoder.operand(3), Type::kB32);
-  const int64_t table = decoder.immediate(decoder.operand(4));
-  decoder.require(table >= 0 && table <= 255, "the truth table has 8 bits");
-  instruction.u[0] = static_cast<uint8_t>(table);
-  if (!to_predicate) {
-    instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
-    return decoder.emit(instruction, {Op::kLop3, Type::kU32});
-  }
-  const syntax::Operand& result = decoder.operand(0);
-  decoder.require(result.kind == syntax::Operand::Kind::kPair, "expected d|p");
-  Extra* extra = decoder.new_extra();
-  bool negated = false;
-  extra->src.push_back(decoder.use_predicate(decoder.operand(5), negated));
-  extra->dst.push_back(decoder.define_predicate(result.items[1]));
-  instruction.dst = decoder.define_or_discard(result.items[0], Type::kB32);
-  instruction.u[1] = modifiers.has(kFlagOr) ? 1 : 2;
-  instruction.u[2] = negated;
-  instruction.extra = extra;
-  decoder.emit(instruction, {Op::kLop3Pred, Type::kU32});
-}
-
-// shf.l/.r with .clamp or .wrap (u[0] = clamp).
-void shf_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  decoder.require(main_type(decoder, modifiers) == Type::kB32, "shf needs .b32");
-  decoder.only_flags(modifiers, kFlagL | kFlagR | kFlagClamp | kFlagWrap);
-  decoder.require(modifiers.has(kFlagL) != modifiers.has(kFlagR), "expected .l or .r");
-  decoder.require(modifiers.has(kFlagClamp) != modifiers.has(kFlagWrap), "expected .clamp or .wrap");
-  decoder.expect_operands(4);
-  Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), Type::kB32);
-  instruction.b = decoder.use(decoder.operand(2), Type::kB32);
-  instruction.c = decoder.use(decoder.operand(3), Type::kU32);
-  instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
-  instruction.u[0] = modifiers.has(kFlagClamp);
-  decoder.emit(instruction, {modifiers.has(kFlagL) ? Op::kFunnelLeft : Op::kFunnelRight, Type::kU32});
-}
-
-// Modes of prmt in u[0].
-void prmt_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  constexpr std::string_view kModes[] = {"", "f4e", "b4e", "rc8", "ecl", "ecr", "rc16"};
-  decoder.require(main_type(decoder, modifiers) == Type::kB32, "prmt needs .b32");
-  decoder.require(modifiers.flags == 0 && modifiers.others.size() <= 1, "unexpected modifiers");
-  decoder.expect_operands(4);
-  Instruction instruction;
-  for (size_t mode = 1; mode < std::size(kModes) && !modifiers.others.empty(); ++mode) {
-    if (modifiers.others[0] == kModes[mode]) instruction.u[0] = static_cast<uint8_t>(mode);
-  }
-  decoder.require(modifiers.others.empty() || instruction.u[0] != 0, "unknown mode of prmt");
-  instruction.a = decoder.use(decoder.operand(1), Type::kB32);
-  instruction.b = decoder.use(decoder.operand(2), Type::kB32);
-  instruction.c = decoder.use(decoder.operand(3), Type::kB32);
-  instruction.dst = decoder.define(decoder.operand(0), Type::kB32);
-  decoder.emit(instruction, {Op::kPrmt, Type::kU32});
-}
-
-// dp4a and dp2a: u[0], u[1] signedness of a and b; u[2] = .hi of dp2a.
-void dot_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  const Type a = main_type(decoder, modifiers, 2);
-  const Type b = modifiers.types[1];
-  const bool four = decoder.source().opcode == "dp4a";
-  decoder.only_flags(modifiers, four ? 0 : kFlagLo | kFlagHi);
-  decoder.require((kInt32 & bit(a)) && (kInt32 & bit(b)), "the operands are .s32 or .u32");
-  decoder.require(four || modifiers.has(kFlagLo) != modifiers.has(kFlagHi), "expected .lo or .hi");
-  decoder.expect_operands(4);
-  Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), a);
-  instruction.b = decoder.use(decoder.operand(2), b);
-  instruction.c = decoder.use(decoder.operand(3), Type::kU32);
-  instruction.dst = decoder.define(decoder.operand(0), Type::kU32);
-  instruction.u[0] = is_signed(a);
-  instruction.u[1] = is_signed(b);
-  instruction.u[2] = modifiers.has(kFlagHi);
-  decoder.emit(instruction, {four ? Op::kDp4a : Op::kDp2a, Type::kU32}, Space::kGeneric, Type::kS8, four ? 4 : 2);
-}
-
-// vabsdiff2 and vabsdiff4 without selectors and masks: u[0], u[1] signedness of a and b; u[2] = .add; u[3] = .sat, 1
-// unsigned, 2 signed.
-void absolute_difference_rule(FunctionDecoder& decoder, const Modifiers& given) {
-  Modifiers modifiers = given;
-  const Type result = main_type(decoder, modifiers, 3);
-  const Type a = modifiers.types[1], b = modifiers.types[2];
-  const bool add = modifiers.take("add"), saturate = modifiers.has(kFlagSat);
-  decoder.only_flags(modifiers, add ? 0 : kFlagSat);
-  decoder.require((kInt32 & bit(result)) && (kInt32 & bit(a)) && (kInt32 & bit(b)), "the types are .s32 or .u32");
-  decoder.expect_operands(4);
-  Instruction instruction;
-  instruction.a = decoder.use(decoder.operand(1), a);
-  instruction.b = decoder.use(decoder.operand(2), b);
-  instruction.c = decoder.use(decoder.operand(3), result);
-  instruction.dst = decoder.define(decoder.operand(0), result);
-  instruction.u[0] = is_signed(a);
-  instruction.u[1] = is_signed(b);
-  instruction.u[2] = add;
-  instruction.u[3] = !saturate ? 0 : is_signed(result) ? 2 : 1;
-  const bool of_bytes = decoder.source().opcode == "vabsdiff4";
-  decoder.emit(instruction, {of_bytes ? Op::kAbsDiff4 : Op::kAbsDiff2, Type::kU32});
-}
-
-// testp: u[0] is the property.
-void testp_rule(FunctionDecoder& decoder, const Modifiers& modifiers) {
-  constexpr std::string_view kProperties[] = {"finite", "infinite", "number", "notanumber", "normal", "subnormal"};
-  const Type type = main_type(decoder, modifiers);
-  decoder.require(type == Type::kF32 || type == Type::kF64, "testp needs .f32 or .f64");
-  decoder.require(modifiers.others.size() == 1 && modifiers.flags == 0, "expected one property");
-  decoder.expect_operands(2);
-  Instruction instruction;
-  size_t property = 0;
-  while (property < std::size(kProperties) && kProperties[property] != modifiers.others[0]) ++property;
-  decoder.require(property < std::size(kProperties), "unknown property of testp");
-  instruction.u[0] = static_cast<uint8_t>(property);
-  instruction.a = decoder.use(decoder.operand(1), type);
-  instruction.dst = decoder.define_predicate(decoder.operand(0));
-  decoder.emit(instruction, {Op::kTestp, type});
-}
-
 constexpr uint8_t kRounded = kSuffixType | kSuffixRounding;
-constexpr uint8_t kCompared = kSuffixType | kSuffixCompare;
 
 constexpr NamedRule kRules[] = {
-    {"add", add_rule, kRounded},
-    {"sub", sub_rule, kRounded},
-    {"addc", addc_rule, kSuffixType},
-    {"subc", subc_rule, kSuffixType},
-    {"mul", mul_rule, kRounded},
-    {"mad", mad_rule, kRounded},
-    {"madc", madc_rule, kSuffixType},
-    {"fma", table_rule, kRounded},
-    {"div", table_rule, kRounded},
-    {"rem", table_rule, kSuffixType},
-    {"rcp", table_rule, kRounded},
-    {"sqrt", table_rule, kRounded},
-    {"rsqrt", table_rule, kSuffixType},
-    {"sin", table_rule, kSuffixType},
-    {"cos", table_rule, kSuffixType},
-    {"lg2", table_rule, kSuffixType},
-    {"ex2", table_rule, kSuffixType},
-    {"tanh", table_rule, kSuffixType},
-    {"abs", table_rule, kSuffixType},
-    {"neg", table_rule, kSuffixType},
-    {"min", table_rule, kSuffixType},
-    {"max", table_rule, kSuffixType},
-    {"mul24", table_rule, kSuffixType},
-    {"mad24", table_rule, kSuffixType},
-    {"sad", table_rule, kSuffixType},
-    {"popc", table_rule, kSuffixType},
-    {"clz", table_rule, kSuffixType},
-    {"bfind", table_rule, kSuffixType},
-    {"fns", table_rule, kSuffixType},
-    {"brev", table_rule, kSuffixType},
-    {"bfe", table_rule, kSuffixType},
-    {"bfi", table_rule, kSuffixType},
-    {"szext", table_rule, kSuffixType},
-    {"bmsk", table_rule, kSuffixType},
-    {"and", logic_rule, kSuffixType},
-    {"or", logic_rule, kSuffixType},
-    {"xor", logic_rule, kSuffixType},
-    {"not", logic_rule, kSuffixType},
-    {"cnot", logic_rule, kSuffixType},
-    {"shl", table_rule, kSuffixType},
-    {"shr", table_rule, kSuffixType},
-    {"copysign", table_rule, kSuffixType},
-    {"setp", setp_rule, kCompared},
-    {"set", set_rule, kCompared},
-    {"selp", selp_rule, kSuffixType},
-    {"slct", slct_rule, kSuffixType},
-    {"lop3", lop3_rule, kSuffixType},
-    {"shf", shf_rule, kSuffixType},
-    {"prmt", prmt_rule, kSuffixType},
-    {"dp4a", dot_rule, kSuffixType},
-    {"dp2a", dot_rule, kSuffixType},
-    {"testp", testp_rule, kSuffixType},
-    {"vabsdiff2", absolute_difference_rule, kSuffixType},
-    {"vabsdiff4", absolute_difference_rule, kSuffixType},
+    {"add", add_rule, kRounded},        {"sub", sub_rule, kRounded},        {"addc", addc_rule, kSuffixType},
+    {"subc", subc_rule, kSuffixType},   {"mul", mul_rule, kRounded},        {"mad", mad_rule, kRounded},
+    {"madc", madc_rule, kSuffixType},   {"fma", table_rule, kRounded},      {"div", table_rule, kRounded},
+    {"rem", table_rule, kSuffixType},   {"rcp", table_rule, kRounded},      {"sqrt", table_rule, kRounded},
+    {"rsqrt", table_rule, kSuffixType}, {"sin", table_rule, kSuffixType},   {"cos", table_rule, kSuffixType},
+    {"lg2", table_rule, kSuffixType},   {"ex2", table_rule, kSuffixType},   {"tanh", table_rule, kSuffixType},
+    {"abs", table_rule, kSuffixType},   {"neg", table_rule, kSuffixType},   {"min", table_rule, kSuffixType},
+    {"max", table_rule, kSuffixType},   {"mul24", table_rule, kSuffixType}, {"mad24", table_rule, kSuffixType},
+    {"sad", table_rule, kSuffixType},   {"popc", table_rule, kSuffixType},  {"clz", table_rule, kSuffixType},
+    {"bfind", table_rule, kSuffixType}, {"fns", table_rule, kSuffixType},   {"brev", table_rule, kSuffixType},
+    {"bfe", table_rule, kSuffixType},   {"bfi", table_rule, kSuffixType},   {"szext", table_rule, kSuffixType},
+    {"bmsk", table_rule, kSuffixType},  {"and", logic_rule, kSuffixType},   {"or", logic_rule, kSuffixType},
+    {"xor", logic_rule, kSuffixType},   {"not", logic_rule, kSuffixType},   {"cnot", logic_rule, kSuffixType},
+    {"shl", table_rule, kSuffixType},   {"shr", table_rule, kSuffixType},   {"copysign", table_rule, kSuffixType},
+
 };
 
 }  // namespace

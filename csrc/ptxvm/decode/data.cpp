@@ -190,7 +190,7 @@ void cvt_rule(FunctionDecoder& decoder, const Modifiers& given) {
   Modifiers modifiers = given;
   if (!modifiers.others.empty() && modifiers.others[0] == "pack") decoder.fail("cvt.pack is not supported");
   const bool satfinite = modifiers.take("satfinite");
-  decoder.require(modifiers.types.size() == 2 && modifiers.spaces.empty() && !modifiers.compare, "expected two types");
+  decoder.require(modifiers.types.size() == 2, "expected two types");
   const Type to = modifiers.types[0];
   const Type from = modifiers.types[1];
   if (is_pair(to)) return convert_pair(decoder, modifiers, satfinite);

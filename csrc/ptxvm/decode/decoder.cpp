@@ -19,8 +19,6 @@ constexpr int64_t kMaxSharedBytes = 228 * 1024;
 constexpr int64_t kMaxModuleBytes = int64_t{1} << 30;
 constexpr int64_t kMaxFrameBytes = int64_t{1} << 24;
 
-int64_t align_up(int64_t value, int64_t align) { return (value + align - 1) / align * align; }
-
 class ModuleDecoder {
  public:
   ModuleDecoder(syntax::Module module, const PlacedVariables& placed) : placed_(placed) {

@@ -161,6 +161,7 @@ class FunctionDecoder {
   const Symbol* find(std::string_view name) const;
   const Symbol* find_register(std::string_view name) const;
   int32_t virtual_register(std::string_view name);
+  Ref predicate_register(const syntax::Operand& operand);
   Ref immediate_bits(const syntax::Operand& operand, Type type);
   std::optional<Special> find_special(const syntax::Operand& operand) const;
   void check_register_type(const syntax::Operand& operand, Type held, Type wanted) const;

@@ -8,7 +8,8 @@ namespace {
 
 std::map<std::string_view, const NamedRule*> collect() {
   std::map<std::string_view, const NamedRule*> all;
-  for (const RuleTable& table : {arithmetic_rules(), data_rules(), memory_rules(), matrix_rules(), control_rules()}) {
+  for (const RuleTable& table : {arithmetic_rules(), bits_rules(), comparison_rules(), data_rules(), memory_rules(),
+                                 matrix_rules(), control_rules()}) {
     for (const NamedRule* entry = table.begin; entry != table.end; ++entry) all.emplace(entry->opcode, entry);
   }
   return all;
@@ -20,6 +21,12 @@ const std::map<std::string_view, const NamedRule*>& all_rules() {
 }
 
 }  // namespace
+
+Type main_type(const FunctionDecoder& decoder, const Modifiers& modifiers, size_t count) {
+  constexpr const char* kExpected[] = {"one type", "two types", "three types"};
+  if (modifiers.types.size() != count) decoder.fail(std::string("expected ") + kExpected[count - 1]);
+  return modifiers.types[0];
+}
 
 const NamedRule* rule_named(std::string_view opcode) {
   const auto found = all_rules().find(opcode);

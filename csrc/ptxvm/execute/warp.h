@@ -31,6 +31,9 @@ struct Frame {
   size_t capacity = 0;
 };
 
+// Instructions for which lanes of a warp come together.
+constexpr bool is_exchange(Op op) { return (op >= Op::kShfl && op <= Op::kWmmaStore) || op == Op::kWarpBarrier; }
+
 // Lanes that stand at the same place.
 struct Path {
   enum class State : uint8_t { kReady, kAtBarrier, kAtExchange };
@@ -105,6 +108,12 @@ class Warp {
   void exit_lanes(uint32_t lanes);
 
  private:
+  // So many instructions may a path run while another waits that could run too; then the other gets as many. Lanes that
+  // spin until a lane of their own warp does something come to an end this way. Who has spun spins again, as lanes do
+  // that take a lock in turn: each time the patience is halved, until paths meet.
+  static constexpr int64_t kPatience = 20'000;
+  static constexpr int64_t kLeastPatience = 500;
+
   enum class Outcome : uint8_t { kContinue, kLeft, kTrapped };  // kLeft: no lane is left on the current path
 
   void execute(const Segment& segment);
