@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import TYPE_CHECKING
 
 from flopcuda.formulas import (
     FORMULAS,
@@ -13,7 +14,9 @@ from flopcuda.formulas import (
     linear_exact_add,
     linear_exact_mul,
 )
-from flopcuda.report import Launch
+
+if TYPE_CHECKING:
+    from flopcuda.report import Launch
 
 
 def formula_values(launch: Launch) -> dict[str, int]:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from flopcuda import geometry
+
 
 @dataclass(frozen=True)
 class Counters:
@@ -37,6 +39,11 @@ class Counters:
         return self.mul + self.add
 
     @property
+    def effective_macs(self) -> int | None:
+        """MACs that change a result: ``mul - pad - zero``; None when zeros were not counted."""
+        return None if self.zero is None else self.mul - self.pad - self.zero
+
+    @property
     def tile_efficiency(self) -> float:
         """``mul / lane``: the share of executed multiply lanes that fed an output; 1.0 when nothing was executed."""
         return self.mul / self.lane if self.lane else 1.0
@@ -55,9 +62,9 @@ class Counters:
         )
 
     def to_dict(self) -> dict[str, int]:
-        """The fields with ``macs`` and ``flops``; ``zero`` only when it was counted."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
-        return {**fields, "macs": self.macs, "flops": self.flops}
+        """The fields with ``macs`` and ``flops``; ``zero`` and ``effective_macs`` only when zeros were counted."""
+        fields = {**asdict(self), "macs": self.macs, "flops": self.flops, "effective_macs": self.effective_macs}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,11 @@ class Launch:
     executed_macs: int | None
 
     @property
+    def dense_macs(self) -> int:
+        """What the formula for dense operands says, from the shapes: of masked attention, all of it."""
+        return geometry.formula_values(self)["macs"]
+
+    @property
     def flops_per_second(self) -> float | None:
         """Achieved FLOPS of this launch; None when it was not timed."""
         return self.counters.flops / self.seconds if self.seconds else None
@@ -181,6 +193,16 @@ class Summary:
     def flops(self) -> int:
         """Floating-point operations: ``mul + add``."""
         return self.counters.flops
+
+    @property
+    def effective_macs(self) -> int | None:
+        """MACs that change a result: ``mul - pad - zero``; None when zeros were not counted."""
+        return self.counters.effective_macs
+
+    @property
+    def dense_macs(self) -> int:
+        """What the formulas for dense operands say, from the shapes; ``macs`` is what was executed."""
+        return sum(launch.dense_macs for launch in self.launches)
 
     @property
     def seconds(self) -> float | None:
