@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from flopcuda import ptx, virtual_cuda
 from flopcuda.arguments import as_arguments
@@ -66,7 +67,7 @@ class Validation:
 
     Attributes:
         model: the model's name.
-        batch: size of the first dimension of the first input tensor.
+        batch: size of the first dimension of the first input; of a list of images, how many there are.
         device: where the model was.
         backend: "native", or "ptxvm" for the CUDA kernels on the PTX machine.
         params: the model's parameters.
@@ -147,7 +148,7 @@ def validate(
         ValueError: the model ran no layer that is counted.
     """
     arguments = as_arguments(inputs)
-    first = next((argument for argument in arguments if isinstance(argument, Tensor)), None)
+    first = next((leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)), None)
     if first is None:
         raise TypeError("validate needs at least one tensor among the model's inputs")
     params = count_params(model)
@@ -158,7 +159,7 @@ def validate(
         raise ValueError(f"{type(model).__name__} ran nothing that is counted, so there is nothing to validate")
     return Validation(
         model=name or type(model).__name__,
-        batch=first.shape[0] if first.dim() else 1,
+        batch=_batch(arguments[0]),
         device=virtual_cuda.label(first.device),
         backend=report.launches[0].backend,
         params=params,
@@ -169,6 +170,12 @@ def validate(
         not_counted=report.not_counted,
         ok=all(layer.match for layer in layers),
     )
+
+
+def _batch(argument: Any) -> int:
+    if isinstance(argument, list | tuple):
+        return len(argument)
+    return int(argument.shape[0]) if isinstance(argument, Tensor) and argument.dim() else 1
 
 
 def _count(model: nn.Module, arguments: tuple[Any, ...], backend: str | ptx.Machine) -> Report:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from math import prod
 from typing import Any
 
 from torch import nn
 
 from flopcuda.tools import kinds
-from flopcuda.tools.tool import Figure, Observation, Tool, whole
+from flopcuda.tools.running import running_modules
+from flopcuda.tools.tool import Figure, Observation, Tool, Unseen, whole
+from flopcuda.tools.unseen import FusedAttention
 
 _KIND_OF_OPERATOR = {
     "conv": kinds.MULTIPLY_ACCUMULATE,
@@ -32,19 +35,50 @@ _KIND_OF_OPERATOR = {
 def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
     """Run ``FlopCountAnalysis`` and read its figures by module and operator."""
     analysis = importlib.import_module(TOOL.package).FlopCountAnalysis(model, inputs)
+    own = _own_figures(analysis)
+    figures = [
+        Figure(name, _KIND_OF_OPERATOR.get(operator), whole(amount))
+        for name, operators in own.items()
+        for operator, amount in operators.items()
+    ]
+    if any("einsum" in operators for operators in own.values()):
+        exact = importlib.import_module(TOOL.package).FlopCountAnalysis(model, inputs)
+        exact.set_op_handle("aten::einsum", _einsum)
+        for name, operators in _own_figures(exact).items():
+            digits = whole(own[name]["einsum"] - operators["einsum"]) if "einsum" in operators else 0
+            figures += [
+                Figure(name, kinds.EINSUM_DIGITS, digits),
+                Figure(name, kinds.MULTIPLY_ACCUMULATE, -digits),
+            ]
+    return Observation(whole(analysis.total()), tuple(figures), tuple(_unseen(analysis, model, inputs)))
+
+
+def _own_figures(analysis: Any) -> dict[str, dict[str, float]]:
+    """By module and operator; without those of the modules inside, which fvcore includes."""
     by_module = analysis.by_module_and_operator()
     own = {name: dict(operators) for name, operators in by_module.items()}
-    # A module's figures include those of the modules in it.
     for name, operators in by_module.items():
         parent = name.rpartition(".")[0]
         for operator, amount in operators.items() if name else ():
             own[parent][operator] -= amount
-    figures = tuple(
-        Figure(name, _KIND_OF_OPERATOR.get(operator), whole(amount))
-        for name, operators in own.items()
-        for operator, amount in operators.items()
-    )
-    return Observation(whole(analysis.total()), figures)
+    return own
+
+
+def _einsum(inputs: list[Any], outputs: list[Any]) -> int:
+    """What fvcore's rule comes to before numpy rounds it: the product of the sizes of all indices."""
+    factors = inputs[0].toIValue().replace(" ", "").partition("->")[0].split(",")
+    shapes = [value.type().sizes() for value in inputs[1].node().inputs()]
+    pairs = (pair for letters, shape in zip(factors, shapes, strict=True) for pair in zip(letters, shape, strict=True))
+    return prod(dict(pairs).values())
+
+
+def _unseen(analysis: Any, model: nn.Module, inputs: tuple[Any, ...]) -> list[Unseen]:
+    """Fused attention, if the trace had any; in a pass of its own, because a dispatch mode would change the trace."""
+    if "aten::scaled_dot_product_attention" not in analysis.unsupported_ops():
+        return []
+    with running_modules(model) as running, FusedAttention(running, known=()) as attention:
+        model(*inputs)
+    return list(attention.unseen)
 
 
 TOOL = Tool(

@@ -1,7 +1,7 @@
 """The kinds of work that terms of a ledger are named after, and which kind a module is.
 
-Only what is listed here explains a difference. Work of any other kind (attention, recurrent layers, matrix products
-outside a counted layer) stays unexplained, because the counted side ought to have seen it.
+Only what is listed here explains a difference. Work of any other kind stays unexplained, because the counted side ought
+to have seen it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ SOFTMAX = "softmax"
 UPSAMPLE = "upsample"
 GRID_SAMPLE = "grid sample"
 ELEMENTWISE = "elementwise add and mul"
+QUERY_SCALING = "scaling of queries"
+BIAS = "bias"
+
+# fvcore reads the operations of most einsum equations from numpy's print of them.
+EINSUM_DIGITS = "einsum rounded to four digits"
 
 # A tool that visits a module once for each place it has in the model adds all its calls up each time.
 SHARED_AGAIN = "shared modules counted again"
@@ -30,7 +35,7 @@ SHARED_AGAIN = "shared modules counted again"
 LEFT_OUT = "modules inside others left out"
 
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
-    (MULTIPLY_ACCUMULATE, (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear)),
+    (MULTIPLY_ACCUMULATE, (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.MultiheadAttention)),
     (BATCH_NORM, (nn.modules.batchnorm._BatchNorm,)),
     (INSTANCE_NORM, (nn.modules.instancenorm._InstanceNorm,)),
     (LAYER_NORM, (nn.LayerNorm,)),

@@ -8,14 +8,14 @@ the terms leave over stands as unexplained.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
+from flopcuda.tools.kinds import BIAS, MULTIPLY_ACCUMULATE
 from flopcuda.tools.report import CountedLayer, Term
-from flopcuda.tools.tool import Observation, Tool
+from flopcuda.tools.tool import Observation, Tool, Unseen
 
 COUNTED = "counted MACs"
 
@@ -52,7 +52,8 @@ def ledger(tool: Tool, observation: Observation, model: nn.Module, counted: Mapp
         if name not in existing:
             disagreements.append(f"{name}: {layer.mul:,} MACs were counted, and the model has no such module")
             continue
-        terms = list(_terms_of(layer, figures[name], tool))
+        unseen = [call for call in observation.unseen if call.module == name]
+        terms = list(_terms_of(layer, figures[name], unseen, tool))
         for term in terms:
             amounts[term.term] += term.amount
         expected = layer.mul + sum(term.amount for term in terms)
@@ -72,12 +73,15 @@ def ledger(tool: Tool, observation: Observation, model: nn.Module, counted: Mapp
     return Ledger(listed, observation.reported - sum(term.amount for term in listed), tuple(disagreements))
 
 
-def _terms_of(layer: CountedLayer, figure: int, tool: Tool) -> Iterator[Term]:
+def _terms_of(layer: CountedLayer, figure: int, unseen: Sequence[Unseen], tool: Tool) -> Iterator[Term]:
     """The conventions that lead from a layer's counted MACs to the tool's figure for it."""
     if not figure:
         yield Term(f"not seen: {layer.name or '(the model)'} ({layer.type})", -layer.mul)
         return
+    for call in unseen:
+        yield Term(f"not seen: calls of {call.call}", -call.macs)
+    seen = layer.mul - sum(call.macs for call in unseen)
     if tool.per_mac != 1:
-        yield Term(f"{tool.per_mac} FLOPs a MAC", (tool.per_mac - 1) * layer.mul)
-    if layer.bias and tool.counts_bias and figure != tool.per_mac * layer.mul:
-        yield Term("bias", layer.outputs)
+        yield Term(f"{tool.per_mac} FLOPs a MAC", (tool.per_mac - 1) * seen)
+    if layer.bias and tool.counts_bias and figure != tool.per_mac * seen:
+        yield Term(BIAS, layer.outputs - sum(call.biased for call in unseen))

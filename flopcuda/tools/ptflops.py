@@ -24,8 +24,14 @@ from flopcuda.tools import kinds
 from flopcuda.tools.report import Term
 from flopcuda.tools.running import running_modules
 from flopcuda.tools.tool import Figure, Observation, Tool, whole
+from flopcuda.tools.unseen import FusedAttention, unpatched_calls
 
 _KIND_OF_FUNCTION = {
+    "matmul": kinds.MULTIPLY_ACCUMULATE,
+    "mm": kinds.MULTIPLY_ACCUMULATE,
+    "bmm": kinds.MULTIPLY_ACCUMULATE,
+    "addmm": kinds.MULTIPLY_ACCUMULATE,
+    "baddbmm": kinds.MULTIPLY_ACCUMULATE,
     "relu": kinds.ACTIVATION,
     "prelu": kinds.ACTIVATION,
     "elu": kinds.ACTIVATION,
@@ -56,6 +62,7 @@ def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
     """Run the default backend on the whole batch."""
     names = {module: name for name, module in model.named_modules()}
     operations = importlib.import_module("ptflops.pytorch_ops")
+    known = tuple(operations.MODULES_MAPPING)
     of_modules: list[Figure] = []
     of_functions: list[Figure] = []
 
@@ -64,35 +71,34 @@ def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
             before = int(module.__flops__)  # type: ignore[arg-type]
             rule(module, *arguments)
             amount = int(module.__flops__) - before  # type: ignore[arg-type]
-            of_modules.append(Figure(names[module], kinds.kind_of_module(module), amount))
+            of_modules.extend(_parts(module, names[module], amount, arguments[0]))
 
         return noted
 
-    def noting_function(name: str, rule: Callable[..., float]) -> Callable[..., float]:
+    def noting_function(running: list[str], name: str, rule: Callable[..., float]) -> Callable[..., float]:
         def noted(*arguments: Any, **options: Any) -> float:
             amount = rule(*arguments, **options)
-            of_functions.append(Figure("", _kind_of_call(name), whole(amount)))
+            of_functions.append(Figure(running[-1], _kind_of_call(name), whole(amount)))
             return amount
 
         return noted
 
+    hooked = {name for module, name in names.items() if type(module) in known}
     modules = {module: noting_module(rule) for module, rule in operations.MODULES_MAPPING.items()}
-    functions, methods = (
-        {function: noting_function(_public_name(function), rule) for function, rule in rules.items()}
-        for rules in (operations.FUNCTIONAL_MAPPING, operations.TENSOR_OPS_MAPPING)
-    )
-    with (
-        patch.dict(operations.MODULES_MAPPING, modules),
-        patch.dict(operations.FUNCTIONAL_MAPPING, functions),
-        patch.dict(operations.TENSOR_OPS_MAPPING, methods),
-    ):
-        reported = _run(model, inputs, backend="pytorch")
-        of_modules += _by_place(model, of_modules, tuple(operations.MODULES_MAPPING))
-    return Observation(
-        reported,
-        (*of_modules, *of_functions),
-        _per_image(of_modules, batch=int(model.__batch_counter__)),  # type: ignore[arg-type]
-    )
+    with running_modules(model) as running, unpatched_calls(running, hooked) as unseen:
+        functions, methods = (
+            {function: noting_function(running, _public_name(function), rule) for function, rule in rules.items()}
+            for rules in (operations.FUNCTIONAL_MAPPING, operations.TENSOR_OPS_MAPPING)
+        )
+        with (
+            patch.dict(operations.MODULES_MAPPING, modules),
+            patch.dict(operations.FUNCTIONAL_MAPPING, functions),
+            patch.dict(operations.TENSOR_OPS_MAPPING, methods),
+        ):
+            reported = _run(model, inputs, backend="pytorch")
+            of_modules += _by_place(model, of_modules, known)
+    per_image = _per_image(of_modules, batch=int(model.__batch_counter__))  # type: ignore[arg-type]
+    return Observation(reported, (*of_modules, *of_functions), tuple(unseen), per_image)
 
 
 def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
@@ -100,7 +106,7 @@ def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
     rules = importlib.import_module("ptflops.aten_ops").ATEN_OPS_MAPPING
     figures: list[Figure] = []
 
-    with running_modules(model) as running:
+    with running_modules(model) as running, FusedAttention(running, rules) as attention:
 
         def noting(rule: Callable[..., float]) -> Callable[..., float]:
             def noted(arguments: Any, results: Any) -> float:
@@ -112,7 +118,7 @@ def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
 
         with patch.dict(rules, {operator: noting(rule) for operator, rule in rules.items()}):
             reported = _run(model, inputs, backend="aten")
-    return Observation(reported, tuple(figures))
+    return Observation(reported, tuple(figures), tuple(attention.unseen))
 
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], *, backend: str) -> int:
@@ -162,6 +168,21 @@ def _per_image(figures: list[Figure], *, batch: int) -> tuple[Term, ...]:
     return (Term(f"modules' figures divided by the batch of {batch}", total // batch - total),)
 
 
+def _parts(module: nn.Module, name: str, amount: int, inputs: tuple[Any, ...]) -> list[Figure]:
+    """A module's figure by kind: attention's has one for each element of the scaled queries, scores and biases, too."""
+    if not isinstance(module, nn.MultiheadAttention):
+        return [Figure(name, kinds.kind_of_module(module), amount)]
+    lengths = [tensor.shape[1 if module.batch_first else 0] for tensor in inputs]
+    sequences, queries, width = inputs[0].shape[0 if module.batch_first else 1], lengths[0], module.embed_dim
+    parts = {
+        kinds.QUERY_SCALING: sequences * queries * width,
+        kinds.SOFTMAX: sequences * module.num_heads * queries * lengths[1],
+        kinds.BIAS: sequences * width * (queries + (0 if module.in_proj_bias is None else sum(lengths))),
+    }
+    parts[kinds.MULTIPLY_ACCUMULATE] = amount - sum(parts.values())
+    return [Figure(name, kind, part) for kind, part in parts.items()]
+
+
 def _by_place(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) -> list[Figure]:
     """What it means for the figures that ptflops adds up by place, not by module, and not below a module it knows.
 
@@ -187,7 +208,7 @@ def _by_place(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) 
 
 def _kind_of_call(function: str) -> str | None:
     kind = _KIND_OF_FUNCTION.get(function)
-    return kind and f"{kind} (function calls)"
+    return kind if kind in (None, kinds.MULTIPLY_ACCUMULATE) else f"{kind} (function calls)"
 
 
 def _public_name(function: Any) -> str:

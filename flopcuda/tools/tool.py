@@ -27,17 +27,36 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """Products that a model computes by a call for which a tool has no rule.
+
+    Attributes:
+        module: dotted name of the module that makes the call.
+        call: what it calls.
+        macs: multiply-accumulates.
+        biased: output elements to which a bias is added.
+    """
+
+    module: str
+    call: str
+    macs: int
+    biased: int = 0
+
+
+@dataclass(frozen=True)
 class Observation:
     """What a tool said of one forward pass.
 
     Attributes:
         reported: its total.
         figures: its own figures; they need not add up to ``reported``.
+        unseen: calls without a rule; those in a module of which the tool sees nothing at all need not be here.
         adjustments: what it does to the sum of its figures on the way to its total, as far as its own state tells.
     """
 
     reported: int
     figures: tuple[Figure, ...]
+    unseen: tuple[Unseen, ...] = ()
     adjustments: tuple[Term, ...] = ()
 
 

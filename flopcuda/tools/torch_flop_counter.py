@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
 from flopcuda.tools.running import running_modules
 from flopcuda.tools.tool import Figure, Observation, Tool
+from flopcuda.tools.unseen import FusedAttention
 
 
 def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
@@ -23,9 +24,13 @@ def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
         figures.append(Figure(module, MULTIPLY_ACCUMULATE, grown))
         total += grown
 
-    with running_modules(model, before_change=charge), FlopCounterMode(display=False) as mode:
+    with (
+        running_modules(model, before_change=charge) as running,
+        FusedAttention(running, flop_registry) as attention,
+        FlopCounterMode(display=False) as mode,
+    ):
         model(*inputs)
-    return Observation(mode.get_total_flops(), tuple(figures))
+    return Observation(mode.get_total_flops(), tuple(figures), tuple(attention.unseen))
 
 
 TOOL = Tool(
