@@ -1,4 +1,4 @@
-"""Regenerate the README's tables of measurements from the JSON that the benchmarks wrote.
+"""Regenerate the README's tables: of measurements from the benchmarks' JSON, of coverage from the registry.
 
 ``python benchmarks/readme.py`` replaces what stands between the markers ``<!-- NAME -->`` and ``<!-- end NAME -->``.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
+
+from flopcuda.registry import COUNTED, NAMED
 
 FOLDER = Path(__file__).parent
 README = FOLDER.parent / "README.md"
@@ -47,17 +50,45 @@ def ptxvm_table(measured: dict[str, object]) -> str:
     return "\n".join([*heading, *rows, "", *notes])
 
 
-def main() -> None:
+def coverage_table() -> str:
+    """What is counted and how, and what is only named, from flopcuda/registry.py."""
+    heading = ["| what | torch's operators | how | forward and gradients |", "|---|---|---|---|"]
+    counted = [
+        f"| {family.layers} | {_names(packet.__name__ for packet in family.lowerings)} | {family.kernels} | counted |"
+        for family in COUNTED
+    ]
+    named = [
+        f"| {kind} | {_names(operators[:3])}{' and others' if operators[3:] else ''} | torch's own code | named |"
+        for kind, operators in NAMED.items()
+    ]
+    others = ["| other libraries' operators | any | their own code | named |"]
+    return "\n".join([*heading, *counted, *named, *others])
+
+
+def _names(operators: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in operators)
+
+
+def tables() -> dict[str, str]:
+    """Each table by the name that its markers have."""
     makers = {"cpu": cpu_table, "ptxvm": ptxvm_table}
-    tables = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
-    text = README.read_text()
-    for name, table in tables.items():
+    measured = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
+    return {"coverage": coverage_table(), **measured}
+
+
+def with_tables(text: str) -> str:
+    """The README with its tables made anew.
+
+    Raises:
+        ValueError: a table's markers are not there, or there more than once.
+    """
+    for name, table in tables().items():
         pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)"
         text, found = re.subn(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
         if found != 1:
-            raise SystemExit(f"README.md has the markers of {name} {found} times, not once")
-    README.write_text(text)
+            raise ValueError(f"README.md has the markers of {name} {found} times, not once")
+    return text
 
 
 if __name__ == "__main__":
-    main()
+    README.write_text(with_tables(README.read_text()))

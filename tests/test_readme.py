@@ -7,6 +7,9 @@ import io
 import re
 from pathlib import Path
 
+from benchmarks.readme import with_tables
+from flopcuda.registry import LOWERINGS
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -22,3 +25,13 @@ def test_make_has_the_commands() -> None:
     makefile = (Path(__file__).parent.parent / "Makefile").read_text()
     for command in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+def test_tables_are_those_of_their_sources() -> None:
+    """Of the measurements that are kept, and of the operators that are registered."""
+    assert with_tables(README) == README
+
+
+def test_the_coverage_table_has_every_counted_operator() -> None:
+    (table,) = re.findall(r"<!-- coverage -->\n(.*?)\n<!-- end coverage -->", README, re.DOTALL)
+    assert {packet.__name__ for packet in LOWERINGS} <= set(re.findall(r"`(\w+)`", table))
