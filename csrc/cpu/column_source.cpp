@@ -10,6 +10,7 @@ ColumnLayout::ColumnLayout(const BlockLimits& limits, int64_t depth_block)
       nonzero_columns_(limits.panels * depth_block) {
   panels.reserve(limits.panels);
   runs.reserve(limits.runs);
+  copies.reserve(3 * limits.runs + limits.panels);
 }
 
 void ColumnLayout::clear_layout() {

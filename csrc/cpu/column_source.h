@@ -21,6 +21,15 @@ struct ColumnRun {
   int64_t length;
 };
 
+// A part of a run whose values are copied, or set to zero because its taps lie in the padding.
+struct ColumnCopy {
+  static constexpr int64_t kPadding = -1;
+
+  int64_t source;  // element of an image's channel, or kPadding
+  int64_t target;  // from the first value of an update
+  int64_t length;
+};
+
 struct ColumnPanel {
   int64_t values_offset;  // in ColumnBlock::values
   int64_t columns;        // width, waste included
@@ -40,6 +49,7 @@ struct ColumnLayout {
   int64_t index = -1;  // of the block that is laid out, -1 before the first
   std::vector<ColumnPanel> panels;
   std::vector<ColumnRun> runs;
+  std::vector<ColumnCopy> copies;  // of the tap that is being packed
   // Update k of the packed depth block reads a panel's columns at ColumnBlock::values + panel.values_offset +
   // value_offsets[k].
   std::vector<int64_t> value_offsets;

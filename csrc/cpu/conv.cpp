@@ -13,10 +13,10 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kMaxBlockPanels = 16;  // 16 panels x 32 columns x 256 updates: 512 KiB of L2
+constexpr int64_t kMaxBlockPanels = 8;  // 16 panels x 32 columns x 256 updates: 512 KiB of L2
 
 // Measured: copying one element takes as long as this many multiply-adds of a whole vector.
-constexpr int64_t kCopyCost = 4;
+constexpr int64_t kCopyCost = 1;
 
 // With fewer output channels in a group than this, strips are faster than blocks.
 constexpr int64_t kMinBlockRows = 4;
@@ -73,8 +73,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
     grid = plan_tasks(problem.groups, row_panels, panels, kMaxBlockPanels, threads);
     columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, family, grid.column_blocks);
   }
-  const RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, family.max_rows,
-                               columns->depth_block(), count_zero);
+  const RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, family.max_rows);
   const ProductOutput<Scalar> output{operands.bias ? Start::kRowBias : Start::kNothing, operands.bias, operands.output,
                                      out_size};
   multiply(family, rows, *columns, grid.row_ranges, output, count_zero, counters);

@@ -11,7 +11,7 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kRowBlockBytes = 256 * 1024;  // packed rows that are reused from L2
+constexpr int64_t kRowBlockBytes = 64 * 1024;  // packed rows that are reused from L2
 
 // Measured: packing a column panel takes as long as multiplying it by this many row panels.
 constexpr int64_t kPackingCost = 4;
@@ -20,10 +20,12 @@ constexpr int64_t kPackingCost = 4;
 template <class Scalar>
 struct Workspace {
   ColumnBlock<Scalar> block;
+  RowBlock<Scalar> rows;
   AlignedArray<Scalar> tile{kMaxTileElements};  // a tile whose columns are not consecutive in the output
   Counters counters;
 
-  Workspace(const BlockLimits& limits, int64_t depth_block) : block(limits, depth_block) {}
+  Workspace(const BlockLimits& limits, int64_t depth_block, int64_t row_panels, int64_t panel_rows)
+      : block(limits, depth_block), rows(row_panels, panel_rows, depth_block) {}
 };
 
 template <class Scalar>
@@ -32,6 +34,7 @@ struct Product {
   const RowPanels<Scalar>& rows;
   const ColumnSource<Scalar>& columns;
   const ProductOutput<Scalar>& output;
+  int64_t row_block_panels;
   bool count_zero;
 
   void run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
@@ -77,11 +80,11 @@ void Product<Scalar>::run_tile(int64_t group, int64_t row_panel, int64_t column_
 
   Tile<Scalar> tile;
   tile.depth = depth;
-  tile.rows = rows.values(group, row_panel, first_depth);
+  tile.rows = rows.values(work.rows, row_panel, depth);
   tile.columns = block.values.data() + panel.values_offset;
   tile.column_offsets = block.value_offsets.data();
   tile.pad_columns = block.pad_columns(column_panel);
-  tile.nonzero_rows = rows.nonzero(group, row_panel, first_depth);
+  tile.nonzero_rows = work.rows.nonzero.data() + (row_panel - work.rows.first_panel) * depth;
   tile.nonzero_columns = block.nonzero_columns(column_panel);
   tile.valid_columns = panel.valid_columns;
   tile.start = first_depth == 0 ? output.start : Start::kOutput;
@@ -122,13 +125,13 @@ void Product<Scalar>::run_task(int64_t column_block, int64_t group, int64_t firs
     work.block.index = column_block;
   }
   const int64_t depth_block = columns.depth_block();
-  const int64_t row_block_panels =
-      std::max<int64_t>(1, kRowBlockBytes / (depth_block * family.max_rows * int64_t{sizeof(Scalar)}));
   for (int64_t first_depth = 0; first_depth < rows.depth(); first_depth += depth_block) {
     const int64_t depth = std::min(depth_block, rows.depth() - first_depth);
     columns.pack(group, first_depth, depth, count_zero, work.block);
     for (int64_t panel = first_panel; panel < last_panel; panel += row_block_panels) {
-      run_row_block(group, panel, std::min(panel + row_block_panels, last_panel), first_depth, depth, work);
+      const int64_t last = std::min(panel + row_block_panels, last_panel);
+      rows.pack(group, panel, last, first_depth, depth, count_zero, work.rows);
+      run_row_block(group, panel, last, first_depth, depth, work);
     }
   }
 }
@@ -156,14 +159,18 @@ TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, i
 template <class Scalar>
 void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, const ColumnSource<Scalar>& columns,
               int64_t row_ranges, const ProductOutput<Scalar>& output, bool count_zero, Counters& counters) {
-  const Product<Scalar> product{family, rows, columns, output, count_zero};
+  const int64_t panel_bytes = columns.depth_block() * family.max_rows * int64_t{sizeof(Scalar)};
+  const int64_t row_block_panels = std::clamp<int64_t>(kRowBlockBytes / panel_bytes, 1, rows.panel_count());
+  const Product<Scalar> product{family, rows, columns, output, row_block_panels, count_zero};
   const Partition ranges{rows.panel_count(), row_ranges};
   const int64_t tasks = columns.block_count() * rows.groups() * row_ranges;
   const int threads = static_cast<int>(std::clamp<int64_t>(tasks, 1, omp_get_max_threads()));
 
   std::vector<Workspace<Scalar>> workspaces;  // allocated out here: an exception must not leave the parallel region
   workspaces.reserve(threads);
-  for (int i = 0; i < threads; ++i) workspaces.emplace_back(columns.limits(), columns.depth_block());
+  for (int i = 0; i < threads; ++i) {
+    workspaces.emplace_back(columns.limits(), columns.depth_block(), row_block_panels, family.max_rows);
+  }
 
   // Tasks are handed out in chunks, small enough that a thread that is held up leaves work to the others. Those of one
   // column block follow each other, so that a thread seldom has to lay out another one.

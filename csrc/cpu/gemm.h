@@ -2,7 +2,7 @@
 //
 //   for each task (column block, group, range of row panels), the tasks shared among threads
 //     for each depth block                        columns packed here: they stay in L2
-//       for each row block                        packed rows of it stay in L2
+//       for each row block                        rows packed here: they stay in L2
 //         for each column panel                   stays in L1
 //           for each row panel: micro-kernel      accumulators stay in registers
 #pragma once
@@ -18,7 +18,7 @@ namespace flopcuda::cpu {
 
 // Updates packed at a time: a panel of two AVX-512 vectors x 256 updates takes 32 KiB, which leaves room in L1 for the
 // rows.
-constexpr int64_t kDepthBlock = 256;
+constexpr int64_t kDepthBlock = 128;
 
 // How the columns are cut into blocks and the row panels into ranges; each pair of them, for each group, is a task.
 struct TaskGrid {

@@ -15,6 +15,7 @@ Im2col<Scalar>::Im2col(const ConvProblem& problem, const Scalar* input, const Ti
       input_(input),
       family_(family),
       blocks_{panel_count(problem, family), blocks},
+      taps_(kernel_size(problem)),
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)) {}
@@ -68,66 +69,75 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
 }
 
 template <class Scalar>
-typename Im2col<Scalar>::Tap Im2col<Scalar>::tap(int64_t group, int64_t depth) const {
-  const int64_t row = depth / problem_.width.kernel_size;
-  const int64_t slice = row / problem_.height.kernel_size;
-  return {problem_.in_channels / problem_.groups * group + slice / problem_.depth.kernel_size,
-          slice % problem_.depth.kernel_size, row % problem_.height.kernel_size, depth % problem_.width.kernel_size};
-}
-
-template <class Scalar>
-void Im2col<Scalar>::advance(Tap& tap) const {
-  if (++tap.x < problem_.width.kernel_size) return;
-  tap.x = 0;
-  if (++tap.y < problem_.height.kernel_size) return;
-  tap.y = 0;
-  if (++tap.z < problem_.depth.kernel_size) return;
-  tap.z = 0;
-  ++tap.channel;
+typename Im2col<Scalar>::Tap Im2col<Scalar>::tap(int64_t index) const {
+  const int64_t row = index / problem_.width.kernel_size;
+  return {row / problem_.height.kernel_size, row % problem_.height.kernel_size, index % problem_.width.kernel_size};
 }
 
 template <class Scalar>
 void Im2col<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
                           ColumnBlock<Scalar>& block) const noexcept {
-  Tap tap = this->tap(group, first_depth);
-  // Update by update, all panels of it at a time: the panels' columns are neighbours in the image.
-  for (int64_t k = 0; k < depth; ++k, advance(tap)) {
-    for (size_t i = 0; i < block.panels.size(); ++i) {
-      const ColumnPanel& panel = block.panels[i];
-      Scalar* values = block.values.data() + panel.values_offset + block.value_offsets[k];
-      block.pad_columns(i)[k] = static_cast<int32_t>(pack_panel(tap, block, panel, values));
-      if (count_zero) block.nonzero_columns(i)[k] = count_nonzero(values, panel.valid_columns);
+  const int64_t first_channel = problem_.in_channels / problem_.groups * group;
+  // Tap by tap: where its columns are is the same in every channel.
+  for (int64_t first = 0; first < std::min(taps_, depth); ++first) {
+    plan_copies(tap((first_depth + first) % taps_), first, depth, block);
+    for (int64_t k = first; k < depth; k += taps_) {
+      const Scalar* channel = input_ + (first_channel + (first_depth + k) / taps_) * channel_size(problem_);
+      Scalar* values = block.values.data() + block.value_offsets[k];
+      for (const ColumnCopy& copy : block.copies) {
+        if (copy.source == ColumnCopy::kPadding) {
+          zero_elements(values + copy.target, copy.length);
+        } else {
+          copy_strided(channel + copy.source, problem_.width.stride, copy.length, values + copy.target);
+        }
+      }
+    }
+  }
+  if (!count_zero) return;
+  for (size_t i = 0; i < block.panels.size(); ++i) {
+    const ColumnPanel& panel = block.panels[i];
+    for (int64_t k = 0; k < depth; ++k) {
+      const Scalar* values = block.values.data() + panel.values_offset + block.value_offsets[k];
+      block.nonzero_columns(i)[k] = count_nonzero(values, panel.valid_columns);
     }
   }
 }
 
 template <class Scalar>
-int64_t Im2col<Scalar>::pack_panel(const Tap& tap, const ColumnBlock<Scalar>& block, const ColumnPanel& panel,
-                                   Scalar* values) const {
-  int64_t padding = 0;
-  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
-    const ColumnRun& run = block.runs[i];
-    const Range columns{run.x, run.x + run.length};
-    const bool row_is_inside = slices_inside_[tap.z].contains(run.z) && rows_inside_[tap.y].contains(run.y);
-    const Range inside = row_is_inside ? intersect(columns, columns_inside_[tap.x]) : Range{columns.end, columns.end};
-    Scalar* target = values + run.panel_column - columns.begin;  // target[x] is output column x's
-    if (inside.length() < run.length) {
-      const Range before{columns.begin, std::min(inside.begin, columns.end)};
-      const Range after{before.end + inside.length(), columns.end};
-      zero_elements(target + before.begin, before.length());
-      zero_elements(target + after.begin, after.length());
-      padding += before.length() + after.length();
+void Im2col<Scalar>::plan_copies(const Tap& tap, int64_t first, int64_t depth, ColumnBlock<Scalar>& block) const {
+  block.copies.clear();
+  for (size_t i = 0; i < block.panels.size(); ++i) {
+    const ColumnPanel& panel = block.panels[i];
+    int64_t padding = 0;
+    for (int64_t j = panel.first_run; j < panel.first_run + panel.run_count; ++j) {
+      padding += plan_run(tap, block.runs[j], panel.values_offset, block);
     }
-    if (inside.length() > 0) {
-      const Scalar* row =
-          input_row(problem_, input_, run.image, tap.channel, tap_position(problem_.depth, run.z, tap.z),
-                    tap_position(problem_.height, run.y, tap.y));
-      copy_strided(row + tap_position(problem_.width, inside.begin, tap.x), problem_.width.stride, inside.length(),
-                   target + inside.begin);
-    }
+    const int64_t waste = panel.columns - panel.valid_columns;
+    if (waste > 0) block.copies.push_back({ColumnCopy::kPadding, panel.values_offset + panel.valid_columns, waste});
+    for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = static_cast<int32_t>(padding);
   }
-  zero_elements(values + panel.valid_columns, panel.columns - panel.valid_columns);
-  return padding;
+}
+
+// Returns how many columns of the run are padding.
+template <class Scalar>
+int64_t Im2col<Scalar>::plan_run(const Tap& tap, const ColumnRun& run, int64_t panel_offset,
+                                 ColumnBlock<Scalar>& block) const {
+  const Range columns{run.x, run.x + run.length};
+  const bool row_is_inside = slices_inside_[tap.z].contains(run.z) && rows_inside_[tap.y].contains(run.y);
+  const Range inside = row_is_inside ? intersect(columns, columns_inside_[tap.x]) : Range{columns.end, columns.end};
+  const Range before{columns.begin, std::min(inside.begin, columns.end)};
+  const Range after{before.end + inside.length(), columns.end};
+  const int64_t target = panel_offset + run.panel_column - columns.begin;  // output column x's, from x = 0
+  if (inside.length() > 0) {
+    const int64_t row = input_row(problem_, run.image, tap_position(problem_.depth, run.z, tap.z),
+                                  tap_position(problem_.height, run.y, tap.y));
+    const int64_t source = row + tap_position(problem_.width, inside.begin, tap.x);
+    block.copies.push_back({source, target + inside.begin, inside.length()});
+  }
+  for (const Range& padding : {before, after}) {
+    if (padding.length() > 0) block.copies.push_back({ColumnCopy::kPadding, target + padding.begin, padding.length()});
+  }
+  return before.length() + after.length();
 }
 
 template class Im2col<float>;

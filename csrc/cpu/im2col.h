@@ -28,21 +28,23 @@ class Im2col : public ColumnSource<Scalar> {
             ColumnBlock<Scalar>& block) const noexcept override;
 
  private:
-  // What an update multiplies: one tap of the kernel in one input channel.
+  // The taps of a kernel in one channel.
   struct Tap {
-    int64_t channel, z, y, x;
+    int64_t z, y, x;
   };
 
-  Tap tap(int64_t group, int64_t depth) const;
-  void advance(Tap& tap) const;
+  Tap tap(int64_t index) const;
 
-  // Copies a panel's columns of one update; returns how many of them are padding.
-  int64_t pack_panel(const Tap& tap, const ColumnBlock<Scalar>& block, const ColumnPanel& panel, Scalar* values) const;
+  // How one tap's columns are copied, in any channel: fills block.copies and gives each panel's padding columns to
+  // every `taps`-th update from `first` on.
+  void plan_copies(const Tap& tap, int64_t first, int64_t depth, ColumnBlock<Scalar>& block) const;
+  int64_t plan_run(const Tap& tap, const ColumnRun& run, int64_t panel_offset, ColumnBlock<Scalar>& block) const;
 
   ConvProblem problem_;
   const Scalar* input_;
   const TileFamily<Scalar>& family_;
   Partition blocks_;  // of the panels
+  int64_t taps_;
   std::vector<Range> slices_inside_, rows_inside_, columns_inside_;
 };
 

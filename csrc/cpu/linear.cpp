@@ -31,8 +31,7 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
       plan_tasks(1, ceil_div(problem.rows, family.max_rows), TransposedColumns<Scalar>::panel_count(problem, family),
                  kMaxBlockPanels, omp_get_max_threads());
   const TransposedColumns<Scalar> columns(problem, operands.weight, family, grid.column_blocks);
-  const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, family.max_rows,
-                               columns.depth_block(), count_zero);
+  const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, family.max_rows);
   const AlignedArray<Scalar> wide_bias =
       operands.bias ? widen_bias(operands.bias, problem.out_features) : AlignedArray<Scalar>();
   const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),

@@ -1,25 +1,68 @@
-// Packs the rows of a product into panels, in parallel over the panels.
+// Packs blocks of rows into panels.
 #include "row_panels.h"
 
 #include <algorithm>
 #include <cstring>
 
 namespace flopcuda::cpu {
+namespace {
+
+// As many elements as fit into the vector that every CPU of today has, as many rows of them at a time.
+template <class Scalar>
+struct Square {
+  static constexpr int kSize = 16 / sizeof(Scalar);
+  typedef Scalar Vector __attribute__((vector_size(16)));
+
+  Vector rows[kSize];
+
+  void load(const Scalar* source, int64_t stride) {
+    for (int i = 0; i < kSize; ++i) std::memcpy(&rows[i], source + i * stride, sizeof(Vector));
+  }
+  void store(Scalar* target, int64_t stride) const {
+    for (int i = 0; i < kSize; ++i) std::memcpy(target + i * stride, &rows[i], sizeof(Vector));
+  }
+  void transpose();
+};
+
+template <>
+void Square<float>::transpose() {
+  const Vector low0 = __builtin_shufflevector(rows[0], rows[1], 0, 4, 1, 5);
+  const Vector low1 = __builtin_shufflevector(rows[2], rows[3], 0, 4, 1, 5);
+  const Vector high0 = __builtin_shufflevector(rows[0], rows[1], 2, 6, 3, 7);
+  const Vector high1 = __builtin_shufflevector(rows[2], rows[3], 2, 6, 3, 7);
+  rows[0] = __builtin_shufflevector(low0, low1, 0, 1, 4, 5);
+  rows[1] = __builtin_shufflevector(low0, low1, 2, 3, 6, 7);
+  rows[2] = __builtin_shufflevector(high0, high1, 0, 1, 4, 5);
+  rows[3] = __builtin_shufflevector(high0, high1, 2, 3, 6, 7);
+}
+
+template <>
+void Square<double>::transpose() {
+  const Vector first = __builtin_shufflevector(rows[0], rows[1], 0, 2);
+  rows[1] = __builtin_shufflevector(rows[0], rows[1], 1, 3);
+  rows[0] = first;
+}
+
+}  // namespace
 
 template <class Scalar>
 void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
                           int64_t panel_stride) {
+  constexpr int64_t kSize = Square<Scalar>::kSize;
   constexpr int64_t kChunk = kCacheLineBytes / sizeof(Scalar);  // one cache line of every row at a time
-  constexpr int64_t kTogether = 4;                              // rows whose values are stored together
   for (int64_t first = 0; first < depth; first += kChunk) {
     const int64_t last = std::min(first + kChunk, depth);
     int64_t row = 0;
-    for (; row + kTogether <= rows; row += kTogether) {
-      const Scalar* values = source + row * source_stride;
-      for (int64_t k = first; k < last; ++k) {
-        Scalar together[kTogether];
-        for (int64_t i = 0; i < kTogether; ++i) together[i] = values[i * source_stride + k];
-        std::memcpy(panel + k * panel_stride + row, together, sizeof(together));
+    for (; row + kSize <= rows; row += kSize) {
+      int64_t k = first;
+      for (; k + kSize <= last; k += kSize) {
+        Square<Scalar> square;
+        square.load(source + row * source_stride + k, source_stride);
+        square.transpose();
+        square.store(panel + k * panel_stride + row, panel_stride);
+      }
+      for (; k < last; ++k) {
+        for (int64_t i = row; i < row + kSize; ++i) panel[k * panel_stride + i] = source[i * source_stride + k];
       }
     }
     for (; row < rows; ++row) {
@@ -29,31 +72,19 @@ void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t r
 }
 
 template <class Scalar>
-RowPanels<Scalar>::RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows,
-                             int64_t depth_block, bool count_zero)
-    : groups_(groups),
-      panels_{rows, ceil_div(rows, max_panel_rows)},
-      depth_(depth),
-      depth_block_(depth_block),
-      count_zero_(count_zero),
-      values_(groups * rows * depth),
-      nonzero_(count_zero ? groups * panels_.parts * depth : 0) {
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < groups_ * panels_.parts; ++i) pack_panel(values, i / panels_.parts, i % panels_.parts);
-}
-
-template <class Scalar>
-void RowPanels<Scalar>::pack_panel(const Scalar* values, int64_t group, int64_t panel) {
-  const int64_t rows = panel_rows(panel);
-  const Scalar* source = values + (group * panels_.size + first_row(panel)) * depth_;
-  for (int64_t k = 0; k < depth_; k += depth_block_) {
-    Scalar* packed = values_.data() + values_offset(group, panel, k);
-    const int64_t block = block_depth(k);
-    transpose_into_panel(source + k, depth_, rows, block, packed, rows);
-    if (!count_zero_) continue;
-    int32_t* nonzero = nonzero_.data() + (group * panel_count() + panel) * depth_ + k;
-    for (int64_t i = 0; i < block; ++i) {
-      nonzero[i] = static_cast<int32_t>(rows - std::count(packed + i * rows, packed + (i + 1) * rows, Scalar{0}));
+void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth,
+                             bool count_zero, RowBlock<Scalar>& block) const noexcept {
+  if (block.group == group && block.first_panel == first && block.first_depth == first_depth) return;
+  block.group = group, block.first_panel = first, block.first_depth = first_depth;
+  for (int64_t panel = first; panel < last; ++panel) {
+    const int64_t rows = panel_rows(panel);
+    const Scalar* source = source_ + (group * panels_.size + first_row(panel)) * depth_ + first_depth;
+    Scalar* packed = block.values.data() + (first_row(panel) - first_row(first)) * depth;
+    transpose_into_panel(source, depth_, rows, depth, packed, rows);
+    if (!count_zero) continue;
+    int32_t* nonzero = block.nonzero.data() + (panel - first) * depth;
+    for (int64_t k = 0; k < depth; ++k) {
+      nonzero[k] = static_cast<int32_t>(rows - std::count(packed + k * rows, packed + (k + 1) * rows, Scalar{0}));
     }
   }
 }

@@ -14,47 +14,46 @@ template <class Scalar>
 void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
                           int64_t panel_stride);
 
+// A block of packed rows: the work of one thread, packed again and again.
+template <class Scalar>
+struct RowBlock {
+  RowBlock(int64_t panels, int64_t panel_rows, int64_t depth)
+      : values(panels * panel_rows * depth), nonzero(panels * depth) {}
+
+  // What is packed; nothing before the first time.
+  int64_t group = -1, first_panel = -1, first_depth = -1;
+  AlignedArray<Scalar> values;    // panel by panel, [depth][panel rows]
+  AlignedArray<int32_t> nonzero;  // [panel][depth]; of zeros that are counted
+};
+
 template <class Scalar>
 class RowPanels {
  public:
-  // `values` is row-major, [groups * rows, depth]. Panels are packed one depth block after the other.
-  RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows,
-            int64_t depth_block, bool count_zero);
+  // `values` is row-major, [groups * rows, depth].
+  RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows)
+      : source_(values), groups_(groups), panels_{rows, ceil_div(rows, max_panel_rows)}, depth_(depth) {}
 
   int64_t groups() const { return groups_; }
   int64_t depth() const { return depth_; }
-  int64_t depth_block() const { return depth_block_; }
   int64_t panel_count() const { return panels_.parts; }
   int64_t rows() const { return panels_.size; }
   int64_t first_row(int64_t panel) const { return panels_.begin(panel); }
   int64_t panel_rows(int64_t panel) const { return panels_.length(panel); }
 
-  // The packed values of the depth block that begins at `first_depth`: [block depth][panel_rows].
-  const Scalar* values(int64_t group, int64_t panel, int64_t first_depth) const {
-    return values_.data() + values_offset(group, panel, first_depth);
-  }
+  // Packs the panels from `first` on up to `last`, unless the block holds them already.
+  void pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth, bool count_zero,
+            RowBlock<Scalar>& block) const noexcept;
 
-  // How many values of update first_depth + i are not 0, at [i]; null unless zeros are counted.
-  const int32_t* nonzero(int64_t group, int64_t panel, int64_t first_depth) const {
-    return count_zero_ ? nonzero_.data() + (group * panel_count() + panel) * depth_ + first_depth : nullptr;
+  // The packed values of one of the block's panels: [depth][panel_rows].
+  const Scalar* values(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
+    return block.values.data() + (first_row(panel) - first_row(block.first_panel)) * depth;
   }
 
  private:
-  int64_t block_depth(int64_t first_depth) const {
-    return depth_ - first_depth < depth_block_ ? depth_ - first_depth : depth_block_;
-  }
-  int64_t values_offset(int64_t group, int64_t panel, int64_t first_depth) const {
-    return group * rows() * depth_ + first_depth * rows() + first_row(panel) * block_depth(first_depth);
-  }
-  void pack_panel(const Scalar* values, int64_t group, int64_t panel);
-
+  const Scalar* source_;
   int64_t groups_;
   Partition panels_;
   int64_t depth_;
-  int64_t depth_block_;
-  bool count_zero_;
-  AlignedArray<Scalar> values_;
-  AlignedArray<int32_t> nonzero_;
 };
 
 }  // namespace flopcuda::cpu

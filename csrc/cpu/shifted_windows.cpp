@@ -180,7 +180,8 @@ void ShiftedWindows<Scalar>::pack_slice(const Band& band, int64_t channel, int64
   const int64_t packed_rows = band.rows.length() + largest_shift(problem_.height);
   const int64_t z = tap_position(problem_.depth, band.z, tap_z);
   const bool is_inside = slices_inside_[tap_z].contains(band.z);
-  const Scalar* slice = is_inside ? input_row(problem_, input_, band.image, channel, z, 0) : nullptr;
+  const Scalar* slice =
+      is_inside ? input_ + input_row(problem_, band.image, z, 0) + channel * channel_size(problem_) : nullptr;
   for (int64_t phase_y = 0; phase_y < problem_.height.stride; ++phase_y) {
     for (int64_t phase_x = 0; phase_x < problem_.width.stride; ++phase_x, target += phase_size()) {
       if (!phase_rows_used_[phase_y] || !phase_columns_used_[phase_x]) continue;

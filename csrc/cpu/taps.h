@@ -51,12 +51,12 @@ inline int64_t kernel_size(const ConvProblem& p) {
 // Elements of one channel of an output image.
 inline int64_t output_size(const ConvProblem& p) { return p.depth.out_size * p.height.out_size * p.width.out_size; }
 
-// The first element of a row of the input.
-template <class Scalar>
-inline const Scalar* input_row(const ConvProblem& p, const Scalar* input, int64_t image, int64_t channel, int64_t z,
-                               int64_t y) {
-  const int64_t slice = (image * p.in_channels + channel) * p.depth.in_size + z;
-  return input + (slice * p.height.in_size + y) * p.width.in_size;
+// Elements of one channel of an input image.
+inline int64_t channel_size(const ConvProblem& p) { return p.depth.in_size * p.height.in_size * p.width.in_size; }
+
+// The first element of a row of an image's first channel.
+inline int64_t input_row(const ConvProblem& p, int64_t image, int64_t z, int64_t y) {
+  return image * p.in_channels * channel_size(p) + (z * p.height.in_size + y) * p.width.in_size;
 }
 
 }  // namespace flopcuda::cpu

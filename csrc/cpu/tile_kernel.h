@@ -53,8 +53,7 @@ struct Accumulators {
         return set([&](int i, int) { return Simd::broadcast(tile.bias[i]); });
       case Start::kColumnBias:
         return set([&](int, int j) { return Simd::load(tile.bias + j * kLanes); });
-      case Start::kOutput:
-        return set([&](int i, int j) { return Simd::load(tile.output + i * tile.output_stride + j * kLanes); });
+      case Start::kOutput:  // added at the end, when it has come from memory
       case Start::kNothing:
         break;
     }
@@ -74,7 +73,29 @@ struct Accumulators {
     }
   }
 
-  inline void finish(const Tile<Scalar>& tile) const {
+  // Asks for the output's cache lines, which the end needs.
+  inline void prefetch(const Tile<Scalar>& tile) const {
+#pragma GCC unroll 14
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kColumnVectors; ++j) {
+        __builtin_prefetch(tile.output + i * tile.output_stride + j * kLanes, 1);
+      }
+    }
+  }
+
+  // Adds the partial sums of earlier depth blocks.
+  inline void add_output(const Tile<Scalar>& tile) {
+#pragma GCC unroll 14
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kColumnVectors; ++j) {
+        vectors[i][j] += Simd::load(tile.output + i * tile.output_stride + j * kLanes);
+      }
+    }
+  }
+
+  inline void store(const Tile<Scalar>& tile) const {
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
@@ -92,9 +113,11 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
 
   Accumulators<Simd, kRows, kColumnVectors> accumulators;
   accumulators.start(tile);
+  accumulators.prefetch(tile);
 
-  const int64_t products = kRows * tile.valid_columns;             // of one update that feed an output element
-  int64_t holding = tile.start == Start::kNothing ? 0 : products;  // of their accumulators, those that hold a value
+  const int64_t products = kRows * tile.valid_columns;  // of one update that feed an output element
+  const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
+  int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value
   int64_t mul = 0, add = 0, pad = 0, zero = 0, lane = 0;
   const typename Simd::Scalar* rows = tile.rows;
 
@@ -113,7 +136,11 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
     }
   }
 
-  accumulators.finish(tile);
+  if (tile.start == Start::kOutput) {
+    accumulators.add_output(tile);
+    add += holding;
+  }
+  accumulators.store(tile);
   counters.mul += mul;
   counters.add += add;
   counters.pad += pad;
