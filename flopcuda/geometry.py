@@ -77,7 +77,7 @@ def _padded_products(launch: Launch, conv: ConvSizes) -> int:
     padding = launch.options["padding"]  # before and behind each axis, the last first
     inside = 1
     for axis, before in enumerate(padding[-2::-2], start=-len(padding) // 2):
-        inside *= _taps_inside(
+        inside *= taps_inside(
             size=launch.input_shape[axis],
             out=launch.output_shape[axis],
             kernel=launch.weight_shape[axis],
@@ -89,6 +89,6 @@ def _padded_products(launch: Launch, conv: ConvSizes) -> int:
     return conv_exact_mul(conv) - images_and_channels * inside
 
 
-def _taps_inside(*, size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> int:
+def taps_inside(*, size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> int:
     """Pairs of an output position and a kernel tap, along one axis, that fall on the image."""
     return sum(0 <= o * stride + k * dilation - before < size for o in range(out) for k in range(kernel))

@@ -32,7 +32,7 @@ class FusedAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         packet = func.overloadpacket
         if str(packet).startswith("aten._scaled_dot_product") and packet not in self._known:
-            self.unseen.append(Unseen(self._running[-1], str(packet), _attention_macs(*args[:3])))
+            self.unseen.append(Unseen(self._running[-1], str(packet), attention_macs(*args[:3])))
         return func(*args, **kwargs or {})
 
 
@@ -63,13 +63,13 @@ def unpatched_calls(running: Sequence[str], hooked: Collection[str]) -> Iterator
         yield unseen
 
 
-def _attention_macs(query: Tensor, key: Tensor, value: Tensor) -> int:
+def attention_macs(query: Tensor, key: Tensor, value: Tensor) -> int:
     """Of scores and weighted values: ``[.., L, E]``, ``[.., S, E]`` and ``[.., S, V]``."""
     return query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
 def _attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
-    return _attention_macs(query, key, value), 0
+    return attention_macs(query, key, value), 0
 
 
 def _linear(result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, int]:
