@@ -90,22 +90,18 @@ MUTANTS = {
     ),
     # Work that is done but counted wrongly.
     "counts an addition of partial sums that is not done": Patch(
-        "tile_kernel.h", "  if (tile.start == Start::kOutput) {", "  add += holding;\n  if (tile.start == Start::kOutput) {"
+        "tile_kernel.h",
+        "  if (tile.start == Start::kOutput) {",
+        "  add += holding;\n  if (tile.start == Start::kOutput) {",
     ),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "counts products twice": Patch("tile_kernel.h", "mul += products;", "mul += 2 * products;"),
     "counts waste columns as products": Patch(
         "tile_kernel.h", "kRows * tile.valid_columns;  ", "kRows * kColumnVectors * kLanes;  "
     ),
-    "counts an addition for the first product": Patch(
-        "tile_kernel.h", "starts_empty ? 0 : products", "products"
-    ),
-    "counts no addition onto a bias": Patch(
-        "tile_kernel.h", "starts_empty ? 0 : products", "0"
-    ),
-    "counts no addition onto an earlier depth block": Patch(
-        "tile_kernel.h", "add += holding;\n  }", "}"
-    ),
+    "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
+    "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
+    "counts no addition onto an earlier depth block": Patch("tile_kernel.h", "add += holding;\n  }", "}"),
     "drops the padding count": Patch("tile_kernel.h", "pad += kRows * tile.pad_columns[k];", ""),
     "im2col counts no padding to the left": Patch(
         "im2col.cpp", "return before.length() + after.length();", "return after.length();"
