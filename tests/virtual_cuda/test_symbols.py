@@ -36,9 +36,8 @@ def test_torch_finds_every_function_of_the_runtime() -> None:
     assert "cudaMalloc" in wanted
     table = {symbol.name: symbol.is_real for symbol in symbols.table("runtime")}
     assert wanted <= set(table)
-    missing = {name for name in wanted if not table[name]}
-    # Sharing memory between processes, and conditions in graphs.
-    assert missing == {
+    # Sharing memory between processes, and conditions in graphs; the latter not in older versions of torch.
+    assert {name for name in wanted if not table[name]} <= {
         "cudaGraphConditionalHandleCreate",
         "cudaIpcCloseMemHandle",
         "cudaIpcGetEventHandle",

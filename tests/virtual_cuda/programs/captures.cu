@@ -285,18 +285,26 @@ SCENARIO(events_outside_of_a_graph) {
 
 // ---- memory ----
 
+template <class Work>
+static cudaGraph_t captured(cudaStream_t stream, Work work) {
+  cudaGraph_t graph;
+  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+  work();
+  CHECK(cudaStreamEndCapture(stream, &graph));
+  return graph;
+}
+
 SCENARIO(memory_of_a_graph) {
   const Array<int> result({0});
   cudaStream_t stream = new_stream();
-  cudaGraph_t graph;
   int* scratch;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  CHECK(cudaMallocAsync(&scratch, 4, stream));
-  CHECK(cudaMemsetAsync(scratch, 0, 4, stream));
-  multiply_and_add<<<1, 1, 0, stream>>>(scratch, 1, 8);
-  copy_value<<<1, 1, 0, stream>>>(result.data, scratch);
-  CHECK(cudaFreeAsync(scratch, stream));
-  CHECK(cudaStreamEndCapture(stream, &graph));
+  const cudaGraph_t graph = captured(stream, [&] {
+    CHECK(cudaMallocAsync(&scratch, 4, stream));
+    CHECK(cudaMemsetAsync(scratch, 0, 4, stream));
+    multiply_and_add<<<1, 1, 0, stream>>>(scratch, 1, 8);
+    copy_value<<<1, 1, 0, stream>>>(result.data, scratch);
+    CHECK(cudaFreeAsync(scratch, stream));
+  });
   cudaPointerAttributes attributes;
   CHECK(cudaPointerGetAttributes(&attributes, scratch));
   EXPECT(attributes.type == cudaMemoryTypeDevice);
@@ -316,13 +324,12 @@ SCENARIO(memory_of_a_graph) {
 
 SCENARIO(memory_that_outlives_a_launch) {
   cudaStream_t stream = new_stream();
-  cudaGraph_t graph;
   int* place;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  CHECK(cudaMallocAsync(&place, 4, stream));
-  CHECK(cudaMemsetAsync(place, 0, 4, stream));
-  multiply_and_add<<<1, 1, 0, stream>>>(place, 1, 8);
-  CHECK(cudaStreamEndCapture(stream, &graph));
+  const cudaGraph_t graph = captured(stream, [&] {
+    CHECK(cudaMallocAsync(&place, 4, stream));
+    CHECK(cudaMemsetAsync(place, 0, 4, stream));
+    multiply_and_add<<<1, 1, 0, stream>>>(place, 1, 8);
+  });
   cudaGraphExec_t executable = instantiate(graph);
   int value;
   CHECK(cudaGraphLaunch(executable, stream));
@@ -339,11 +346,8 @@ SCENARIO(memory_that_outlives_a_launch) {
 
 SCENARIO(memory_of_a_graph_that_never_ran) {
   cudaStream_t stream = new_stream();
-  cudaGraph_t graph;
   int *place, *other;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  CHECK(cudaMallocAsync(&place, 1 << 20, stream));
-  CHECK(cudaStreamEndCapture(stream, &graph));
+  const cudaGraph_t graph = captured(stream, [&] { CHECK(cudaMallocAsync(&place, 1 << 20, stream)); });
   CHECK(cudaGraphDestroy(graph));
   CHECK(cudaMallocAsync(&other, 1 << 20, stream));
   EXPECT(place != other);  // Nobody else gets it while its owner has not freed it.
@@ -354,11 +358,8 @@ SCENARIO(memory_of_a_graph_that_never_ran) {
 
 SCENARIO(memory_is_freed_once) {
   cudaStream_t stream = new_stream();
-  cudaGraph_t graph;
   int* place;
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  CHECK(cudaMallocAsync(&place, 4, stream));
-  CHECK(cudaStreamEndCapture(stream, &graph));
+  const cudaGraph_t graph = captured(stream, [&] { CHECK(cudaMallocAsync(&place, 4, stream)); });
   CHECK(cudaGraphLaunch(instantiate(graph), stream));
   CHECK(cudaFree(place));
   EXPECT_ERROR(cudaFree(place), cudaErrorInvalidValue);
@@ -368,12 +369,10 @@ SCENARIO(memory_is_freed_once) {
 SCENARIO(a_graph_that_uses_freed_memory) {
   int *freed, *other;
   cudaStream_t stream = new_stream();
-  cudaGraph_t graph;
   CHECK(cudaMalloc(&freed, 4));
   CHECK(cudaMalloc(&other, 4));
-  CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-  CHECK(cudaMemcpyAsync(other, freed, 4, cudaMemcpyDeviceToDevice, stream));
-  CHECK(cudaStreamEndCapture(stream, &graph));
+  const cudaGraph_t graph =
+      captured(stream, [&] { CHECK(cudaMemcpyAsync(other, freed, 4, cudaMemcpyDeviceToDevice, stream)); });
   CHECK(cudaFree(freed));
   EXPECT_ERROR(cudaGraphLaunch(instantiate(graph), stream), cudaErrorIllegalAddress);
   EXPECT_ERROR(cudaDeviceSynchronize(), cudaErrorIllegalAddress);
