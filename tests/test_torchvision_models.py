@@ -29,7 +29,7 @@ INPUTS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "vit_h_14": ((1, 3, 56, 56), {"image_size": 56}),
     **{name: ((1, 3, 64, 64), {"image_size": 64}) for name in ("vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32")},
     **{name: ((1, 3, 16, 112, 112), {}) for name in VIDEO},
-    **{name: ((1, 3, 16, 224, 224), {}) for name in VIDEO if name.startswith("mvit")},
+    **{name: ((1, 3, 16, 224, 224), {}) for name in VIDEO if name.startswith(("mvit", "s3d"))},
 }
 
 

@@ -2,12 +2,12 @@
 
 ``thop``, ``fvcore``, ``ptflops`` and ``torch_flop_counter`` each run one tool and read its own figures; ``ledger``
 accounts for a tool's number without knowing which tool it is; ``comparison`` runs all of it on copies of the model.
-``training_step`` does so for a backward pass, which FlopCounterMode alone counts.
+``training`` does so for a backward pass, which FlopCounterMode alone counts.
 """
 
 from flopcuda.tools.article import article_2021
 from flopcuda.tools.comparison import ALL, compare
 from flopcuda.tools.report import CountedLayer, Term, ToolReport
-from flopcuda.tools.training_step import take_step, training_step
+from flopcuda.tools.training import take_step, training_step
 
 __all__ = ["ALL", "CountedLayer", "Term", "ToolReport", "article_2021", "compare", "take_step", "training_step"]
