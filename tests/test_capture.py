@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import flopcuda
 from flopcuda.geometry import exact_counts
+from flopcuda.registry import LOWERINGS, NAMED
 from tests.cuda_kernels import needs_kernels
 from tests.torch_counts import torchs_own_count
 
@@ -248,6 +249,14 @@ def test_what_is_not_counted_is_named() -> None:
         ("", "Uncounted", "aten._cdist_forward", 1),
     ]
     assert session.report().total.macs == 4 * 4 * 4
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.14"), reason="the names are those of torch 2.14")
+def test_every_name_of_what_is_not_counted_is_an_operators() -> None:
+    names = [name for operators in NAMED.values() for name in operators]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not hasattr(torch.ops.aten, name)] == []
+    assert not {getattr(torch.ops.aten, name) for name in names} & set(LOWERINGS)
 
 
 def test_a_third_partys_operator_is_named() -> None:
