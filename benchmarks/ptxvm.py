@@ -73,8 +73,8 @@ def time_checks(size: int, threads: int, rounds: int) -> list[float]:
 def time_kernels(threads: int, rounds: int) -> list[dict[str, object]]:
     results = []
     for kernel in _C.cuda_kernels():
-        problem = problem_for(kernel["operation"], kernel["tile"])
-        planned = plan(kernel["operation"], *problem.arguments, kernel=kernel["name"])
+        problem = problem_for(kernel["operation"], getattr(torch, kernel["dtype"]), kernel["tile"])
+        planned = plan(problem.op, *problem.arguments, kernel=kernel["name"])
         launch = launcher(planned, threads)
         results.append({"kernel": kernel["name"], "problem": problem.text, **rates(launch, rounds)})
     return results

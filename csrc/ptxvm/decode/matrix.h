@@ -22,7 +22,7 @@ struct MatrixMultiply {
   int a_registers, b_registers;
 };
 
-inline int element_bits(Type type) {
+constexpr int element_bits(Type type) {
   return type == Type::kB1 ? 1 : type == Type::kS4 || type == Type::kU4 ? 4 : 8 * size_of(type);
 }
 

@@ -5,9 +5,12 @@
 // for integer types) and rounded once.
 #include "decode/matrix.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "execute/half.h"
@@ -17,6 +20,9 @@
 
 namespace flopcuda::ptxvm {
 namespace {
+
+constexpr int kMostColumns = 32;
+constexpr uint32_t kSingleNan = 0x7fffffff;
 
 struct Element {
   int row, column;
@@ -40,30 +46,43 @@ Element wmma_element(int rows, int columns, int lane, int slot) {
   return {linear / columns, linear % columns};
 }
 
+// Row-major. The largest are the 16 x 256 single bits of mma.
 class Matrix {
  public:
-  Matrix(int rows, int columns) : columns_(columns), values_(static_cast<size_t>(rows * columns)) {}
-  double& at(Element e) { return values_[static_cast<size_t>(e.row * columns_ + e.column)]; }
-  double at(int row, int column) const { return values_[static_cast<size_t>(row * columns_ + column)]; }
+  explicit Matrix(int columns) : columns_(columns) {}
+  double& at(Element e) { return values_[e.row * columns_ + e.column]; }
+  const double* row(int row) const { return values_ + row * columns_; }
 
  private:
   int columns_;
-  std::vector<double> values_;
+  double values_[16 * 256];  // not all are used
 };
+
+// By moving the fields to those of a float: a power of two mends the exponent, also of subnormal numbers.
+double half_value(uint32_t bits) {
+  const uint32_t magnitude = bits & 0x7fff;
+  const uint32_t moved = (bits & 0x8000) << 16 | magnitude << 13 | (magnitude >= 0x7c00 ? 0x7f800000u : 0u);
+  float value;
+  std::memcpy(&value, &moved, sizeof value);
+  return magnitude >= 0x7c00 ? value : value * 0x1p112f;
+}
+
+double single_value(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
 
 double decode_element(uint64_t bits, Type type) {
   switch (type) {
     case Type::kF16:
-      return to_double(static_cast<uint16_t>(bits), kFloat16);
+      return half_value(static_cast<uint32_t>(bits));
     case Type::kBF16:
-      return to_double(static_cast<uint16_t>(bits), kBfloat16);
+      return single_value(static_cast<uint32_t>(bits) << 16);
     case Type::kTF32:
-    case Type::kF32: {
-      const uint32_t word = static_cast<uint32_t>(bits) & (type == Type::kTF32 ? 0xffffe000u : 0xffffffffu);
-      float value;
-      std::memcpy(&value, &word, sizeof value);
-      return value;
-    }
+      return single_value(static_cast<uint32_t>(bits) & 0xffffe000u);
+    case Type::kF32:
+      return single_value(static_cast<uint32_t>(bits));
     case Type::kF64: {
       double value;
       std::memcpy(&value, &bits, sizeof value);
@@ -88,12 +107,20 @@ double decode_element(uint64_t bits, Type type) {
   }
 }
 
+uint32_t single_bits(double value) {
+  if (value != value) return kSingleNan;
+  const float rounded = static_cast<float>(value);
+  uint32_t bits;
+  std::memcpy(&bits, &rounded, sizeof bits);
+  return bits;
+}
+
 uint64_t encode_element(double value, const MatrixMultiply& m) {
   switch (m.d) {
     case Type::kF16:
       return from_double(value, kFloat16);
     case Type::kF32:
-      return round_to(value, kSingle, Rounding::kNearest);
+      return single_bits(value);
     case Type::kF64: {
       uint64_t bits;
       std::memcpy(&bits, &value, sizeof bits);
@@ -126,55 +153,116 @@ void write_slot(Warp& warp, const std::vector<Ref>& refs, Type type, int lane, i
   }
 }
 
-template <class Where>
-Matrix gather(Warp& warp, const std::vector<Ref>& refs, size_t first, size_t registers, Type type, int rows,
-              int columns, Where where) {
-  Matrix matrix(rows, columns);
-  const int bits = element_bits(type);
-  const int slots = static_cast<int>(registers) * (bits == 64 ? 1 : 32 / bits);
-  for (int lane = 0; lane < kLanes; ++lane) {
-    for (int slot = 0; slot < slots; ++slot) {
-      matrix.at(where(lane, slot)) = decode_element(read_slot(warp, refs, first, type, lane, slot), type);
+// The fragment whose element `slot` of a lane is at where(per_register, lane, slot), from so many registers. The first
+// is known when this is compiled: nothing is divided.
+template <Type type, class Where>
+void gather_of(Warp& warp, const Ref* refs, size_t registers, Where where, Matrix& out) {
+  constexpr int bits = element_bits(type), per_register = bits == 64 ? 1 : 32 / bits;
+  using Word = std::conditional_t<bits == 64, uint64_t, uint32_t>;
+  for (size_t reg = 0; reg < registers; ++reg) {
+    const Word* words = warp.row<Word>(refs[reg]);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      for (int part = 0; part < per_register; ++part) {
+        const int slot = static_cast<int>(reg) * per_register + part;
+        out.at(where(per_register, lane, slot)) = decode_element(words[lane] >> (part * (bits % 64)), type);
+      }
     }
   }
-  return matrix;
+}
+
+template <class Where>
+void gather(Warp& warp, const Ref* refs, size_t registers, Type type, Where where, Matrix& out) {
+  switch (type) {
+    case Type::kF16:
+      return gather_of<Type::kF16>(warp, refs, registers, where, out);
+    case Type::kBF16:
+      return gather_of<Type::kBF16>(warp, refs, registers, where, out);
+    case Type::kTF32:
+      return gather_of<Type::kTF32>(warp, refs, registers, where, out);
+    case Type::kF32:
+      return gather_of<Type::kF32>(warp, refs, registers, where, out);
+    case Type::kF64:
+      return gather_of<Type::kF64>(warp, refs, registers, where, out);
+    case Type::kS8:
+      return gather_of<Type::kS8>(warp, refs, registers, where, out);
+    case Type::kU8:
+      return gather_of<Type::kU8>(warp, refs, registers, where, out);
+    case Type::kS4:
+      return gather_of<Type::kS4>(warp, refs, registers, where, out);
+    case Type::kU4:
+      return gather_of<Type::kU4>(warp, refs, registers, where, out);
+    case Type::kB1:
+      return gather_of<Type::kB1>(warp, refs, registers, where, out);
+    case Type::kE4M3:
+      return gather_of<Type::kE4M3>(warp, refs, registers, where, out);
+    case Type::kE5M2:
+      return gather_of<Type::kE5M2>(warp, refs, registers, where, out);
+    default:
+      return gather_of<Type::kS32>(warp, refs, registers, where, out);
+  }
+}
+
+// sums += a row of a times b, element by element in the order of k: products(x, y, sum) is the new sum.
+template <class Accumulate>
+void multiply_row(const double* a, const Matrix& b, int depth, int columns, double* sums, Accumulate accumulate) {
+  for (int k = 0; k < depth; ++k) {
+    const double x = a[k];
+    const double* y = b.row(k);
+    for (int column = 0; column < columns; ++column) sums[column] = accumulate(x, y[column], sums[column]);
+  }
+}
+
+// In double, to be rounded once. Of doubles each step rounds, and the accumulator comes first.
+void multiply_row(const MatrixMultiply& m, const double* a, const Matrix& b, const double* c, double* sums) {
+  const int columns = m.shape.n;
+  std::fill_n(sums, columns, 0.0);
+  if (m.d == Type::kF64) {
+    std::copy_n(c, columns, sums);
+    return multiply_row(a, b, m.shape.k, columns, sums, [](double x, double y, double s) { return std::fma(x, y, s); });
+  }
+  if (m.exclusive) {
+    multiply_row(a, b, m.shape.k, columns, sums, [](double x, double y, double s) { return s + (x != y); });
+  } else {
+    multiply_row(a, b, m.shape.k, columns, sums, [](double x, double y, double s) { return s + x * y; });
+  }
+  for (int column = 0; column < columns; ++column) sums[column] += c[column];
+}
+
+// `a_at`, `b_at`, `c_at` give the places of the fragments' elements.
+template <class A, class B, class C>
+void multiply(Warp& warp, const Instruction& in, const MatrixMultiply& m, A a_at, B b_at, C c_at) {
+  const std::vector<Ref>& src = in.extra->src;
+  const size_t a_count = static_cast<size_t>(m.a_registers), b_count = static_cast<size_t>(m.b_registers);
+  Matrix a(m.shape.k), b(m.shape.n), c(m.shape.n), d(m.shape.n);
+  gather(warp, src.data(), a_count, m.a, a_at, a);
+  gather(warp, src.data() + a_count, b_count, m.b, b_at, b);
+  gather(warp, src.data() + a_count + b_count, src.size() - a_count - b_count, m.c, c_at, c);
+  double sums[kMostColumns];
+  for (int row = 0; row < m.shape.m; ++row) {
+    multiply_row(m, a.row(row), b, c.row(row), sums);
+    for (int column = 0; column < m.shape.n; ++column) d.at({row, column}) = sums[column];
+  }
+  const int slots = m.shape.m * m.shape.n / kLanes;
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int slot = 0; slot < slots; ++slot) {
+      write_slot(warp, in.extra->dst, m.d, lane, slot, encode_element(d.at(c_at(1, lane, slot)), m));
+    }
+  }
 }
 
 void run_mma(Warp& warp, const Instruction& in) {
   const MatrixMultiply m = unpack_matrix(in.extra->values);
-  const std::vector<Ref>& src = in.extra->src;
   const auto [rows, columns, depth] = std::tuple(m.shape.m, m.shape.n, m.shape.k);
-  const int packed = element_bits(m.a) == 64 ? 1 : 32 / element_bits(m.a);
-  const size_t a_count = static_cast<size_t>(m.a_registers), b_count = static_cast<size_t>(m.b_registers);
-  const Matrix a = gather(warp, src, 0, a_count, m.a, rows, depth, [&, rows = rows, depth = depth](int lane, int slot) {
-    return m.wmma ? wmma_element(rows, depth, lane, slot) : mma_a(rows, packed, lane, slot);
-  });
-  const Matrix b = gather(warp, src, a_count, b_count, m.b, depth, columns,
-                          [&, columns = columns, depth = depth](int lane, int slot) {
-                            return m.wmma ? wmma_element(depth, columns, lane, slot) : mma_b(packed, lane, slot);
-                          });
-  const auto where = [&, rows = rows, columns = columns](int lane, int slot) {
-    return m.wmma ? wmma_element(rows, columns, lane, slot) : mma_c(lane, slot);
-  };
-  const Matrix c = gather(warp, src, a_count + b_count, src.size() - a_count - b_count, m.c, rows, columns, where);
-  const int slots = rows * columns / kLanes;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    for (int slot = 0; slot < slots; ++slot) {
-      const Element e = where(lane, slot);
-      double sum = 0;
-      if (m.d == Type::kF64) {
-        sum = c.at(e.row, e.column);
-        for (int k = 0; k < depth; ++k) sum = std::fma(a.at(e.row, k), b.at(k, e.column), sum);
-      } else {
-        for (int k = 0; k < depth; ++k) {
-          const double x = a.at(e.row, k), y = b.at(k, e.column);
-          sum += m.exclusive ? x != y : x * y;
-        }
-        sum += c.at(e.row, e.column);
-      }
-      write_slot(warp, in.extra->dst, m.d, lane, slot, encode_element(sum, m));
-    }
+  if (m.wmma) {
+    const auto within = [](int height, int width) {
+      return [=](int, int lane, int slot) { return wmma_element(height, width, lane, slot); };
+    };
+    return multiply(warp, in, m, within(rows, depth), within(depth, columns), within(rows, columns));
   }
+  multiply(
+      warp, in, m,
+      [height = rows](int per_register, int lane, int slot) { return mma_a(height, per_register, lane, slot); }, mma_b,
+      [](int, int lane, int slot) { return mma_c(lane, slot); });
 }
 
 // ---- 8 x 8 matrices of 16-bit elements in shared memory: lane l gives the address of row l % 8 of matrix l / 8 ----
