@@ -17,8 +17,8 @@ from torch.utils.flop_counter import register_flop_formula
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
 from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
-# The kernels multiply and add in float32 and float64. Narrower operands are widened to float32 on the way in, and the
-# sum is rounded once.
+# The kernels add in float32 and float64. Narrower operands are widened to float32 on the way in, but for linear layers
+# on tensor cores, and the sum is rounded once.
 KERNEL_DTYPES = (torch.float32, torch.float64)
 DTYPES = (*KERNEL_DTYPES, torch.float16, torch.bfloat16)
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
@@ -114,7 +114,7 @@ def linear(
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    operands, dtype = _as_kernels_take("linear", input, weight, bias)
+    operands, dtype = _as_kernels_take("linear", input, weight, bias, _on_tensor_cores("linear", input, count_zero))
     output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
     return _rounded(output, dtype), counters
 
@@ -156,7 +156,8 @@ def kernel_name(
     if op == "matmul":
         input, weight, options = _as_convolution(input, weight)
     images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
-    operands = [None if operand is None else _shape_of(operand) for operand in (images, weight, bias)]
+    narrow = _on_tensor_cores(op, input, count_zero)
+    operands = [None if operand is None else _shape_of(operand, narrow) for operand in (images, weight, bias)]
     if op == "linear":
         return str(torch.ops.flopcuda.linear_kernel(*operands, count_zero))
     axes = weight.dim() - 2
@@ -165,19 +166,32 @@ def kernel_name(
     return str(kernel(*operands, count_zero=count_zero, **geometry))
 
 
-def _shape_of(operand: Tensor) -> Tensor:
+def _shape_of(operand: Tensor, narrow: bool) -> Tensor:
     """A tensor of the operand's shape, device and dtype for the kernels, whose values nobody reads."""
-    return operand.new_empty((), dtype=_kernel_dtype(operand.dtype)).expand(operand.shape)
+    return operand.new_empty((), dtype=_kernel_dtype(operand.dtype, narrow)).expand(operand.shape)
 
 
-def _kernel_dtype(dtype: torch.dtype) -> torch.dtype:
-    return dtype if dtype in KERNEL_DTYPES else torch.float32
+def _kernel_dtype(dtype: torch.dtype, narrow: bool) -> torch.dtype:
+    return dtype if narrow or dtype in KERNEL_DTYPES else torch.float32
+
+
+def _on_tensor_cores(op: str, input: Tensor, count_zero: bool) -> bool:
+    """Whether a CUDA kernel takes the 16-bit numbers as they are: its copies divide rows by 8, and it sees no zeros."""
+    narrow = input.dtype in (torch.float16, torch.bfloat16)
+    return op == "linear" and input.is_cuda and narrow and input.shape[-1:].numel() % 8 == 0 and not count_zero
 
 
 def _as_kernels_take(
-    op: str, input: Tensor, weight: Tensor, bias: Tensor | None
+    op: str, input: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool = False
 ) -> tuple[list[Tensor | None], torch.dtype]:
     """The operands in the dtype that the kernels compute in, and the dtype that the output shall have.
+
+    Args:
+        op: for errors.
+        input: the operator's.
+        weight: the operator's.
+        bias: the operator's.
+        narrow: the kernel takes float16 and bfloat16 as they are.
 
     Raises:
         RuntimeError: the operands are not all on one device, or not all of one dtype.
@@ -194,7 +208,7 @@ def _as_kernels_take(
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
         if operand.dtype != first.dtype:
             raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {first.dtype}")
-    widened = {name: operand.to(_kernel_dtype(operand.dtype)) for name, operand in tensors.items()}
+    widened = {name: operand.to(_kernel_dtype(operand.dtype, narrow)) for name, operand in tensors.items()}
     return [widened.get(name) for name in operands], first.dtype
 
 

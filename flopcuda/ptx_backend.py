@@ -158,6 +158,6 @@ def _in_layout_of(operands: Sequence[Tensor], output: Tensor) -> Tensor:
 
 
 def _read_only(tensor: Tensor) -> Any:
-    array = tensor.detach().numpy()
+    array = tensor.detach().reshape(-1).view(torch.uint8).numpy()  # numpy knows no bfloat16
     array.flags.writeable = False
     return array

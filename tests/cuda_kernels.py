@@ -28,7 +28,7 @@ from tests.patches import Patch, apply_patches
 from tests.ptxvm.harness import compile_cuda
 
 CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "linear.cu")
+KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "linear.cu", "linear_tensor.cu")
 NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
 
 
@@ -49,11 +49,12 @@ ONE_TILE = only_kernels(*["f32_64x64x16, 0.5, F32_64x64x16"] * 2)
 
 needs_kernels = pytest.mark.skipif(not info.ptx_files(), reason="needs the CUDA kernels' PTX, which nvcc makes")
 
+DTYPES = {str(kernel["name"]): getattr(torch, str(kernel["dtype"])) for kernel in _C.cuda_kernels()}
+TENSOR_KERNELS = [name for name, dtype in DTYPES.items() if dtype.itemsize == 2]  # on tensor cores
 CONV_KERNELS, LINEAR_KERNELS = (
-    [str(kernel["name"]) for kernel in _C.cuda_kernels() if kernel["operation"] == operation]
+    [name for name in DTYPES if name.startswith(f"flopcuda_{operation}") and name not in TENSOR_KERNELS]
     for operation in ("conv", "linear")
 )
-DTYPES = {str(kernel["name"]): getattr(torch, str(kernel["dtype"])) for kernel in _C.cuda_kernels()}
 # Taps of a convolution that a kernel can tabulate.
 MAX_TABULATED_TAPS = 64
 
@@ -106,7 +107,7 @@ def check_case(
 def executed_macs(result: ptx.LaunchResult | None, dtype: torch.dtype) -> int:
     """The multiply-accumulates that the machine executed, which must all be of one type."""
     lanes = result.fma_lanes if result else {}
-    name = "f64" if dtype == torch.float64 else "f32"
+    name = {torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16"}.get(dtype, "f32")
     assert set(lanes) <= {name}
     return lanes.get(name, 0)
 

@@ -222,3 +222,34 @@ def test_one_model_on_two_devices(model: SmallNet, images: Tensor) -> None:
             RuntimeError, match=r"^head \(Linear\): linear: weight is on cuda:1, but input is on cuda:0$"
         ):
             model(images)
+
+
+@pytest.mark.parametrize(("features", "kernel"), [(64, "flopcuda_linear_{}_128x128x32"), (60, "flopcuda_linear_f32_")])
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "f16"), (torch.bfloat16, "bf16")])
+def test_narrow_linear_layers_run_on_tensor_cores(dtype: torch.dtype, name: str, features: int, kernel: str) -> None:
+    """Those whose rows copies of 16 bytes divide; others are widened. Gradients flow through both."""
+    layer = nn.Linear(features, 40).to("cuda", dtype)
+    twin = copy.deepcopy(layer)
+    samples = torch.randn(5, features, device="cuda", dtype=dtype, requires_grad=True)
+    with flopcuda.instrument(layer) as session:
+        output = layer(samples)
+        (of_samples, of_weight) = torch.autograd.grad(output.float().square().sum(), (samples, layer.weight))
+    expected = twin(samples)
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(output, expected, rtol=tolerance, atol=tolerance)
+    grads = torch.autograd.grad(expected.float().square().sum(), (samples, twin.weight))
+    torch.testing.assert_close((of_samples, of_weight), grads, rtol=0.1, atol=0.1)
+    forward = session.report().launches[0]
+    assert forward.kernel.startswith(kernel.format(name))
+    assert (forward.counters.mul, forward.counters.add) == (5 * 40 * features, 5 * 40 * features)
+    assert forward.counters.lane >= forward.counters.mul
+
+
+def test_zeros_of_narrow_layers_are_counted() -> None:
+    """By the kernels of float32: a tensor core sees none."""
+    layer = nn.Linear(16, 8, bias=False).to("cuda", torch.float16)
+    samples = torch.zeros(3, 16, device="cuda", dtype=torch.float16)
+    with torch.no_grad(), flopcuda.instrument(layer, count_zero=True) as session:
+        layer(samples)
+    (launch,) = session.report().launches
+    assert launch.counters.zero == launch.counters.mul == 3 * 16 * 8

@@ -24,7 +24,9 @@ def planner(tmp_path_factory: pytest.TempPathFactory) -> Planner:
 
 
 def kernels_for(planner: Planner, problem: Conv2d | Linear) -> list[Kernel]:
-    return [kernel for kernel in planner.kernels() if kernel.is_conv == isinstance(problem, Conv2d)]
+    """Those of float32 and float64."""
+    kernels = [kernel for kernel in planner.kernels() if re.search("_f32_|_f64_", kernel.name)]
+    return [kernel for kernel in kernels if kernel.is_conv == isinstance(problem, Conv2d)]
 
 
 def plan_or_refusal(planner: Planner, problem: Conv2d | Linear, kernel: Kernel) -> Plan | str:
@@ -122,8 +124,8 @@ def test_the_planner_finds_a_kernel_for_a_huge_problem(planner: Planner, problem
 
 
 def test_kernels_come_in_pairs_with_names_that_say_the_tile(planner: Planner) -> None:
-    kernels = planner.kernels()
-    assert len({kernel.name for kernel in kernels}) == len(kernels)
+    kernels = [kernel for kernel in planner.kernels() if re.search("_f32_|_f64_", kernel.name)]  # others have no twin
+    assert len({kernel.name for kernel in planner.kernels()}) == len(planner.kernels())
     for plain, counting in zip(kernels[::2], kernels[1::2], strict=True):
         assert counting == replace(plain, index=plain.index + 1, counts_zero=True, name=f"{plain.name}_count_zero")
         operation = "conv" if plain.is_conv else "linear"

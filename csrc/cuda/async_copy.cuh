@@ -23,6 +23,16 @@ __device__ inline void copy_async(uint32_t destination, const Scalar* source, ui
       : "memory");
 }
 
+// Likewise of 16 bytes, at a multiple of 16 on both sides, past the L1 cache.
+template <class Scalar>
+__device__ inline void copy_chunk_async(uint32_t destination, const Scalar* source, uint32_t missing) {
+  asm volatile(
+      "{ .reg .pred missing; setp.ne.u32 missing, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, missing; }" ::"r"(
+          destination),
+      "l"(source), "r"(missing)
+      : "memory");
+}
+
 // The copies that the thread has begun since the last call are a group.
 __device__ inline void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -80,15 +80,22 @@ class GemmTally {
   uint32_t nonzero_ = 0;
 };
 
+// What adding up a block's counts takes of shared memory.
+template <int THREADS>
+struct CountScratch {
+  static constexpr int FIELDS = sizeof(Counters) / sizeof(int64_t);
+  static constexpr int WARPS = THREADS / WARP_SIZE;
+  static_assert(THREADS % WARP_SIZE == 0, "shuffles need whole warps");
+
+  long long warp_sums[WARPS][FIELDS];
+};
+
 // Adds the counts of all threads of the block to the launch's record: over the lanes of each warp by shuffles, over the
 // warps in shared memory, and one atomic addition per counter. Every thread of the block takes part.
 template <int THREADS>
-__device__ inline void add_block_counts(const Counters& thread_counts, Counters* record) {
-  constexpr int FIELDS = sizeof(Counters) / sizeof(int64_t);
-  constexpr int WARPS = THREADS / WARP_SIZE;
-  static_assert(THREADS % WARP_SIZE == 0, "shuffles need whole warps");
-  __shared__ long long warp_sums[WARPS][FIELDS];
-
+__device__ inline void add_block_counts(const Counters& thread_counts, Counters* record,
+                                        CountScratch<THREADS>& scratch) {
+  constexpr int FIELDS = CountScratch<THREADS>::FIELDS;
   long long sums[FIELDS] = {thread_counts.mul, thread_counts.add, thread_counts.pad, thread_counts.zero,
                             thread_counts.lane};
   const int lane = threadIdx.x % WARP_SIZE;
@@ -98,16 +105,22 @@ __device__ inline void add_block_counts(const Counters& thread_counts, Counters*
     for (int distance = WARP_SIZE / 2; distance > 0; distance /= 2) {
       sums[field] += __shfl_down_sync(0xffffffffu, sums[field], distance);
     }
-    if (lane == 0) warp_sums[threadIdx.x / WARP_SIZE][field] = sums[field];
+    if (lane == 0) scratch.warp_sums[threadIdx.x / WARP_SIZE][field] = sums[field];
   }
   __syncthreads();
 
   if (threadIdx.x < FIELDS) {
     unsigned long long block_sum = 0;
 #pragma unroll
-    for (int warp = 0; warp < WARPS; ++warp) block_sum += warp_sums[warp][threadIdx.x];
+    for (int warp = 0; warp < CountScratch<THREADS>::WARPS; ++warp) block_sum += scratch.warp_sums[warp][threadIdx.x];
     if (block_sum != 0) atomicAdd(reinterpret_cast<unsigned long long*>(record) + threadIdx.x, block_sum);
   }
+}
+
+template <int THREADS>
+__device__ inline void add_block_counts(const Counters& thread_counts, Counters* record) {
+  __shared__ CountScratch<THREADS> scratch;
+  add_block_counts<THREADS>(thread_counts, record, scratch);
 }
 
 }  // namespace flopcuda::cuda

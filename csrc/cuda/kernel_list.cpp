@@ -35,6 +35,20 @@ KernelInfo describe_linear(double multiply_share) {
   return describe_tile<Tile>(Operation::linear, multiply_share, 1);
 }
 
+KernelInfo describe_tensor(const char* name, DataType type, double multiply_share) {
+  KernelInfo kernel{};
+  kernel.name = name;
+  kernel.operation = Operation::linear;
+  kernel.type = type;
+  kernel.block_m = TensorConfig::BLOCK_M;
+  kernel.block_n = TensorConfig::BLOCK_N;
+  kernel.block_k = TensorConfig::BLOCK_K;
+  kernel.threads = TensorConfig::THREADS;
+  kernel.multiply_share = multiply_share;
+  kernel.max_taps = 1;
+  return kernel;
+}
+
 template <class Scalar>
 KernelInfo describe_direct(double multiply_share) {
   KernelInfo kernel{};
@@ -69,6 +83,9 @@ std::vector<KernelInfo> list_kernels() {
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
   FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_APPEND_LINEAR)
+#define FLOPCUDA_APPEND_TENSOR(kernel, share, Scalar, type) \
+  list.push_back(describe_tensor(#kernel, DataType::type, share));
+  FLOPCUDA_TENSOR_KERNELS(FLOPCUDA_APPEND_TENSOR)
   return list;
 }
 

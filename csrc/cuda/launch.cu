@@ -20,6 +20,8 @@ namespace flopcuda::cuda {
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DECLARE_LINEAR)
+#define FLOPCUDA_DECLARE_TENSOR(kernel, ...) extern "C" __global__ void kernel(const __grid_constant__ LinearParams);
+FLOPCUDA_TENSOR_KERNELS(FLOPCUDA_DECLARE_TENSOR)
 
 namespace {
 
@@ -32,11 +34,14 @@ struct KernelFunction {
   {#kernel, reinterpret_cast<const void*>(kernel)}, \
       {#kernel "_count_zero", reinterpret_cast<const void*>(kernel##_count_zero)},
 
+#define FLOPCUDA_TENSOR_FUNCTION(kernel, ...) {#kernel, reinterpret_cast<const void*>(kernel)},
+
 const void* find_function(std::string_view name) {
   static const KernelFunction functions[] = {
-      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)    //
-      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)  //
-      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_FUNCTIONS)  //
+      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)          //
+      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)        //
+      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_FUNCTIONS)        //
+      FLOPCUDA_TENSOR_KERNELS(FLOPCUDA_TENSOR_FUNCTION)  //
   };
   for (const KernelFunction& candidate : functions) {
     if (candidate.name == name) return candidate.function;

@@ -39,17 +39,27 @@ void check_reduction(const std::string& operation, int64_t reduction) {
   check_range(operation + ": the number of products of an output", reduction, 0, MAX_REDUCTION + 1);
 }
 
+bool is_narrow(DataType type) { return type == DataType::float16 || type == DataType::bfloat16; }
+
+uint32_t scalar_bytes(DataType type) {
+  if (is_narrow(type)) return 2;
+  return type == DataType::float32 ? 4 : 8;
+}
+
+bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % ACCESS_BYTES == 0; }
+
 void check_tensors(const std::string& operation, const Tensors& tensors) {
   if (!tensors.counters) reject(operation + ": the counter record is a null pointer");
   if (!tensors.output) reject(operation + ": the output is a null pointer");
   if (!tensors.input || !tensors.weight) reject(operation + ": an operand is a null pointer");
+  if (is_narrow(tensors.type) && !(is_aligned(tensors.input) && is_aligned(tensors.weight))) {
+    reject(operation + ": an operand does not start at a multiple of 16 bytes");
+  }
 }
-
-uint32_t scalar_bytes(DataType type) { return type == DataType::float32 ? 4 : 8; }
 
 // Whether every row of a matrix starts at a multiple of an access.
 bool rows_are_aligned(const void* matrix, int64_t row_length, DataType type) {
-  return reinterpret_cast<uintptr_t>(matrix) % ACCESS_BYTES == 0 && row_length * scalar_bytes(type) % ACCESS_BYTES == 0;
+  return is_aligned(matrix) && row_length * scalar_bytes(type) % ACCESS_BYTES == 0;
 }
 
 FastDivisor make_divisor(int64_t divisor) {
@@ -112,7 +122,12 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem)
   return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
 }
 
-std::string find_objection(const KernelInfo&, const LinearProblem&) { return {}; }
+std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem) {
+  const int64_t chunk = ACCESS_BYTES / scalar_bytes(kernel.type);
+  if (!is_narrow(kernel.type) || problem.in_features % chunk == 0) return {};
+  return " takes rows of a multiple of " + std::to_string(chunk) + " numbers, not of " +
+         std::to_string(problem.in_features);
+}
 
 template <class Problem>
 const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
@@ -123,6 +138,7 @@ const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_
     if (!find_objection(kernel, problem).empty()) continue;
     if (!best || estimate_time(kernel, shape) < estimate_time(*best, shape)) best = &kernel;
   }
+  if (!best) reject("of 16-bit numbers, the CUDA kernels take linear layers of a multiple of 8 features only");
   return *best;
 }
 

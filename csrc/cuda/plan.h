@@ -19,8 +19,8 @@ struct Dim3 {
 
 enum class Operation { conv, linear };
 
-// What operands and outputs are made of. A kernel multiplies, adds and keeps its sums in the same.
-enum class DataType { float32, float64 };
+// What operands and outputs are made of. Sums of the 16-bit ones are in float32.
+enum class DataType { float32, float64, float16, bfloat16 };
 
 // A counted kernel and the tile that one of its blocks computes.
 struct KernelInfo {
@@ -41,7 +41,8 @@ struct KernelInfo {
   bool is_direct;    // a convolution without tiles: one row a block
 };
 
-// Every counted kernel. Kernels of one operation and type come in pairs that differ in counts_zero only.
+// Every counted kernel. Kernels of one operation and type come in pairs that differ in counts_zero only;
+// those of 16-bit numbers, which tensor cores multiply, have no twin.
 const std::vector<KernelInfo>& kernels();
 
 // Device memory, dense and row-major as the problem says. The kernel adds to the counters; it does not clear them.

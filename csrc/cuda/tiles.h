@@ -56,6 +56,16 @@ using F32_32x128x16 = TileConfig<float, 32, 128, 16, 32, 32, 4, 8, 2>;
 using F64_64x64x8 = TileConfig<double, 64, 64, 8, 32, 32, 4, 8, 4>;
 using F64_32x128x8 = TileConfig<double, 32, 128, 8, 32, 32, 4, 8, 3>;
 
+// Tensor cores, for numbers of 16 bits: a warp multiplies 64 x 64 outputs, in slices of two mma instructions' products.
+// Three stages are all of the shared memory that a kernel may declare, but for what counting takes.
+struct TensorConfig {
+  static constexpr int BLOCK_M = 128, BLOCK_N = 128, BLOCK_K = 32;
+  static constexpr int WARP_M = 64, WARP_N = 64;
+  static constexpr int WARPS_N = BLOCK_N / WARP_N;
+  static constexpr int THREADS = BLOCK_M / WARP_M * WARPS_N * WARP_SIZE;
+  static constexpr int STAGES = 3;
+};
+
 // How a convolution finds the input of a tap: in a table made once a block, of so many taps at most, or by decoding it
 // in the main loop.
 enum class TapSource { table, decoder };
@@ -86,6 +96,11 @@ struct DirectConfig {
   X(flopcuda_conv_f64_64x64x8, 0.66, F64_64x64x8, table)               \
   X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
+
+// Without a twin, and with the type of plan.h.
+#define FLOPCUDA_TENSOR_KERNELS(X)                         \
+  X(flopcuda_linear_f16_128x128x32, 0.50, __half, float16) \
+  X(flopcuda_linear_bf16_128x128x32, 0.50, __nv_bfloat16, bfloat16)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \

@@ -25,13 +25,27 @@ cpu::Isa isa_from_name(const std::string& name) {
   throw std::invalid_argument("unknown instruction set '" + name + "': it is portable, avx2 or avx512");
 }
 
+const char* type_name(cuda::DataType type) {
+  switch (type) {
+    case cuda::DataType::float32:
+      return "float32";
+    case cuda::DataType::float64:
+      return "float64";
+    case cuda::DataType::float16:
+      return "float16";
+    case cuda::DataType::bfloat16:
+      return "bfloat16";
+  }
+  return "unknown";
+}
+
 py::list cuda_kernels() {
   py::list list;
   for (const cuda::KernelInfo& kernel : cuda::kernels()) {
     py::dict entry;
     entry["name"] = kernel.name;
     entry["operation"] = kernel.operation == cuda::Operation::conv ? "conv" : "linear";
-    entry["dtype"] = kernel.type == cuda::DataType::float32 ? "float32" : "float64";
+    entry["dtype"] = type_name(kernel.type);
     entry["counts_zero"] = kernel.counts_zero;
     entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
     entry["threads"] = kernel.threads;

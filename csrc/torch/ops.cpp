@@ -33,9 +33,15 @@ using OptionalTensor = std::optional<at::Tensor>;
 static_assert(sizeof(Counters) == 5 * sizeof(int64_t), "the record is read as five int64");
 constexpr int64_t kCounterFields = 5;
 
+// Of the 16-bit types that tensor cores multiply.
+bool is_narrow(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16;
+}
+
 void check_operand(const std::string& op, const char* name, const at::Tensor& operand, const at::Tensor& input) {
-  TORCH_CHECK_TYPE(operand.scalar_type() == at::kFloat || operand.scalar_type() == at::kDouble, op, ": ", name,
-                   " has dtype ", operand.scalar_type(), ", but the counted kernels take float32 and float64 only");
+  const at::ScalarType type = operand.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || (op == "linear" && is_narrow(operand)), op, ": ", name,
+                   " has dtype ", type, ", but the counted kernels take float32 and float64 only");
   TORCH_CHECK_TYPE(operand.scalar_type() == input.scalar_type(), op, ": ", name, " has dtype ", operand.scalar_type(),
                    ", but input has ", input.scalar_type());
   TORCH_CHECK(operand.device() == input.device(), op, ": ", name, " is on ", operand.device(), ", but input is on ",
@@ -139,7 +145,23 @@ at::Tensor empty_counters(const at::Tensor& input) {
 
 // check_operands has let no other pass.
 cuda::DataType device_type(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kDouble ? cuda::DataType::float64 : cuda::DataType::float32;
+  switch (tensor.scalar_type()) {
+    case at::kDouble:
+      return cuda::DataType::float64;
+    case at::kHalf:
+      return cuda::DataType::float16;
+    case at::kBFloat16:
+      return cuda::DataType::bfloat16;
+    default:
+      return cuda::DataType::float32;
+  }
+}
+
+// Kernels of 16-bit numbers copy 16 bytes at a time.
+at::Tensor dense(const at::Tensor& tensor) {
+  const at::Tensor contiguous = tensor.contiguous();
+  const bool starts_askew = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr()) % 16 != 0;
+  return is_narrow(tensor) && starts_askew ? contiguous.clone() : contiguous;
 }
 
 // The tensors of one launch: dense, on one device, and alive as long as this is.
@@ -149,8 +171,8 @@ struct Operands {
   at::Tensor output, counters;
 
   Operands(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef output_shape)
-      : input(input.contiguous()),
-        weight(weight.contiguous()),
+      : input(dense(input)),
+        weight(dense(weight)),
         bias(bias ? OptionalTensor(bias->contiguous()) : std::nullopt),
         output(at::empty(output_shape, input.options().memory_format(std::nullopt))),
         counters(empty_counters(input)) {}
@@ -174,6 +196,8 @@ struct Operands {
 struct Cpu {
   template <class Problem>
   static void run(const Problem& problem, const Operands& operands, bool count_zero) {
+    TORCH_CHECK_TYPE(!is_narrow(operands.input), "linear: input has dtype ", operands.input.scalar_type(),
+                     ", but the counted kernels of the CPU take float32 and float64 only");
     if (operands.input.scalar_type() == at::kDouble) {
       run_in<double>(problem, operands, count_zero);
     } else {
