@@ -144,7 +144,7 @@ MUTANTS = {
         "counting.cuh", "int distance = WARP_SIZE / 2; distance > 0", "int distance = WARP_SIZE / 4; distance > 0"
     ),
     "loses the counts of all warps but one": Patch(
-        "counting.cuh", "for (int warp = 0; warp < WARPS; ++warp)", "for (int warp = 0; warp < 1; ++warp)"
+        "counting.cuh", "warp < CountScratch<THREADS>::WARPS; ++warp)", "warp < 1; ++warp)"
     ),
     # On tensor cores.
     "tensor cores skip every other step": Patch(
