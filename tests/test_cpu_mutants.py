@@ -82,6 +82,18 @@ MUTANTS = {
     ),
     "convolution drops the bias": Patch("conv.cpp", "operands.bias ? Start::kRowBias : ", ""),
     "linear drops the bias": Patch("linear.cpp", "operands.bias ? Start::kColumnBias : ", ""),
+    "few rows skip the last columns": Patch(
+        "linear.cpp",
+        "column < problem.out_features; column += kMaxDotColumns",
+        "column + kMaxDotColumns <= problem.out_features; column += kMaxDotColumns",
+    ),
+    "few rows skip the last elements": Patch(
+        "dot_kernel.h", "k < tile.depth; k += kLanes", "k + kLanes <= tile.depth; k += kLanes"
+    ),
+    "few rows drop the bias": Patch("dot_kernel.h", "if (tile.bias) sum", "if (false) sum"),
+    "few rows leave a lane out of the sum": Patch(
+        "dot_kernel.h", "int64_t k = 1; k < holding", "int64_t k = 2; k < holding"
+    ),
     # Work that is done twice.
     "multiplies every tile twice": Patch(
         "gemm.cpp",
@@ -94,6 +106,13 @@ MUTANTS = {
         "  if (tile.start == Start::kOutput) {",
         "  add += holding;\n  if (tile.start == Start::kOutput) {",
     ),
+    "few rows count waste lanes as products": Patch(
+        "dot_kernel.h", "mul += kOutputs * count;", "mul += kOutputs * kLanes;"
+    ),
+    "few rows count an addition for the first product": Patch(
+        "dot_kernel.h", "add += holding < count ? kOutputs * holding : ", "add += "
+    ),
+    "few rows see no zeros in the rows": Patch("dot_kernel.h", "(row[lane] == 0) | ", ""),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "counts products twice": Patch("tile_kernel.h", "mul += products;", "mul += 2 * products;"),
     "counts waste columns as products": Patch(
@@ -133,8 +152,10 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
     "im2col with depth": cube(2, 20, (3, 4, 3), 41, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1)),
     "shifted windows with depth": cube(2, 3, (4, 9, 11), 3, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=3),
-    "linear": LinearCase(13, 300, 35),
-    "linear with bias": LinearCase(5, 520, 41, bias=True),
+    "linear": LinearCase(23, 300, 35),
+    "linear with bias": LinearCase(21, 520, 41, bias=True),
+    "few rows": LinearCase(7, 301, 35),
+    "few rows with bias": LinearCase(5, 3, 41, bias=True),
 }
 
 

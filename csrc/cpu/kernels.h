@@ -7,7 +7,8 @@
 //                          transposed_columns.* do it
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
 //   tile_kernel.h          multiplies one register tile; the counters are incremented here, beside the multiply-add
-//   micro_kernel_*.cpp     compile that template for one instruction set each; dispatch.cpp picks one at run time
+//   dot_kernel.h           does so for the dot products of a linear layer with few rows, where nothing is packed
+//   micro_kernel_*.cpp     compile those templates for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 
 #include "../common/counters.h"

@@ -1,4 +1,4 @@
-// The counted linear layer: rows of the input times columns that are rows of the weight.
+// The counted linear layer: rows of the input times columns that are rows of the weight; a few rows as dot products.
 #include <omp.h>
 
 #include <algorithm>
@@ -11,6 +11,37 @@ namespace flopcuda::cpu {
 namespace {
 
 constexpr int64_t kMaxBlockPanels = 8;  // 8 panels x 32 columns x 256 updates: 256 KiB of L2
+
+// So few rows that packing the weight would take longer than multiplying it.
+constexpr int64_t kMaxUnpackedRows = 16;
+
+// Few samples: dot products of the operands as they are, the output features shared among threads.
+template <class Scalar>
+void multiply_unpacked(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero,
+                       Counters& counters) {
+  const DotFamily<Scalar>& dots = selected_tiles<Scalar>().dot;
+  const int64_t depth = problem.in_features;
+  int64_t mul = 0, add = 0, zero = 0, lane = 0;
+#pragma omp parallel for schedule(static) reduction(+ : mul, add, zero, lane)
+  for (int64_t column = 0; column < problem.out_features; column += kMaxDotColumns) {
+    const int64_t columns = std::min<int64_t>(kMaxDotColumns, problem.out_features - column);
+    Counters counts;
+    for (int64_t row = 0; row < problem.rows; row += kMaxDotRows) {
+      const int64_t rows = std::min<int64_t>(kMaxDotRows, problem.rows - row);
+      const DotTile<Scalar> tile{depth,
+                                 operands.input + row * depth,
+                                 depth,
+                                 operands.weight + column * depth,
+                                 depth,
+                                 operands.bias ? operands.bias + column : nullptr,
+                                 operands.output + row * problem.out_features + column,
+                                 problem.out_features};
+      dots.functions[count_zero][rows - 1][columns - 1](tile, counts);
+    }
+    mul += counts.mul, add += counts.add, zero += counts.zero, lane += counts.lane;
+  }
+  counters += {mul, add, 0, zero, lane};
+}
 
 // A tile reads its bias up to its full width.
 template <class Scalar>
@@ -26,6 +57,7 @@ AlignedArray<Scalar> widen_bias(const Scalar* bias, int64_t size) {
 template <class Scalar>
 void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   if (problem.rows == 0 || problem.out_features == 0) return;
+  if (problem.rows <= kMaxUnpackedRows) return multiply_unpacked(problem, operands, count_zero, counters);
   const TileFamily<Scalar>& family = selected_tiles<Scalar>().block;
   const TaskGrid grid =
       plan_tasks(1, ceil_div(problem.rows, family.max_rows), TransposedColumns<Scalar>::panel_count(problem, family),

@@ -55,10 +55,34 @@ struct TileFamily {
   constexpr int max_columns() const { return max_column_vectors * lanes; }
 };
 
+// Dot products of a few rows and a few columns, each contiguous along the depth.
+template <class Scalar>
+struct DotTile {
+  int64_t depth;
+  const Scalar* rows;
+  int64_t row_stride;
+  const Scalar* columns;
+  int64_t column_stride;
+  const Scalar* bias;  // one for each column, or null
+  Scalar* output;
+  int64_t output_stride;  // elements from one row of the output to the next
+};
+
+constexpr int kMaxDotRows = 4;
+constexpr int kMaxDotColumns = 4;
+
+template <class Scalar>
+struct DotFamily {
+  using Function = void (*)(const DotTile<Scalar>&, Counters&);
+
+  Function functions[2][kMaxDotRows][kMaxDotColumns];  // [count_zero][rows - 1][columns - 1]
+};
+
 template <class Scalar>
 struct TileFamilies {
   TileFamily<Scalar> block;  // many rows: a column vector is used once per row
   TileFamily<Scalar> strip;  // one row, many columns: depthwise convolutions and other groups of few output channels
+  DotFamily<Scalar> dot;     // linear layers of few samples
 };
 
 // What an instruction set offers.

@@ -171,14 +171,5 @@ constexpr TileFamily<typename Simd::Scalar> make_family() {
   return family;
 }
 
-// The tiles of both element types, in vectors of kBytes: blocks of kMaxRows by kMaxColumnVectors, strips of one row.
-template <int kBytes, int kMaxRows, int kMaxColumnVectors>
-constexpr MicroKernels make_micro_kernels() {
-  return {{make_family<Simd<float, kBytes>, kMaxRows, kMaxColumnVectors>(),
-           make_family<Simd<float, kBytes>, 1, kMaxTileColumnVectors>()},
-          {make_family<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>(),
-           make_family<Simd<double, kBytes>, 1, kMaxTileColumnVectors>()}};
-}
-
 }  // namespace
 }  // namespace flopcuda::cpu

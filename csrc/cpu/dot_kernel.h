@@ -1,0 +1,122 @@
+// The micro-kernel of few rows: dot products of rows and columns that both lie along the depth in memory, so that
+// nothing is packed; and the counters incremented beside them. A template as tile_kernel.h is, under the same rules.
+#pragma once
+
+#include "tile_kernel.h"
+
+namespace flopcuda::cpu {
+namespace {
+
+// The last elements of a row or column, in a vector that is zero beyond them.
+template <class Simd>
+inline typename Simd::Vector load_first(const typename Simd::Scalar* source, int64_t count) {
+  typename Simd::Vector vector{};
+  __builtin_memcpy(&vector, source, count * sizeof(typename Simd::Scalar));
+  return vector;
+}
+
+// A partial sum in every lane of the products of kRows rows and kColumns columns.
+template <class Simd, int kRows, int kColumns>
+struct PartialSums {
+  using Vector = typename Simd::Vector;
+
+  Vector sums[kRows][kColumns] = {};
+
+  // Multiplies a vector of every row by that of every column. `load` gives the vector of an operand's stream.
+  template <class Load>
+  inline void multiply_add(const DotTile<typename Simd::Scalar>& tile, int64_t k, const Load& load) {
+    Vector columns[kColumns];
+#pragma GCC unroll 4
+    for (int j = 0; j < kColumns; ++j) columns[j] = load(tile.columns + j * tile.column_stride + k);
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) {
+      const Vector row = load(tile.rows + i * tile.row_stride + k);
+#pragma GCC unroll 4
+      for (int j = 0; j < kColumns; ++j) sums[i][j] += row * columns[j];
+    }
+  }
+};
+
+// Products of the first `count` elements from k on that have an operand equal to 0.
+template <class Scalar>
+inline int64_t count_zero_products(const DotTile<Scalar>& tile, int64_t k, int64_t count, int rows, int columns) {
+  int64_t zero = 0;
+  for (int i = 0; i < rows; ++i) {
+    for (int j = 0; j < columns; ++j) {
+      const Scalar* row = tile.rows + i * tile.row_stride + k;
+      const Scalar* column = tile.columns + j * tile.column_stride + k;
+      for (int64_t lane = 0; lane < count; ++lane) zero += (row[lane] == 0) | (column[lane] == 0);
+    }
+  }
+  return zero;
+}
+
+template <class Simd, int kRows, int kColumns, bool kCountZero>
+void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counters) {
+  constexpr int64_t kLanes = Simd::kLanes, kOutputs = kRows * kColumns;
+  PartialSums<Simd, kRows, kColumns> partial;
+  int64_t mul = 0, add = 0, zero = 0, lane = 0;
+  int64_t holding = 0;  // of the partial sums, those that hold a value
+
+  for (int64_t k = 0; k < tile.depth; k += kLanes) {
+    const int64_t count = tile.depth - k < kLanes ? tile.depth - k : kLanes;
+    if (count == kLanes) {
+      partial.multiply_add(tile, k, [](const auto* source) { return Simd::load(source); });
+    } else {
+      partial.multiply_add(tile, k, [count](const auto* source) { return load_first<Simd>(source, count); });
+    }
+    lane += kOutputs * kLanes;
+    mul += kOutputs * count;
+    add += holding < count ? kOutputs * holding : kOutputs * count;
+    holding = holding < count ? count : holding;
+    if constexpr (kCountZero) zero += count_zero_products(tile, k, count, kRows, kColumns);
+  }
+
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kColumns; ++j) {
+      typename Simd::Scalar sum = partial.sums[i][j][0];
+      for (int64_t k = 1; k < holding; ++k, ++add) sum += partial.sums[i][j][k];
+      if (tile.bias) sum += tile.bias[j], ++add;
+      tile.output[i * tile.output_stride + j] = sum;
+    }
+  }
+  counters.mul += mul;
+  counters.add += add;
+  counters.zero += zero;
+  counters.lane += lane;
+}
+
+template <class Simd, int kRows, int kColumns>
+constexpr void add_dots(DotFamily<typename Simd::Scalar>& family) {
+  family.functions[false][kRows - 1][kColumns - 1] = multiply_dots<Simd, kRows, kColumns, false>;
+  family.functions[true][kRows - 1][kColumns - 1] = multiply_dots<Simd, kRows, kColumns, true>;
+  if constexpr (kColumns > 1) {
+    add_dots<Simd, kRows, kColumns - 1>(family);
+  } else if constexpr (kRows > 1) {
+    add_dots<Simd, kRows - 1, kMaxDotColumns>(family);
+  }
+}
+
+template <class Simd>
+constexpr DotFamily<typename Simd::Scalar> make_dots() {
+  DotFamily<typename Simd::Scalar> family{};
+  add_dots<Simd, kMaxDotRows, kMaxDotColumns>(family);
+  return family;
+}
+
+// Everything that an instruction set offers, in vectors of kBytes: blocks of kMaxRows by kMaxColumnVectors, strips of
+// one row, dot products.
+template <class Simd, int kMaxRows, int kMaxColumnVectors>
+constexpr TileFamilies<typename Simd::Scalar> make_families() {
+  return {make_family<Simd, kMaxRows, kMaxColumnVectors>(), make_family<Simd, 1, kMaxTileColumnVectors>(),
+          make_dots<Simd>()};
+}
+
+template <int kBytes, int kMaxRows, int kMaxColumnVectors>
+constexpr MicroKernels make_micro_kernels() {
+  return {make_families<Simd<float, kBytes>, kMaxRows, kMaxColumnVectors>(),
+          make_families<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>()};
+}
+
+}  // namespace
+}  // namespace flopcuda::cpu
