@@ -13,10 +13,10 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kMaxBlockPanels = 8;  // 16 panels x 32 columns x 256 updates: 512 KiB of L2
+constexpr int64_t kMaxBlockPanels = 8;  // of 32 KiB: a block, its rows and its outputs share L2
 
-// Measured: copying one element takes as long as this many multiply-adds of a whole vector.
-constexpr int64_t kCopyCost = 1;
+// Measured: copying one element takes about as long as this many multiply-adds of a whole vector.
+constexpr int64_t kCopyCost = 3;
 
 // With fewer output channels in a group than this, strips are faster than blocks.
 constexpr int64_t kMinBlockRows = 4;
