@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kMaxBlockPanels = 8;  // of 32 KiB: a block, its rows and its outputs share L2
 
 // Measured: copying one element takes about as long as this many multiply-adds of a whole vector.
-constexpr int64_t kCopyCost = 3;
+constexpr int64_t kCopyCost = 1;
 
 // With fewer output channels in a group than this, strips are faster than blocks.
 constexpr int64_t kMinBlockRows = 4;

@@ -18,7 +18,7 @@ namespace flopcuda::cpu {
 
 // Updates packed at a time: a panel of two AVX-512 vectors x 256 updates takes 32 KiB, which leaves room in L1 for the
 // rows.
-constexpr int64_t kDepthBlock = 192;
+constexpr int64_t kDepthBlock = 256;
 
 // How the columns are cut into blocks and the row panels into ranges; each pair of them, for each group, is a task.
 struct TaskGrid {
