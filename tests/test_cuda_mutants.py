@@ -110,7 +110,7 @@ MUTANTS = {
     # Work that is done but counted wrongly.
     "counts products twice": Patch("counting.cuh", "    ++steps_;", "    steps_ += 2;"),
     "counts waste lanes as products": Patch(
-        "counting.cuh", "outputs = valid_.rows * valid_.columns", "outputs = Tile::THREAD_M * Tile::THREAD_N"
+        "counting.cuh", "outputs = valid.rows * valid.columns", "outputs = Tile::THREAD_M * Tile::THREAD_N"
     ),
     "counts the steps beyond the reduction": Patch(
         "gemm_main_loop.cuh", "step < reduction % Tile::BLOCK_K", "step < Tile::BLOCK_K"
@@ -124,7 +124,7 @@ MUTANTS = {
         "counts.mul - outputs",
     ),
     "drops the padding count": Patch("counting.cuh", "padding_ += marks; }", "}"),
-    "counts padding for rows that do not exist": Patch("counting.cuh", "* valid_.block_rows", "* Tile::BLOCK_M"),
+    "counts padding for rows that do not exist": Patch("counting.cuh", "* valid.block_rows", "* Tile::BLOCK_M"),
     "counts padding of columns that do not exist": Patch("taps.cuh", "positions[j].exists() ? 1 : 0", "1"),
     "counts padding of the first row of the kernel only": Patch(
         "taps.cuh", "has_input_at(params, tap)) continue;", "has_input_at(params, tap) || tap.row) continue;"

@@ -51,8 +51,10 @@ __device__ void conv_tile(const ConvParams& params) {
   const ThreadPosition<Tile> position;
   const bool has_bias = params.bias != nullptr;
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_channel + position.first_row();
-  GemmTally<Tile, COUNT_ZERO> tally(
-      {position.count_rows(block.rows), position.count_columns(block.columns), block.rows});
+  const auto count_valid = [&] {
+    return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns), block.rows};
+  };
+  GemmTally<Tile, COUNT_ZERO> tally(count_valid());
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int i = 0; i < Tile::THREAD_M; ++i) {
@@ -70,7 +72,7 @@ __device__ void conv_tile(const ConvParams& params) {
                   return static_cast<Scalar*>(params.output) + pixel.image * params.output_image_stride +
                          block.first_channel * params.output_pixels + pixel.index;
                 });
-  add_block_counts<Tile::THREADS>(tally.counts(has_bias), params.counters);
+  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), has_bias), params.counters);
 }
 
 }  // namespace

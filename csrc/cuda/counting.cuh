@@ -58,15 +58,16 @@ class GemmTally {
   // So many of the values that the thread copies for its block lie in the padding, as the low bits of `marks` say.
   __device__ void add_padding(uint32_t marks) { padding_ += marks; }
 
+  // valid: as the constructor was told, to be found out anew: no register holds it in the main loop.
   // accumulators_held_bias: whether the first product was added to something.
-  __device__ Counters counts(bool accumulators_held_bias) const {
-    const int64_t outputs = valid_.rows * valid_.columns;
+  __device__ Counters counts(const ValidOutputs& valid, bool accumulators_held_bias) const {
+    const int64_t outputs = valid.rows * valid.columns;
     Counters counts;
     counts.mul = steps_ * outputs;
     // An empty accumulator is given its first product; all others are added to it.
     counts.add = accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - outputs;
     // Each row multiplies every value of the padding.
-    counts.pad = static_cast<int64_t>(padding_ % (1u << PADDING_COUNT_BITS)) * valid_.block_rows;
+    counts.pad = static_cast<int64_t>(padding_ % (1u << PADDING_COUNT_BITS)) * valid.block_rows;
     // Of one thread, this may be negative: it copies for the others.
     if constexpr (COUNT_ZERO) counts.zero = counts.mul - counts.pad - nonzero_;
     counts.lane = static_cast<int64_t>(steps_) * (Tile::THREAD_M * Tile::THREAD_N);

@@ -40,8 +40,10 @@ __device__ void linear_tile(const LinearParams& params) {
   const ThreadPosition<Tile> position;
   const bool has_bias = params.bias != nullptr;
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_column + position.first_column();
-  GemmTally<Tile, COUNT_ZERO> tally(
-      {position.count_rows(block.rows), position.count_columns(block.columns), block.rows});
+  const auto count_valid = [&] {
+    return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns), block.rows};
+  };
+  GemmTally<Tile, COUNT_ZERO> tally(count_valid());
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int j = 0; j < Tile::THREAD_N; ++j) {
@@ -57,7 +59,7 @@ __device__ void linear_tile(const LinearParams& params) {
       static_cast<Scalar*>(params.output) + block.first_row * params.out_features + block.first_column;
   store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
                 [&](int column) { return first_output + column; });
-  add_block_counts<Tile::THREADS>(tally.counts(has_bias), params.counters);
+  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), has_bias), params.counters);
 }
 
 }  // namespace

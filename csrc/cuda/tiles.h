@@ -85,7 +85,7 @@ struct DirectConfig {
   X(flopcuda_linear_f32_128x128x16, 0.90, F32_128x128x16) \
   X(flopcuda_linear_f32_64x64x16, 0.83, F32_64x64x16)     \
   X(flopcuda_linear_f32_32x128x16, 0.82, F32_32x128x16)   \
-  X(flopcuda_linear_f64_64x64x8, 0.73, F64_64x64x8)       \
+  X(flopcuda_linear_f64_64x64x8, 0.74, F64_64x64x8)       \
   X(flopcuda_linear_f64_32x128x8, 0.72, F64_32x128x8)
 
 #define FLOPCUDA_CONV_KERNELS(X)                                       \
@@ -93,7 +93,7 @@ struct DirectConfig {
   X(flopcuda_conv_f32_64x64x16, 0.74, F32_64x64x16, table)             \
   X(flopcuda_conv_f32_64x64x16_many_taps, 0.64, F32_64x64x16, decoder) \
   X(flopcuda_conv_f32_32x128x16, 0.72, F32_32x128x16, table)           \
-  X(flopcuda_conv_f64_64x64x8, 0.66, F64_64x64x8, table)               \
+  X(flopcuda_conv_f64_64x64x8, 0.67, F64_64x64x8, table)               \
   X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
