@@ -50,6 +50,31 @@ def ptxvm_table(measured: dict[str, object]) -> str:
     return "\n".join([*heading, *rows, "", *notes])
 
 
+# The kernels that README.md shows, each before that of CUTLASS which computes the same.
+COMPARED_KERNELS = (
+    "flopcuda_linear_f32_128x128x16",
+    "CUTLASS float32 product 128x128x8",
+    "flopcuda_conv_f32_128x128x16",
+    "CUTLASS float32 convolution 128x128x8",
+    "flopcuda_linear_f64_64x64x8",
+    "CUTLASS float64 product 64x64x8",
+    "flopcuda_linear_f16_128x128x32",
+    "CUTLASS float16 product 128x128x32, tensor cores",
+)
+
+
+def sass_table(measured: dict[str, object]) -> str:
+    """Main loops of benchmarks/sass.json on sm_80."""
+    figures = {row["kernel"]: row for row in measured["figures"] if row["architecture"] == "sm_80"}
+    rows = [
+        f"| `{name}` | {row['multiply_adds']} of {row['instructions']} | {row['share']:.3f} | {row['registers']} "
+        f"| {row['spilled_bytes']} |"
+        for name, row in ((name, figures[name]) for name in COMPARED_KERNELS)
+    ]
+    heading = ["| kernel | multiply-adds in its main loop | share | registers | spilled |", "|---|---|---|---|---|"]
+    return "\n".join([*heading, *rows, "", f"sm_80, compiled by nvcc {measured['cuda']}."])
+
+
 def coverage_table() -> str:
     """What is counted and how, and what is only named, from flopcuda/registry.py."""
     heading = ["| what | torch's operators | how | forward and gradients |", "|---|---|---|---|"]
@@ -71,7 +96,7 @@ def _names(operators: Iterable[str]) -> str:
 
 def tables() -> dict[str, str]:
     """Each table by the name that its markers have."""
-    makers = {"cpu": cpu_table, "ptxvm": ptxvm_table}
+    makers = {"cpu": cpu_table, "ptxvm": ptxvm_table, "sass": sass_table}
     measured = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
     return {"coverage": coverage_table(), **measured}
 
