@@ -1,11 +1,40 @@
 // CUDA's intrinsics for two or four integers in one register: out[k][i] is what the k-th gives of a[i] and b[i].
 
 #define UNARY(X) X(abs) X(absss) X(neg) X(negss)
-#define BINARY(X)                                                                                                 \
-  X(absdiffs)                                                                                                     \
-  X(absdiffu) X(add) X(addss) X(addus) X(avgs) X(avgu) X(cmpeq) X(cmpges) X(cmpgeu) X(cmpgts) X(cmpgtu) X(cmples) \
-      X(cmpleu) X(cmplts) X(cmpltu) X(cmpne) X(haddu) X(maxs) X(maxu) X(mins) X(minu) X(sads) X(sadu) X(seteq)    \
-          X(setges) X(setgeu) X(setgts) X(setltu) X(setne) X(sub) X(subss) X(subus)
+#define BINARY(X) \
+  X(absdiffs)     \
+  X(absdiffu)     \
+  X(add)          \
+  X(addss)        \
+  X(addus)        \
+  X(avgs)         \
+  X(avgu)         \
+  X(cmpeq)        \
+  X(cmpges)       \
+  X(cmpgeu)       \
+  X(cmpgts)       \
+  X(cmpgtu)       \
+  X(cmples)       \
+  X(cmpleu)       \
+  X(cmplts)       \
+  X(cmpltu)       \
+  X(cmpne)        \
+  X(haddu)        \
+  X(maxs)         \
+  X(maxu)         \
+  X(mins)         \
+  X(minu)         \
+  X(sads)         \
+  X(sadu)         \
+  X(seteq)        \
+  X(setges)       \
+  X(setgeu)       \
+  X(setgts)       \
+  X(setltu)       \
+  X(setne)        \
+  X(sub)          \
+  X(subss)        \
+  X(subus)
 
 #define OF_ONE(name) *next++ = __v##name##2(x), *next++ = __v##name##4(x);
 #define OF_TWO(name) *next++ = __v##name##2(x, y), *next++ = __v##name##4(x, y);
