@@ -67,9 +67,9 @@ def sass_table(measured: dict[str, object]) -> str:
     """Main loops of benchmarks/sass.json on sm_80."""
     figures = {row["kernel"]: row for row in measured["figures"] if row["architecture"] == "sm_80"}
     rows = [
-        f"| `{name}` | {row['multiply_adds']} of {row['instructions']} | {row['share']:.3f} | {row['registers']} "
-        f"| {row['spilled_bytes']} |"
-        for name, row in ((name, figures[name]) for name in COMPARED_KERNELS)
+        f"| `{row['kernel']}` | {row['multiply_adds']} of {row['instructions']} | {row['share']:.3f} "
+        f"| {row['registers']} | {row['spilled_bytes']} |"
+        for row in map(figures.__getitem__, COMPARED_KERNELS)
     ]
     heading = ["| kernel | multiply-adds in its main loop | share | registers | spilled |", "|---|---|---|---|---|"]
     return "\n".join([*heading, *rows, "", f"sm_80, compiled by nvcc {measured['cuda']}."])

@@ -40,11 +40,12 @@ class CutlassKernel:
 
 
 def _product(scalar: str, unit: str, block: str, warp: str, instruction: str, vector: int) -> str:
+    total = "double" if scalar == "double" else "float"
     return f"""cutlass::gemm::device::Gemm<{scalar}, cutlass::layout::RowMajor, {scalar}, cutlass::layout::ColumnMajor,
-        {scalar}, cutlass::layout::RowMajor, {"double" if scalar == "double" else "float"}, cutlass::arch::{unit},
+        {scalar}, cutlass::layout::RowMajor, {total}, cutlass::arch::{unit},
         cutlass::arch::Sm80, cutlass::gemm::GemmShape<{block}>, cutlass::gemm::GemmShape<{warp}>,
         cutlass::gemm::GemmShape<{instruction}>, cutlass::epilogue::thread::LinearCombination<{scalar}, {vector},
-        {"double" if scalar == "double" else "float"}, {"double" if scalar == "double" else "float"}>,
+        {total}, {total}>,
         cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>, 4>::GemmKernel"""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from flopcuda.formulas import (
     linear_exact_add,
     linear_exact_mul,
 )
+from flopcuda.gradients import befores
 
 if TYPE_CHECKING:
     from flopcuda.report import Launch
@@ -74,21 +76,32 @@ def _linear_sizes(launch: Launch) -> LinearSizes:
 
 def _padded_products(launch: Launch, conv: ConvSizes) -> int:
     """Products whose tap lies in the zero padding: all of them, less those inside the image in each axis."""
-    padding = launch.options["padding"]  # before and behind each axis, the last first
-    inside = 1
-    for axis, before in enumerate(padding[-2::-2], start=-len(padding) // 2):
-        inside *= taps_inside(
-            size=launch.input_shape[axis],
-            out=launch.output_shape[axis],
-            kernel=launch.weight_shape[axis],
-            stride=launch.options["stride"][axis],
-            dilation=launch.options["dilation"][axis],
-            before=before,
-        )
+    before = befores(launch.options["padding"])
+    inside = taps_inside(
+        launch.input_shape[-len(before) :],
+        launch.output_shape[-len(before) :],
+        launch.weight_shape[-len(before) :],
+        launch.options["stride"],
+        launch.options["dilation"],
+        before,
+    )
     images_and_channels = conv.batch * conv.out_channels * (conv.in_channels // conv.groups)
     return conv_exact_mul(conv) - images_and_channels * inside
 
 
-def taps_inside(*, size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> int:
-    """Pairs of an output position and a kernel tap, along one axis, that fall on the image."""
+def taps_inside(
+    sizes: Sequence[int],
+    outs: Sequence[int],
+    kernels: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    before: Sequence[int],
+) -> int:
+    """Pairs of an output position and a kernel tap that fall on the image; each argument has a value for each axis."""
+    axes = zip(sizes, outs, kernels, strides, dilations, before, strict=True)
+    return prod(_taps_inside(*axis) for axis in axes)
+
+
+def _taps_inside(size: int, out: int, kernel: int, stride: int, dilation: int, before: int) -> int:
+    """Those along one axis."""
     return sum(0 <= o * stride + k * dilation - before < size for o in range(out) for k in range(kernel))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
-from flopcuda.gradients import FORWARD, bias_gradient, gradients
+from flopcuda.gradients import FORWARD, bias_gradient, gradients, operator_of
 
 # The kernels add in float32 and float64. Narrower operands are widened to float32 on the way in, but for linear layers
 # on tensor cores, and the sum is rounded once.
@@ -162,7 +162,7 @@ def kernel_name(
         return str(torch.ops.flopcuda.linear_kernel(*operands, count_zero))
     axes = weight.dim() - 2
     geometry = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, **options}
-    kernel = torch.ops.flopcuda.conv3d_kernel if axes == 3 else torch.ops.flopcuda.conv2d_kernel
+    kernel = getattr(torch.ops.flopcuda, f"{operator_of(images)}_kernel")
     return str(kernel(*operands, count_zero=count_zero, **geometry))
 
 

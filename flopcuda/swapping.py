@@ -11,12 +11,12 @@ A counted layer stands between a user's subclass and the torch class it derives 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from flopcuda.gradients import operator_of, sides_of
 from flopcuda.report import Place
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _convolve(layer: CountedConv2d | CountedConv3d, input: Tensor, weight: Tenso
     options = {"stride": layer.stride, "padding": padding, "dilation": layer.dilation, "groups": layer.groups}
     axes = len(layer.kernel_size)
     images = input.unsqueeze(0) if input.dim() == axes + 1 else input
-    output = layer.counted_session.run(layer.place, f"conv{axes}d", (images, weight, bias), options)
+    output = layer.counted_session.run(layer.place, operator_of(images), (images, weight, bias), options)
     return output.squeeze(0) if input.dim() == axes + 1 else output
 
 
@@ -99,9 +99,9 @@ def _padding_sides(conv: nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
         return (0,) * (2 * axes)
     if conv.padding == "same":
         total = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
-        return tuple(chain.from_iterable((zeros // 2, zeros - zeros // 2) for zeros in reversed(total)))
+        return sides_of([zeros // 2 for zeros in total], [zeros - zeros // 2 for zeros in total])
     padding = cast("tuple[int, ...]", conv.padding)
-    return tuple(chain.from_iterable((zeros, zeros) for zeros in reversed(padding)))
+    return sides_of(padding, padding)
 
 
 def swap(model: nn.Module, session: Session) -> list[CountedLayer]:

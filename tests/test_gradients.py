@@ -21,12 +21,6 @@ from tests.geometries import conv_cases
 property_settings = settings(max_examples=100, deadline=None)
 
 
-def convolve(case: ConvCase, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    padded = functional.pad(input, case.torch_padding)
-    convolution = functional.conv3d if case.axes == 3 else functional.conv2d
-    return convolution(padded, weight, bias, case.stride, 0, case.dilation, case.groups)
-
-
 def layer_of(case: ConvCase, weight: Tensor, bias: Tensor | None) -> nn.Conv2d | nn.Conv3d:
     """A layer with the case's padding at the top and to the left on both sides of each axis."""
     layer = (nn.Conv3d if case.axes == 3 else nn.Conv2d)(
@@ -83,7 +77,7 @@ def test_any_convolution(case: ConvCase, seed: int, dtype: torch.dtype) -> None:
     layer = layer_of(case, weight, bias)
     input.requires_grad_()
     exact_operands = [tensor.detach().double().requires_grad_() for tensor in (input, weight)]
-    exact = convolve(case, *exact_operands, None if bias is None else bias.double())
+    exact = case.convolve(*exact_operands, bias)
     grad = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     exact_gradients = torch.autograd.grad(exact, exact_operands, grad.double())
     with flopcuda.instrument(layer) as session:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from flopcuda.tools.installed import version
 from flopcuda.tools.ledger import COUNTED
 from flopcuda.tools.report import Term, ToolReport
 from flopcuda.tools.sandbox import copy_of, quiet
-from flopcuda.tools.unseen import attention_macs
+from flopcuda.tools.unseen import attention_macs, is_fused_attention
 
 ATTENTION = "not seen: fused attention and its gradients"
 CROPPED = "taps of input gradients that are cropped"
@@ -92,7 +91,7 @@ class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         packet = func.overloadpacket
-        if str(packet).startswith("aten._scaled_dot_product") and packet not in flop_registry:
+        if is_fused_attention(packet) and packet not in flop_registry:
             is_gradient = str(packet).endswith("backward")
             # Two products forward, and a gradient of each of their factors.
             products = 2 * attention_macs(*args[1:4]) if is_gradient else attention_macs(*args[:3])
@@ -117,18 +116,7 @@ class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         taps = grad.numel() * weight[0].numel()
         if output_mask[0]:
-            axes = range(input.dim() - 2)
-            inside = prod(
-                taps_inside(
-                    size=input.shape[axis + 2],
-                    out=grad.shape[axis + 2],
-                    kernel=weight.shape[axis + 2],
-                    stride=stride[axis],
-                    dilation=dilation[axis],
-                    before=padding[axis],
-                )
-                for axis in axes
-            )
+            inside = taps_inside(input.shape[2:], grad.shape[2:], weight.shape[2:], stride, dilation, padding)
             self.macs[CROPPED] += taps - grad.shape[:2].numel() * weight.shape[1] * inside
         if output_mask[1]:
             self.macs[OTHER_GROUPS] += (groups - 1) * taps

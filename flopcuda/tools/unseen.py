@@ -31,7 +31,7 @@ class FusedAttention(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         packet = func.overloadpacket
-        if str(packet).startswith("aten._scaled_dot_product") and packet not in self._known:
+        if is_fused_attention(packet) and packet not in self._known:
             self.unseen.append(Unseen(self._running[-1], str(packet), attention_macs(*args[:3])))
         return func(*args, **kwargs or {})
 
@@ -61,6 +61,11 @@ def unpatched_calls(running: Sequence[str], hooked: Collection[str]) -> Iterator
         for owner, name, rule in _RULES:
             patches.enter_context(patch.object(owner, name, noting(name, getattr(owner, name), rule)))
         yield unseen
+
+
+def is_fused_attention(packet: Any) -> bool:
+    """Whether an operator is one of torch's that compute all of an attention, or its gradients."""
+    return str(packet).startswith("aten._scaled_dot_product")
 
 
 def attention_macs(query: Tensor, key: Tensor, value: Tensor) -> int:
