@@ -39,13 +39,13 @@ template <class Scalar>
 bool windows_are_cheaper(const ConvProblem& problem, const TileFamily<Scalar>& family) {
   const int64_t rows = problem.out_channels / problem.groups;
   const int64_t taps = problem.height.kernel_size * problem.width.kernel_size;
-  const int64_t phases = problem.height.stride * problem.width.stride;
   const int64_t im2col_columns = Im2col<Scalar>::panel_count(problem, family) * family.max_columns();
   const int64_t window_columns = problem.batch * problem.depth.out_size *
                                  ceil_div(ShiftedWindows<Scalar>::columns_per_slice(problem), family.lanes) *
                                  family.lanes;
   const int64_t copy_cost = kCopyCost * family.lanes;
-  return window_columns * (rows + copy_cost * std::min(phases, taps) / taps) < im2col_columns * (rows + copy_cost);
+  return window_columns * (rows + copy_cost * std::min(phase_count(problem), taps) / taps) <
+         im2col_columns * (rows + copy_cost);
 }
 
 }  // namespace

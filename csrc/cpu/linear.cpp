@@ -15,17 +15,18 @@ constexpr int64_t kMaxBlockPanels = 8;  // 8 panels x 32 columns x 256 updates: 
 // So few rows that packing the weight would take longer than multiplying it.
 constexpr int64_t kMaxUnpackedRows = 16;
 
+#pragma omp declare reduction(+ : Counters : omp_out += omp_in)
+
 // Few samples: dot products of the operands as they are, the output features shared among threads.
 template <class Scalar>
 void multiply_unpacked(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero,
                        Counters& counters) {
   const DotFamily<Scalar>& dots = selected_tiles<Scalar>().dot;
   const int64_t depth = problem.in_features;
-  int64_t mul = 0, add = 0, zero = 0, lane = 0;
-#pragma omp parallel for schedule(static) reduction(+ : mul, add, zero, lane)
+  Counters total;
+#pragma omp parallel for schedule(static) reduction(+ : total)
   for (int64_t column = 0; column < problem.out_features; column += kMaxDotColumns) {
     const int64_t columns = std::min<int64_t>(kMaxDotColumns, problem.out_features - column);
-    Counters counts;
     for (int64_t row = 0; row < problem.rows; row += kMaxDotRows) {
       const int64_t rows = std::min<int64_t>(kMaxDotRows, problem.rows - row);
       const DotTile<Scalar> tile{depth,
@@ -36,11 +37,10 @@ void multiply_unpacked(const LinearProblem& problem, const Operands<Scalar>& ope
                                  operands.bias ? operands.bias + column : nullptr,
                                  operands.output + row * problem.out_features + column,
                                  problem.out_features};
-      dots.functions[count_zero][rows - 1][columns - 1](tile, counts);
+      dots.functions[count_zero][rows - 1][columns - 1](tile, total);
     }
-    mul += counts.mul, add += counts.add, zero += counts.zero, lane += counts.lane;
   }
-  counters += {mul, add, 0, zero, lane};
+  counters += total;
 }
 
 // A tile reads its bias up to its full width.

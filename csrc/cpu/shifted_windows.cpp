@@ -16,8 +16,6 @@ int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.d
 
 int64_t window_pitch(const ConvProblem& problem) { return problem.width.out_size + largest_shift(problem.width); }
 
-int64_t phases(const ConvProblem& problem) { return problem.height.stride * problem.width.stride; }
-
 std::vector<bool> phases_used(const Axis& axis) {
   std::vector<bool> used(axis.stride, false);
   for (int64_t tap = 0; tap < axis.kernel_size; ++tap) used[tap * axis.dilation % axis.stride] = true;
@@ -47,10 +45,10 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       taps_(kernel_size(problem)),
       channel_block_(std::min(std::max<int64_t>(1, kDepthBlock / taps_), problem.in_channels / problem.groups)),
       pitch_(window_pitch(problem)),
-      bands_{
-          problem.height.out_size,
-          choose_bands(problem, channel_block_ * problem.depth.kernel_size * phases(problem) * pitch_ * sizeof(Scalar),
-                       columns_per_slice(problem), family.max_columns(), threads)},
+      bands_{problem.height.out_size,
+             choose_bands(problem,
+                          channel_block_ * problem.depth.kernel_size * phase_count(problem) * pitch_ * sizeof(Scalar),
+                          columns_per_slice(problem), family.max_columns(), threads)},
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)),

@@ -45,7 +45,7 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   int64_t phase_rows() const;  // of the largest band
   int64_t phase_size() const { return phase_rows() * pitch_; }
   // Of a channel, at one of the kernel's depths.
-  int64_t slice_size() const { return problem_.height.stride * problem_.width.stride * phase_size(); }
+  int64_t slice_size() const { return phase_count(problem_) * phase_size(); }
   void lay_out_panels(const Band& band, ColumnLayout& block) const;
   void lay_out_taps(ColumnLayout& block) const;
   int64_t count_pad_columns(const ColumnLayout& block, const ColumnPanel& panel, int64_t tap_z, int64_t tap_y,

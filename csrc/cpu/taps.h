@@ -51,6 +51,9 @@ inline int64_t kernel_size(const ConvProblem& p) {
 // Elements of one channel of an output image.
 inline int64_t output_size(const ConvProblem& p) { return p.depth.out_size * p.height.out_size * p.width.out_size; }
 
+// Parts of an image, one for each remainder of its positions modulo the strides.
+inline int64_t phase_count(const ConvProblem& p) { return p.height.stride * p.width.stride; }
+
 // Elements of one channel of an input image.
 inline int64_t channel_size(const ConvProblem& p) { return p.depth.in_size * p.height.in_size * p.width.in_size; }
 

@@ -8,8 +8,7 @@
 // - shared memory: a warp works on a compact WARP_M x WARP_N tile, so that a step costs it few distinct 128-bit reads,
 //   which broadcast or fall on different banks, and a thread multiplies THREAD_M x THREAD_N products from registers;
 // - other instructions: copies take two each and no branch, and what is left of the reduction after its last whole
-// slice
-//   is multiplied step by step, so that the loop asks of no step whether there is such a one.
+//   slice is multiplied step by step, so that the loop asks of no step whether there is such a one.
 // What is left is the multiply-adds themselves.
 #pragma once
 

@@ -11,10 +11,10 @@ template <class Scalar>
 constexpr DataType TYPE_OF = std::is_same_v<Scalar, float> ? DataType::float32 : DataType::float64;
 
 template <class Tile>
-KernelInfo describe_tile(Operation operation, double multiply_share, int32_t max_taps) {
+KernelInfo describe_tile(Operation operation, DataType type, double multiply_share, int32_t max_taps) {
   KernelInfo kernel{};
   kernel.operation = operation;
-  kernel.type = TYPE_OF<typename Tile::Scalar>;
+  kernel.type = type;
   kernel.block_m = Tile::BLOCK_M;
   kernel.block_n = Tile::BLOCK_N;
   kernel.block_k = Tile::BLOCK_K;
@@ -27,25 +27,17 @@ KernelInfo describe_tile(Operation operation, double multiply_share, int32_t max
 template <class Tile>
 KernelInfo describe_conv(double multiply_share, TapSource taps) {
   const int32_t max_taps = taps == TapSource::table ? MAX_TABULATED_TAPS : MAX_REDUCTION;
-  return describe_tile<Tile>(Operation::conv, multiply_share, max_taps);
+  return describe_tile<Tile>(Operation::conv, TYPE_OF<typename Tile::Scalar>, multiply_share, max_taps);
 }
 
 template <class Tile>
 KernelInfo describe_linear(double multiply_share) {
-  return describe_tile<Tile>(Operation::linear, multiply_share, 1);
+  return describe_tile<Tile>(Operation::linear, TYPE_OF<typename Tile::Scalar>, multiply_share, 1);
 }
 
 KernelInfo describe_tensor(const char* name, DataType type, double multiply_share) {
-  KernelInfo kernel{};
+  KernelInfo kernel = describe_tile<TensorConfig>(Operation::linear, type, multiply_share, 1);
   kernel.name = name;
-  kernel.operation = Operation::linear;
-  kernel.type = type;
-  kernel.block_m = TensorConfig::BLOCK_M;
-  kernel.block_n = TensorConfig::BLOCK_N;
-  kernel.block_k = TensorConfig::BLOCK_K;
-  kernel.threads = TensorConfig::THREADS;
-  kernel.multiply_share = multiply_share;
-  kernel.max_taps = 1;
   return kernel;
 }
 
