@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from flopcuda.ops import OPERATORS, kernel_name
+from flopcuda import _C
+from flopcuda.ops import OPERATORS
 from flopcuda.timing import Stopwatch
 
 Operands = tuple[Tensor, Tensor, Tensor | None]  # input, weight, bias
@@ -55,9 +56,11 @@ class NativeBackend:
     def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
         """Run one operator and time it."""
         stopwatch = Stopwatch(operands[0].device)
-        output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
+        # Gradients are flopcuda.autograd's: the rules of the bare operators would be looked up for nothing.
+        with torch._C._AutoDispatchBelowAutograd():
+            output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         seconds = stopwatch.stop()
-        kernel = kernel_name(op, *operands, count_zero=count_zero, **options) if holds_data(counters) else "none"
+        kernel = _C.launched_kernel() if holds_data(counters) else "none"
         return Outcome(output, counters, kernel, seconds)
 
 

@@ -7,7 +7,8 @@ the counted kernels, and names the others that multiply and accumulate, so that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
     _pop_mode,
+    _pop_mode_temporarily,
     _push_mode,
 )
 
@@ -76,6 +78,12 @@ class Capture:
     def forget(self) -> None:
         """The way from later backward passes to the modules of earlier forward ones."""
         self._origins.forget()
+
+    def aside(self) -> AbstractContextManager[Any]:
+        """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""
+        modes = torch._C._len_torch_dispatch_stack()
+        on_top = modes > 0 and torch._C._get_dispatch_stack_at(modes - 1) is self._mode
+        return _pop_mode_temporarily() if on_top else nullcontext()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self, module: nn.Module, inputs: Any) -> None:
@@ -144,6 +152,8 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         node = torch._C._current_autograd_node()
+        if node is None and not torch.is_grad_enabled() and not _multiplies(func):
+            return func(*args, **(kwargs or {}))  # the shortest way for most of a model's operators
         self._origins.operator_begins(node)
         try:
             return self._run(node, func, args, kwargs or {})
@@ -151,11 +161,10 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._origins.operator_ends()
 
     def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        lowering = LOWERINGS.get(func.overloadpacket)
-        multiplies = lowering is not None or _multiplies(func)
-        place = self._place(node) if multiplies and _does_work(args) else None
+        place = self._place(node) if _multiplies(func) and _does_work(args) else None
         if place is None:
             return func(*args, **options)
+        lowering = LOWERINGS.get(func.overloadpacket)
         if torch.is_grad_enabled():
             self._origins.note(place)
         if lowering is not None and _has_kernel(args):
@@ -206,8 +215,11 @@ def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
     return [argument for argument in args if isinstance(argument, Tensor)]
 
 
+@cache
 def _multiplies(func: Any) -> bool:
-    """Whether an operator without a lowering may do multiply-accumulates."""
+    """Whether an operator may do multiply-accumulates."""
+    if func.overloadpacket in LOWERINGS:
+        return True
     if func.namespace in FREE_NAMESPACES:
         return func.overloadpacket in NOT_COUNTED
     return func.name().split(".")[0] not in FREE_OPERATORS

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
-from flopcuda.gradients import FORWARD, bias_gradient, gradients, operator_of
+from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
 # The kernels add in float32 and float64. Narrower operands are widened to float32 on the way in, but for linear layers
 # on tensor cores, and the sum is rounded once.
@@ -92,7 +92,7 @@ def _convolution(
     output, counters = getattr(torch.ops.flopcuda, op)(
         *widened, list(stride), list(padding), list(dilation), groups, count_zero
     )
-    output = _rounded(output, dtype)
+    output = _cast(output, dtype)
     return (output.squeeze(0) if input.dim() == axes + 1 else output), counters
 
 
@@ -116,7 +116,7 @@ def linear(
     """
     operands, dtype = _as_kernels_take("linear", input, weight, bias, _on_tensor_cores("linear", input, count_zero))
     output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
-    return _rounded(output, dtype), counters
+    return _cast(output, dtype), counters
 
 
 def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool = False) -> tuple[Tensor, Tensor]:
@@ -147,32 +147,6 @@ def _as_convolution(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, dict
     batch, rows, depth = input.shape
     images = weight.reshape(1, batch * depth, 1, weight.shape[2])
     return images, input.reshape(batch * rows, depth, 1, 1), {"groups": batch}
-
-
-def kernel_name(
-    op: str, input: Tensor, weight: Tensor, bias: Tensor | None, *, count_zero: bool, **options: Any
-) -> str:
-    """The kernel that ``op`` launches for these arguments, as the code that launches it names it."""
-    if op == "matmul":
-        input, weight, options = _as_convolution(input, weight)
-    images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
-    narrow = _on_tensor_cores(op, input, count_zero)
-    operands = [None if operand is None else _shape_of(operand, narrow) for operand in (images, weight, bias)]
-    if op == "linear":
-        return str(torch.ops.flopcuda.linear_kernel(*operands, count_zero))
-    axes = weight.dim() - 2
-    geometry = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, **options}
-    kernel = getattr(torch.ops.flopcuda, f"{operator_of(images)}_kernel")
-    return str(kernel(*operands, count_zero=count_zero, **geometry))
-
-
-def _shape_of(operand: Tensor, narrow: bool) -> Tensor:
-    """A tensor of the operand's shape, device and dtype for the kernels, whose values nobody reads."""
-    return operand.new_empty((), dtype=_kernel_dtype(operand.dtype, narrow)).expand(operand.shape)
-
-
-def _kernel_dtype(dtype: torch.dtype, narrow: bool) -> torch.dtype:
-    return dtype if narrow or dtype in KERNEL_DTYPES else torch.float32
 
 
 def _on_tensor_cores(op: str, input: Tensor, count_zero: bool) -> bool:
@@ -208,18 +182,19 @@ def _as_kernels_take(
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
         if operand.dtype != first.dtype:
             raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {first.dtype}")
-    widened = {name: operand.to(_kernel_dtype(operand.dtype, narrow)) for name, operand in tensors.items()}
-    return [widened.get(name) for name in operands], first.dtype
+    dtype = first.dtype if narrow or first.dtype in KERNEL_DTYPES else torch.float32
+    return [None if operand is None else _cast(operand, dtype) for operand in (input, weight, bias)], first.dtype
 
 
-def _rounded(output: Tensor, dtype: torch.dtype) -> Tensor:
-    return output if output.dtype == dtype else output.to(dtype)
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # A call of ``to`` that does nothing is a tenth of a small layer's time.
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def autocast(operand: Tensor) -> Tensor:
     """The operand in the dtype that autocast gives to matrix products and convolutions, where it is on."""
     kind = operand.device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind) and operand.is_floating_point()):
+    if not (operand.is_floating_point() and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return operand
     return operand.to(torch.get_autocast_dtype(kind))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -183,7 +184,8 @@ class Session:
         """Run one counted operator and keep its record."""
         input, weight, bias = operands
         try:
-            outcome = self._backend.run(op, operands, options, self.count_zero)
+            with self._capture.aside() if self._capture else nullcontext():
+                outcome = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
         if holds_data(outcome.counters):

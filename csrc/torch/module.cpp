@@ -7,6 +7,7 @@
 
 #include "cpu/kernels.h"
 #include "cuda/plan.h"
+#include "torch/launched.h"
 
 namespace py = pybind11;
 
@@ -66,6 +67,8 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "select_cpu_isa", [](const std::string& name) { cpu::select_isa(isa_from_name(name)); },
       "Run the CPU kernels with portable, avx2 or avx512; ValueError if this CPU lacks it.", py::arg("name"));
+  module.def("launched_kernel", &launched_kernel,
+             "The kernel that this thread's last operator launched; \"none\" if there was nothing to compute.");
   module.def("cuda_kernels", &cuda_kernels,
              "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
              "\"linear\"), dtype, counts_zero, tile (rows, columns, "

@@ -24,8 +24,12 @@
 #include "cuda/launch.h"
 #endif
 
+#include "torch/launched.h"
+
 namespace flopcuda {
 namespace {
+
+thread_local std::string last_kernel = "none";
 
 using Result = std::tuple<at::Tensor, at::Tensor>;
 using OptionalTensor = std::optional<at::Tensor>;
@@ -192,17 +196,19 @@ struct Operands {
   }
 };
 
-// The devices: each computes either problem over operands of its own.
+// The devices: each computes either problem over operands of its own, and returns the name of the kernel.
 struct Cpu {
   template <class Problem>
-  static void run(const Problem& problem, const Operands& operands, bool count_zero) {
+  static std::string run(const char* op, const Problem& problem, const Operands& operands, bool count_zero) {
     TORCH_CHECK_TYPE(!is_narrow(operands.input), "linear: input has dtype ", operands.input.scalar_type(),
                      ", but the counted kernels of the CPU take float32 and float64 only");
-    if (operands.input.scalar_type() == at::kDouble) {
+    const bool is_double = operands.input.scalar_type() == at::kDouble;
+    if (is_double) {
       run_in<double>(problem, operands, count_zero);
     } else {
       run_in<float>(problem, operands, count_zero);
     }
+    return std::string(op) + (is_double ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa());
   }
 
  private:
@@ -219,12 +225,13 @@ struct Cpu {
 #ifdef FLOPCUDA_WITH_CUDA
 struct Cuda {
   template <class Problem>
-  static void run(const Problem& problem, const Operands& operands, bool count_zero) {
+  static std::string run(const char*, const Problem& problem, const Operands& operands, bool count_zero) {
     const at::Device device = operands.input.device();
     const c10::cuda::CUDAGuard guard(device);
     const auto& kernel = cuda::choose_kernel(problem, device_type(operands.input), count_zero);
     cuda::launch(cuda::plan(problem, operands.device_pointers(), kernel),
                  c10::cuda::getCurrentCUDAStream(device.index()).stream());
+    return kernel.name;
   }
 };
 #endif
@@ -243,10 +250,10 @@ std::vector<int64_t> output_shape(const LinearProblem& problem, const at::Tensor
 }
 
 template <class Device, class Problem>
-Operands run(const Problem& problem, const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-             bool count_zero) {
+Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+             const OptionalTensor& bias, bool count_zero) {
   Operands operands(input, weight, bias, output_shape(problem, input));
-  if (operands.output.numel() > 0) Device::run(problem, operands, count_zero);
+  last_kernel = operands.output.numel() > 0 ? Device::run(op, problem, operands, count_zero) : "none";
   return operands;
 }
 
@@ -254,13 +261,14 @@ template <class Device, int axes>
 Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
             at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  const Operands operands = run<Device>(problem, input, weight, bias, count_zero);
+  const char* const op = axes == 3 ? "conv3d" : "conv2d";
+  const Operands operands = run<Device>(op, problem, input, weight, bias, count_zero);
   return {with_layout_of(operands.output, input, weight), operands.counters};
 }
 
 template <class Device>
 Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero) {
-  const Operands operands = run<Device>(linear_problem(input, weight, bias), input, weight, bias, count_zero);
+  const Operands operands = run<Device>("linear", linear_problem(input, weight, bias), input, weight, bias, count_zero);
   return {operands.output, operands.counters};
 }
 
@@ -313,29 +321,7 @@ PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, con
   return plan_over(linear_problem(input, weight, bias), input, weight, bias, count_zero, kernel);
 }
 
-// The kernel that an operator launches for these arguments, by the code that launches it: for a launch's record.
-template <class Problem>
-std::string kernel_name(const std::string& op, const Problem& problem, const at::Tensor& input, bool count_zero) {
-  const char* dtype = input.scalar_type() == at::kDouble ? "_f64_" : "_f32_";
-  if (input.is_cpu()) return op + dtype + cpu::isa_name(cpu::selected_isa());
-  if (input.is_cuda()) return cuda::choose_kernel(problem, device_type(input), count_zero).name;
-  return "none";
-}
-
-template <int axes>
-std::string conv_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                        at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                        bool count_zero) {
-  const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  return kernel_name("conv" + std::to_string(axes) + "d", problem, input, count_zero);
-}
-
-std::string linear_kernel(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                          bool count_zero) {
-  return kernel_name("linear", linear_problem(input, weight, bias), input, count_zero);
-}
-
-// Schemas: an operator; the kernel that it launches; the launch that it would make on a CUDA device.
+// Schemas: an operator; the launch that it would make on a CUDA device.
 constexpr const char* kRecord = " -> (Tensor output, Tensor counters)";
 constexpr const char* kPlan =
     ", str? kernel=None) -> (Tensor output, Tensor counters, Tensor[] operands, str kernel, int[] grid, int[] block, "
@@ -349,14 +335,12 @@ void define_conv(torch::Library& library) {
   const std::string arguments =
       "(Tensor input, Tensor weight, Tensor? bias, SymInt[" + lists + ", bool count_zero=False";
   library.def((name + arguments + ")" + kRecord).c_str());
-  library.def((name + "_kernel" + arguments + ") -> str").c_str(), conv_kernel<axes>);
   library.def((name + "_plan" + arguments + kPlan).c_str(), conv_plan<axes>);
 }
 
 void define_linear(torch::Library& library) {
   const std::string arguments = "(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False";
   library.def(("linear" + arguments + ")" + kRecord).c_str());
-  library.def(("linear_kernel" + arguments + ") -> str").c_str(), linear_kernel);
   library.def(("linear_plan" + arguments + kPlan).c_str(), linear_plan);
 }
 
@@ -368,6 +352,8 @@ void implement(torch::Library& library) {
 }
 
 }  // namespace
+
+const std::string& launched_kernel() { return last_kernel; }
 
 TORCH_LIBRARY(flopcuda, library) {
   define_conv<2>(library);
