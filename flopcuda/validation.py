@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -210,21 +209,10 @@ def _compare(
     on_step: Callable[[str], None],
 ) -> list[ToolReport]:
     counted = {name: _counted_layer(summary) for name, summary in report.by_module().items()}
-    reports: list[ToolReport] = []
-    for tool in tools:
-        on_step(tool)
-        reports += compare(model, arguments, counted, tools=[tool])
+    reports = compare(model, arguments, counted, tools, on_step)
     headline = article_2021(model, arguments, counted)
     return reports if headline is None else [*reports, headline]
 
 
 def _counted_layer(summary: Summary) -> CountedLayer:
-    biased = [launch for launch in summary.launches if launch.options["bias"]]
-    return CountedLayer(
-        name=summary.name,
-        type=summary.launches[0].module_type,
-        mul=summary.mul,
-        add=summary.add,
-        outputs=sum(prod(launch.output_shape) for launch in biased),
-        bias=bool(biased),
-    )
+    return CountedLayer(summary.name, summary.launches[0].module_type, summary.mul, summary.pad)

@@ -5,9 +5,7 @@ The default run takes small models that are made of the same parts; torchvision'
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -15,34 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import flopcuda
-from flopcuda import validation
-from flopcuda.tools import ALL, ToolReport, compare
+from flopcuda.tools import ALL
+from tests.ledgers import Inputs, assert_explained, reports
 
 pytest.importorskip("thop")
 pytest.importorskip("fvcore")
 pytest.importorskip("ptflops")
 models = pytest.importorskip("torchvision.models")
-
-Inputs = tuple[Any, ...]
-
-
-def reports(model: nn.Module, inputs: Inputs, **changes: int) -> dict[str, ToolReport]:
-    """Each tool's ledger, from what is counted; with ``mul`` of some modules changed by so much."""
-    with flopcuda.instrument(model) as session, torch.no_grad():
-        model(*inputs)
-    counted = {name: validation._counted_layer(summary) for name, summary in session.report().by_module().items()}
-    for name, error in changes.items():
-        counted[name] = dataclasses.replace(counted[name], mul=counted[name].mul + error)
-    return {report.name: report for report in compare(model, inputs, counted)}
-
-
-def assert_explained(model: nn.Module, inputs: Inputs) -> dict[str, ToolReport]:
-    found = reports(model, inputs)
-    for report in found.values():
-        assert report.error is None
-        assert (report.unexplained, report.disagreements) == (0, ())
-        assert sum(term.amount for term in report.ledger) == report.reported
-    return found
 
 
 class Windows(nn.Module):
@@ -108,7 +85,8 @@ def test_nothing_is_unexplained(make: Callable[[], nn.Module], inputs: Inputs) -
 @pytest.mark.parametrize("name", ["windows", "fused attention"])
 def test_attention_that_is_counted_wrongly_is_unexplained(name: str, error: int) -> None:
     make, inputs = SMALL[name]
-    unexplained = {tool: report.unexplained for tool, report in reports(make().eval(), inputs, **{"0": error}).items()}
+    found = reports(make().eval(), inputs, module="0", mul=error)
+    unexplained = {tool: report.unexplained for tool, report in found.items()}
     # thop has no figure for attention at all, so that it can't tell.
     assert unexplained == {
         tool: 0 if tool == "thop" else -2 * error if tool.startswith("torch") else -error for tool in ALL

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
 from flopcuda.tools import fvcore, ptflops, thop, torch_flop_counter
+from flopcuda.tools.convolutions import Convolutions, convolutions_of
 from flopcuda.tools.installed import provider, version
 from flopcuda.tools.ledger import ledger
 from flopcuda.tools.report import CountedLayer, ToolReport
@@ -41,6 +43,7 @@ def compare(
     inputs: tuple[Any, ...],
     counted: Mapping[str, CountedLayer],
     tools: Sequence[str] = ALL,
+    on_step: Callable[[str], None] = lambda _: None,
 ) -> list[ToolReport]:
     """Ask other tools for the model's operations, and explain how their numbers follow from the counted one.
 
@@ -52,6 +55,7 @@ def compare(
         inputs: its positional arguments.
         counted: what was counted on the device for the same inputs, by the layer's name.
         tools: names out of ``ALL``.
+        on_step: is told the name of each tool before it runs.
 
     Returns:
         A report for each tool, also for one that is not installed or that fails on this model.
@@ -62,16 +66,32 @@ def compare(
     unknown = [name for name in tools if name not in TOOLS]
     if unknown:
         raise ValueError(f"no such tool: {', '.join(unknown)}; there are {', '.join(ALL)}")
-    return [_report(TOOLS[name], model, inputs, counted) for name in tools]
+
+    @cache
+    def convolutions() -> Convolutions:
+        with quiet(model):
+            return convolutions_of(*copy_of(model, inputs))
+
+    reports = []
+    for name in tools:
+        on_step(name)
+        reports.append(_report(TOOLS[name], model, inputs, counted, convolutions))
+    return reports
 
 
-def _report(tool: Tool, model: nn.Module, inputs: tuple[Any, ...], counted: Mapping[str, CountedLayer]) -> ToolReport:
+def _report(
+    tool: Tool,
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    counted: Mapping[str, CountedLayer],
+    convolutions: Callable[[], Convolutions],
+) -> ToolReport:
     try:
         with quiet(model):
             observation = _observe(tool, model, inputs)
     except NoNumberError as error:
         return _without_number(tool, str(error))
-    account = ledger(tool, observation, model, counted)
+    account = ledger(tool, observation, model, counted, convolutions())
     return ToolReport(
         name=_name(tool),
         version=version(tool),

@@ -92,6 +92,5 @@ TOOL = Tool(
         "own mode, activations and max pool unseen"
     ),
     per_mac=1,
-    counts_bias=False,
     observe=observe,
 )

@@ -25,6 +25,12 @@ ELEMENTWISE = "elementwise add and mul"
 QUERY_SCALING = "scaling of queries"
 BIAS = "bias"
 
+# The kernels compute a transposed convolution as convolutions of the phases of its stride. These execute some padding,
+# and neither what would be cropped nor a product with a zero that the stride inserts.
+PADDING = "padding that transposed convolutions execute"
+CROPPED = "taps of transposed convolutions that are cropped"
+INSERTED_ZEROS = "zeros that transposed convolutions insert"
+
 # fvcore reads the operations of most einsum equations from numpy's print of them.
 EINSUM_DIGITS = "einsum rounded to four digits"
 

@@ -1,8 +1,8 @@
 """The way from the counted MACs to a tool's number, term by term.
 
 A term is what the tool itself gives for modules or operators of a kind that is not counted, or a convention that is
-known without looking at the tool's number: a bias counts one an output, a MAC counts two. No term is a difference; what
-the terms leave over stands as unexplained.
+known without looking at the tool's number: a MAC counts two, a transposed convolution counts what it crops. No term is
+a difference; what the terms leave over stands as unexplained.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from flopcuda.tools.kinds import BIAS, MULTIPLY_ACCUMULATE
+from flopcuda.tools.convolutions import Convolution, Convolutions
+from flopcuda.tools.kinds import CROPPED, INSERTED_ZEROS, MULTIPLY_ACCUMULATE, PADDING
 from flopcuda.tools.report import CountedLayer, Term
 from flopcuda.tools.tool import Observation, Tool, Unseen
 
@@ -32,7 +33,13 @@ class Ledger:
     disagreements: tuple[str, ...]
 
 
-def ledger(tool: Tool, observation: Observation, model: nn.Module, counted: Mapping[str, CountedLayer]) -> Ledger:
+def ledger(
+    tool: Tool,
+    observation: Observation,
+    model: nn.Module,
+    counted: Mapping[str, CountedLayer],
+    convolutions: Convolutions,
+) -> Ledger:
     """Account for what a tool reported.
 
     Args:
@@ -40,20 +47,22 @@ def ledger(tool: Tool, observation: Observation, model: nn.Module, counted: Mapp
         observation: its figures and its total.
         model: to know which layers exist.
         counted: by name, the layers that were counted.
+        convolutions: those of the same forward pass.
     """
     figures: Counter[str] = Counter()
     amounts: Counter[str] = Counter({COUNTED: sum(layer.mul for layer in counted.values())})
     for figure in observation.figures:
         if figure.kind == MULTIPLY_ACCUMULATE:
             figures[figure.module] += figure.amount
-    existing = {name for name, _ in model.named_modules()}
+    modules = dict(model.named_modules())
     disagreements = []
-    for name, layer in counted.items():
-        if name not in existing:
-            disagreements.append(f"{name}: {layer.mul:,} MACs were counted, and the model has no such module")
+    for name in dict.fromkeys((*counted, *figures)):
+        if name not in modules:
+            disagreements.append(f"{name}: {counted[name].mul:,} MACs were counted, and the model has no such module")
             continue
+        layer = counted.get(name) or CountedLayer(name, type(modules[name]).__name__, mul=0, pad=0)
         unseen = [call for call in observation.unseen if call.module == name]
-        terms = list(_terms_of(layer, figures[name], unseen, tool))
+        terms = list(_terms_of(layer, figures[name], unseen, convolutions.get(name, ()), tool, observation))
         for term in terms:
             amounts[term.term] += term.amount
         expected = layer.mul + sum(term.amount for term in terms)
@@ -61,9 +70,6 @@ def ledger(tool: Tool, observation: Observation, model: nn.Module, counted: Mapp
             disagreements.append(
                 f"{name or '(the model)'}: {tool.name} says {figures[name]:,}, {expected:,} follows from the count"
             )
-    for name, amount in figures.items():
-        if amount and name not in counted:
-            disagreements.append(f"{name or '(the model)'}: {tool.name} says {amount:,}, and nothing was counted")
     for figure in observation.figures:
         if figure.kind not in (MULTIPLY_ACCUMULATE, None):
             amounts[str(figure.kind)] += figure.amount
@@ -73,15 +79,34 @@ def ledger(tool: Tool, observation: Observation, model: nn.Module, counted: Mapp
     return Ledger(listed, observation.reported - sum(term.amount for term in listed), tuple(disagreements))
 
 
-def _terms_of(layer: CountedLayer, figure: int, unseen: Sequence[Unseen], tool: Tool) -> Iterator[Term]:
+def _terms_of(
+    layer: CountedLayer,
+    figure: int,
+    unseen: Sequence[Unseen],
+    convolutions: Sequence[Convolution],
+    tool: Tool,
+    observation: Observation,
+) -> Iterator[Term]:
     """The conventions that lead from a layer's counted MACs to the tool's figure for it."""
     if not figure:
         yield Term(f"not seen: {layer.name or '(the model)'} ({layer.type})", -layer.mul)
         return
-    for call in unseen:
-        yield Term(f"not seen: calls of {call.call}", -call.macs)
-    seen = layer.mul - sum(call.macs for call in unseen)
+    by_mac = [Term(f"not seen: calls of {call.call}", -call.macs) for call in unseen]
+    by_mac += _transposed(layer, convolutions, by_output=observation.transposed_by_output)
+    yield from by_mac
     if tool.per_mac != 1:
+        seen = layer.mul + sum(term.amount for term in by_mac)
         yield Term(f"{tool.per_mac} FLOPs a MAC", (tool.per_mac - 1) * seen)
-    if layer.bias and tool.counts_bias and figure != tool.per_mac * seen:
-        yield Term(BIAS, layer.outputs - sum(call.biased for call in unseen))
+
+
+def _transposed(layer: CountedLayer, convolutions: Sequence[Convolution], *, by_output: bool) -> Iterator[Term]:
+    """From what the kernels execute of a transposed convolution to what its inputs, or outputs, meet of its taps."""
+    transposed = [convolution.products for convolution in convolutions if convolution.transposed]
+    if not transposed:
+        return
+    others = [convolution.products for convolution in convolutions if not convolution.transposed]
+    yield Term(PADDING, sum(products.outside for products in others) - layer.pad)
+    if by_output:
+        yield Term(INSERTED_ZEROS, sum(products.with_inserted_zeros for products in transposed))
+    else:
+        yield Term(CROPPED, sum(products.outside for products in transposed))

@@ -57,6 +57,9 @@ _KIND_OF_FUNCTION = {
     "add": kinds.ELEMENTWISE,
 }
 
+# Operators to whose figure one an output is added for a bias, and where it is among their arguments.
+_BIAS_ARGUMENTS = {torch.ops.aten.addmm: 0, torch.ops.aten.convolution: 2, torch.ops.aten._convolution: 2}
+
 
 def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
     """Run the default backend on the whole batch."""
@@ -71,14 +74,16 @@ def observe_pytorch(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
             before = int(module.__flops__)  # type: ignore[arg-type]
             rule(module, *arguments)
             amount = int(module.__flops__) - before  # type: ignore[arg-type]
-            of_modules.extend(_parts(module, names[module], amount, arguments[0]))
+            of_modules.extend(_parts(module, names[module], amount, *arguments))
 
         return noted
 
     def noting_function(running: list[str], name: str, rule: Callable[..., float]) -> Callable[..., float]:
         def noted(*arguments: Any, **options: Any) -> float:
             amount = rule(*arguments, **options)
-            of_functions.append(Figure(running[-1], _kind_of_call(name), whole(amount)))
+            bias = _bias_of_function(name, *arguments, **options)
+            of_functions.append(Figure(running[-1], _kind_of_call(name), whole(amount) - bias))
+            of_functions.append(Figure(running[-1], kinds.BIAS, bias))
             return amount
 
         return noted
@@ -108,15 +113,18 @@ def observe_aten(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
 
     with running_modules(model) as running, FusedAttention(running, rules) as attention:
 
-        def noting(rule: Callable[..., float]) -> Callable[..., float]:
+        def noting(operator: Any, rule: Callable[..., float]) -> Callable[..., float]:
             def noted(arguments: Any, results: Any) -> float:
                 amount = rule(arguments, results)
-                figures.append(Figure(running[-1], kinds.MULTIPLY_ACCUMULATE, whole(amount)))
+                has_bias = operator in _BIAS_ARGUMENTS and arguments[_BIAS_ARGUMENTS[operator]] is not None
+                bias = results[0].numel() if has_bias else 0
+                figures.append(Figure(running[-1], kinds.MULTIPLY_ACCUMULATE, whole(amount) - bias))
+                figures.append(Figure(running[-1], kinds.BIAS, bias))
                 return amount
 
             return noted
 
-        with patch.dict(rules, {operator: noting(rule) for operator, rule in rules.items()}):
+        with patch.dict(rules, {operator: noting(operator, rule) for operator, rule in rules.items()}):
             reported = _run(model, inputs, backend="aten")
     return Observation(reported, tuple(figures), tuple(attention.unseen))
 
@@ -168,19 +176,26 @@ def _per_image(figures: list[Figure], *, batch: int) -> tuple[Term, ...]:
     return (Term(f"modules' figures divided by the batch of {batch}", total // batch - total),)
 
 
-def _parts(module: nn.Module, name: str, amount: int, inputs: tuple[Any, ...]) -> list[Figure]:
-    """A module's figure by kind: attention's has one for each element of the scaled queries, scores and biases, too."""
-    if not isinstance(module, nn.MultiheadAttention):
-        return [Figure(name, kinds.kind_of_module(module), amount)]
+def _parts(module: nn.Module, name: str, amount: int, inputs: tuple[Any, ...], output: Any) -> list[Figure]:
+    """A module's figure by kind."""
+    parts: dict[str, int] = {}
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
+        parts = {kinds.BIAS: 0 if module.bias is None else output.numel()}
+    elif isinstance(module, nn.MultiheadAttention):
+        parts = _parts_of_attention(module, inputs)
+    rest = Figure(name, kinds.kind_of_module(module), amount - sum(parts.values()))
+    return [rest, *(Figure(name, kind, part) for kind, part in parts.items())]
+
+
+def _parts_of_attention(module: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> dict[str, int]:
+    """One for each element of the scaled queries, of the scores and of what a bias is added to."""
     lengths = [tensor.shape[1 if module.batch_first else 0] for tensor in inputs]
     sequences, queries, width = inputs[0].shape[0 if module.batch_first else 1], lengths[0], module.embed_dim
-    parts = {
+    return {
         kinds.QUERY_SCALING: sequences * queries * width,
         kinds.SOFTMAX: sequences * module.num_heads * queries * lengths[1],
         kinds.BIAS: sequences * width * (queries + (0 if module.in_proj_bias is None else sum(lengths))),
     }
-    parts[kinds.MULTIPLY_ACCUMULATE] = amount - sum(parts.values())
-    return [Figure(name, kind, part) for kind, part in parts.items()]
 
 
 def _by_place(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) -> list[Figure]:
@@ -204,6 +219,11 @@ def _by_place(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) 
         for figure, times in again
         if times
     ]
+
+
+def _bias_of_function(name: str, *arguments: Any, beta: float = 1, **_: Any) -> int:
+    """What is added to a matrix product counts one for each of its elements."""
+    return int(arguments[0].numel()) if name in ("addmm", "baddbmm") and beta != 0 else 0
 
 
 def _kind_of_call(function: str) -> str | None:
@@ -246,7 +266,6 @@ PYTORCH_BACKEND = Tool(
         "included, for the whole batch; always in eval mode"
     ),
     per_mac=1,
-    counts_bias=True,
     observe=observe_pytorch,
 )
 
@@ -260,6 +279,5 @@ ATEN_BACKEND = Tool(
         "mode"
     ),
     per_mac=1,
-    counts_bias=True,
     observe=observe_aten,
 )

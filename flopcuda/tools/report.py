@@ -14,17 +14,13 @@ class CountedLayer:
         name: dotted name in the model, the first one where a module has several; "" for the model itself.
         type: class name.
         mul: multiplications, the layer's MACs.
-        add: additions.
-        outputs: output elements to which a bias was added.
-        bias: whether there are any.
+        pad: those of them that are with padding.
     """
 
     name: str
     type: str
     mul: int
-    add: int
-    outputs: int
-    bias: bool
+    pad: int
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
         model, inputs=inputs, verbose=False, ret_layer_info=True
     )
     shown = list(_own_figures("", total, tree))
-    return Observation(whole(total), tuple(_charged(model, shown)))
+    figures = tuple(_charged(model, shown))
+    return Observation(whole(total), figures, transposed_by_output=provider(TOOL) == "thop")
 
 
 def _own_figures(name: str, total: float, children: Tree) -> Iterator[tuple[str, int]]:
@@ -70,6 +71,5 @@ TOOL = Tool(
         "functional calls unseen"
     ),
     per_mac=1,
-    counts_bias=False,
     observe=observe,
 )

@@ -34,13 +34,11 @@ class Unseen:
         module: dotted name of the module that makes the call.
         call: what it calls.
         macs: multiply-accumulates.
-        biased: output elements to which a bias is added.
     """
 
     module: str
     call: str
     macs: int
-    biased: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,15 @@ class Observation:
         figures: its own figures; they need not add up to ``reported``.
         unseen: calls without a rule; those in a module of which the tool sees nothing at all need not be here.
         adjustments: what it does to the sum of its figures on the way to its total, as far as its own state tells.
+        transposed_by_output: whether it takes a transposed convolution to multiply each tap for each of its outputs,
+            as if it were one over an input with the stride's zeros between; else for each of its inputs.
     """
 
     reported: int
     figures: tuple[Figure, ...]
     unseen: tuple[Unseen, ...] = ()
     adjustments: tuple[Term, ...] = ()
+    transposed_by_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,6 @@ class Tool:
         distributions: names on the package index that provide it.
         unit, convention: as in :class:`flopcuda.tools.report.ToolReport`.
         per_mac: what it adds for one MAC.
-        counts_bias: whether it adds one an output for a bias.
         observe: runs it on a model, which it may spoil, and the model's positional arguments.
     """
 
@@ -80,7 +80,6 @@ class Tool:
     unit: str
     convention: str
     per_mac: int
-    counts_bias: bool
     observe: Callable[[nn.Module, tuple[Any, ...]], Observation]
 
 

@@ -40,6 +40,5 @@ TOOL = Tool(
     unit="FLOPs = 2 x MACs",
     convention="2 FLOPs a MAC of every convolution and matrix product, without a bias, and nothing else",
     per_mac=2,
-    counts_bias=False,
     observe=observe,
 )

@@ -52,7 +52,7 @@ def unpatched_calls(running: Sequence[str], hooked: Collection[str]) -> Iterator
         def noted(*arguments: Any, **options: Any) -> Tensor:
             result = function(*arguments, **options)
             if running[-1] not in hooked:
-                unseen.append(Unseen(running[-1], name, *rule(result, *arguments, **options)))
+                unseen.append(Unseen(running[-1], name, rule(result, *arguments, **options)))
             return result
 
         return noted
@@ -73,20 +73,20 @@ def attention_macs(query: Tensor, key: Tensor, value: Tensor) -> int:
     return query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
-def _attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[int, int]:
-    return attention_macs(query, key, value), 0
+def _attention(result: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
+    return attention_macs(query, key, value)
 
 
-def _linear(result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[int, int]:
-    return result.numel() * input.shape[-1], 0 if bias is None else result.numel()
+def _linear(result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> int:
+    return result.numel() * input.shape[-1]
 
 
-def _matmul(result: Tensor, left: Tensor, right: Tensor) -> tuple[int, int]:
-    return result.numel() * left.shape[-1], 0
+def _matmul(result: Tensor, left: Tensor, right: Tensor) -> int:
+    return result.numel() * left.shape[-1]
 
 
-# From a function's result and arguments: what it multiplies, and to how many outputs it adds a bias.
-Rule = Callable[..., tuple[int, int]]
+# From a function's result and arguments: its multiply-accumulates.
+Rule = Callable[..., int]
 
 _RULES: tuple[tuple[Any, str, Rule], ...] = (
     (nn.functional, "linear", _linear),
