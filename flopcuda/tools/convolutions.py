@@ -77,8 +77,10 @@ Convolutions = Mapping[str, Sequence[Convolution]]
 
 def convolutions_of(model: nn.Module, inputs: Sequence[Any]) -> Convolutions:
     """The convolutions of one forward pass."""
-    with running_modules(model) as running, ConvolutionCalls(running) as calls:
-        model(*inputs)
+    with running_modules(model) as running:
+        calls = ConvolutionCalls(running)
+        with calls:
+            model(*inputs)
     return calls.seen
 
 
