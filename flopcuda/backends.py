@@ -26,6 +26,7 @@ class Outcome:
         kernel: the kernel that ran.
         seconds: its duration, when asked for; None where none was measured.
         executed_macs: multiply-accumulate lanes that the PTX machine saw; None elsewhere.
+        wave_efficiency: as in :class:`flopcuda.ops.KernelChoice`; None where no CUDA device runs the kernel.
     """
 
     output: Tensor
@@ -33,6 +34,7 @@ class Outcome:
     kernel: str
     seconds: Callable[[], float | None]
     executed_macs: int | None = None
+    wave_efficiency: float | None = None
 
 
 class Backend(Protocol):
@@ -60,8 +62,8 @@ class NativeBackend:
         with torch._C._AutoDispatchBelowAutograd():
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         seconds = stopwatch.stop()
-        kernel = _C.launched_kernel() if holds_data(counters) else "none"
-        return Outcome(output, counters, kernel, seconds)
+        kernel, wave_efficiency = _C.last_launch() if holds_data(counters) else ("none", None)
+        return Outcome(output, counters, kernel, seconds, wave_efficiency=wave_efficiency)
 
 
 def holds_data(counters: Tensor) -> bool:

@@ -7,6 +7,7 @@ zero, lane] on the device that computed the output.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -114,7 +115,8 @@ def linear(
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    operands, dtype = _as_kernels_take("linear", input, weight, bias, _on_tensor_cores("linear", input, count_zero))
+    narrow = _on_tensor_cores("linear", input, count_zero, input.is_cuda)
+    operands, dtype = _as_kernels_take("linear", input, weight, bias, narrow)
     output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
     return _cast(output, dtype), counters
 
@@ -149,10 +151,86 @@ def _as_convolution(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, dict
     return images, input.reshape(batch * rows, depth, 1, 1), {"groups": batch}
 
 
-def _on_tensor_cores(op: str, input: Tensor, count_zero: bool) -> bool:
+@dataclass(frozen=True)
+class Device:
+    """A CUDA device by its description, for a launch that nobody makes.
+
+    Attributes:
+        multiprocessors: how many it has.
+        rates: multiply-adds a cycle of one of them, by unit, in the order of :func:`flopcuda._C.device_rates`.
+        resident_blocks: how many blocks of each kernel of :func:`flopcuda._C.cuda_kernels` one of them holds at a time.
+    """
+
+    multiprocessors: int
+    rates: Sequence[float]
+    resident_blocks: Sequence[int]
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """What an operator would launch on a device.
+
+    Attributes:
+        name: the kernel's.
+        blocks: of its grid; 0 if there is nothing to compute.
+        wave_efficiency: blocks of the average multiprocessor over those of the busiest; 0 without blocks.
+    """
+
+    name: str
+    blocks: int
+    wave_efficiency: float
+
+
+def choose_kernel(
+    op: str,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    device: Device,
+    count_zero: bool = False,
+    kernel: str | None = None,
+    **options: Any,
+) -> KernelChoice:
+    """The kernel that ``op`` would launch on a device, chosen by the code that chooses it there.
+
+    Args:
+        op: "conv2d", "conv3d", "linear" or "matmul".
+        input: the operator's; only its shape and dtype are looked at, so that it may be on the meta device.
+        weight: the operator's.
+        bias: the operator's.
+        device: to choose for.
+        count_zero: the operator's.
+        kernel: one of ``_C.cuda_kernels()``, to be told how its grid would fill the device.
+        options: the operator's other arguments.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: arguments that do not fit together, or that no kernel, or not this one, can
+            compute.
+    """
+    if op == "matmul":
+        op = "conv2d"
+        input, weight, options = _as_convolution(input, weight)
+    images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
+    narrow = _on_tensor_cores(op, input, count_zero, True)
+    operands = [None if operand is None else _meta(operand, narrow) for operand in (images, weight, bias)]
+    axes = weight.dim() - 2
+    unit = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, "groups": 1}
+    geometry = {**unit, **options} if op.startswith("conv") else {}
+    choose = getattr(torch.ops.flopcuda, f"{op}_choice")
+    return KernelChoice(*choose(*operands, count_zero=count_zero, **geometry, **vars(device), kernel=kernel))
+
+
+def _meta(operand: Tensor, narrow: bool) -> Tensor:
+    """A tensor without values, of the operand's shape and the dtype that the kernels take."""
+    kept = narrow or operand.dtype in KERNEL_DTYPES
+    return operand.new_empty(operand.shape, dtype=operand.dtype if kept else torch.float32, device="meta")
+
+
+def _on_tensor_cores(op: str, input: Tensor, count_zero: bool, on_cuda: bool) -> bool:
     """Whether a CUDA kernel takes the 16-bit numbers as they are: its copies divide rows by 8, and it sees no zeros."""
     narrow = input.dtype in (torch.float16, torch.bfloat16)
-    return op == "linear" and input.is_cuda and narrow and input.shape[-1:].numel() % 8 == 0 and not count_zero
+    return op == "linear" and on_cuda and narrow and input.shape[-1:].numel() % 8 == 0 and not count_zero
 
 
 def _as_kernels_take(

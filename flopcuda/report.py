@@ -118,6 +118,8 @@ class Launch:
             the PTX machine).
         executed_macs: lanes of multiply-accumulate instructions that the PTX machine executed, by its own count: what
             ``counters.lane`` must come to. None where nothing but the kernel counts.
+        wave_efficiency: predicted from the grid: blocks of the device's average multiprocessor over those of its
+            busiest; None where no CUDA device ran the kernel.
     """
 
     module: str
@@ -135,6 +137,7 @@ class Launch:
     counters: Counters
     seconds: float | None
     executed_macs: int | None
+    wave_efficiency: float | None = None
 
     @property
     def dense_macs(self) -> int:
@@ -215,6 +218,13 @@ class Summary:
         """Multiply-accumulate lanes that the PTX machine saw; None when a launch ran elsewhere."""
         seen = [launch.executed_macs for launch in self.launches if launch.executed_macs is not None]
         return sum(seen) if len(seen) == len(self.launches) else None
+
+    @property
+    def wave_efficiency(self) -> float | None:
+        """Predicted, of all launches as if multiply lanes took the time; None when a launch was on no CUDA device."""
+        lanes = [(launch.counters.lane, launch.wave_efficiency) for launch in self.launches if launch.counters.lane]
+        slots = [lane / efficiency for lane, efficiency in lanes if efficiency]
+        return sum(lane for lane, _ in lanes) / sum(slots) if lanes and len(slots) == len(lanes) else None
 
     @property
     def flops_per_second(self) -> float | None:

@@ -203,6 +203,7 @@ class Session:
                 "backend": self._backend.name,
                 "kernel": outcome.kernel,
                 "executed_macs": outcome.executed_macs,
+                "wave_efficiency": outcome.wave_efficiency,
             }
             self._pending.append(_PendingLaunch(fields, outcome.counters, outcome.seconds))
         return outcome.output

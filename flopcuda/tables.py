@@ -53,13 +53,23 @@ def _layers(validation: Validation) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
+    on_cuda = any(layer.wave_efficiency is not None for layer in validation.layers)
+    if on_cuda:
+        table.add_column("waves", justify="right", no_wrap=True)
     table.add_column("exact?", justify="center")
     for layer in validation.layers:
-        table.add_row(*_layer_cells(layer, names), style=None if layer.match else "bold red")
+        cells = [
+            *_layer_cells(layer, names),
+            *([_percent(layer.wave_efficiency)] if on_cuda else []),
+            _mark(layer.match),
+        ]
+        table.add_row(*cells, style=None if layer.match else "bold red")
     table.add_section()
     total = validation.counted
     sums = [f"{sum(layer.formulas.get(name, 0) for layer in validation.layers):,}" for name in names]
-    table.add_row("total", "", f"{total.mul:,}", f"{total.add:,}", f"{total.pad:,}", *sums, _mark(validation.ok))
+    table.add_row(
+        "total", "", f"{total.mul:,}", f"{total.add:,}", f"{total.pad:,}", *sums, *[""] * on_cuda, _mark(validation.ok)
+    )
     return table
 
 
@@ -94,7 +104,7 @@ def _layer_cells(layer: LayerValidation, names: Iterable[str]) -> list[Renderabl
     shapes = f"{_shape(layer.output_shape)} <- {_shape(layer.input_shape)}"
     formulas = [f"{layer.formulas[name]:,}" if name in layer.formulas else "" for name in names]
     counts = [f"{counted.mul:,}", f"{counted.add:,}", f"{counted.pad:,}"]
-    return [layer.name or "(the model)", shapes, *counts, *formulas, _mark(layer.match)]
+    return [layer.name or "(the model)", shapes, *counts, *formulas]
 
 
 def _tool(report: ToolReport) -> RenderableType:
@@ -124,6 +134,10 @@ def _verdict(validation: Validation) -> Text:
         f"ok: all {len(validation.layers)} layers execute exactly what the formula says",
         style="bold green",
     )
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _shape(sizes: Iterable[int]) -> str:

@@ -31,6 +31,7 @@ class LayerValidation:
         counted: sum of its launches' counters.
         formulas: name of a formula -> its value for this layer, in the formula's own unit.
         executed_macs: multiply-accumulate lanes that the PTX machine saw; None where nothing but the kernel counts.
+        wave_efficiency: predicted, of its launches on a CUDA device; None elsewhere.
         match: whether counted ``mul``, ``add`` and ``pad`` are what the exact formulas say, each of them, and ``lane``
             what the PTX machine saw if it ran there.
     """
@@ -43,6 +44,7 @@ class LayerValidation:
     counted: Counters
     formulas: dict[str, int]
     executed_macs: int | None
+    wave_efficiency: float | None
     match: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class LayerValidation:
             "formulas": self.formulas,
             "match": self.match,
             "executed_macs": self.executed_macs,
+            "wave_efficiency": self.wave_efficiency,
         }
 
 
@@ -197,6 +200,7 @@ def _validate_layer(summary: Summary) -> LayerValidation:
         counted=summary.counters,
         formulas={name: sum(value[name] for value in values) for name in values[0]},
         executed_macs=summary.executed_macs,
+        wave_efficiency=summary.wave_efficiency,
         match=expected == (summary.mul, summary.add, summary.pad) and summary.executed_macs in (None, summary.lane),
     )
 

@@ -297,6 +297,7 @@ def test_a_gpu_counts_as_the_cpu_does(model: SmallNet, images: Tensor) -> None:
             gpu.counters.mul, gpu.counters.add, gpu.counters.pad
         )  # fmt: skip
         assert gpu.kernel.startswith("flopcuda_")
+        assert 0 < gpu.wave_efficiency <= 1
         assert (gpu.seconds is None) == virtual_cuda.is_active()
 
 

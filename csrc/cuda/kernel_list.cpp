@@ -10,6 +10,8 @@ namespace {
 template <class Scalar>
 constexpr DataType TYPE_OF = std::is_same_v<Scalar, float> ? DataType::float32 : DataType::float64;
 
+constexpr Unit fma_unit(DataType type) { return type == DataType::float64 ? Unit::fma_f64 : Unit::fma_f32; }
+
 template <class Tile>
 KernelInfo describe_tile(Operation operation, DataType type, double multiply_share, int32_t max_taps) {
   KernelInfo kernel{};
@@ -20,6 +22,7 @@ KernelInfo describe_tile(Operation operation, DataType type, double multiply_sha
   kernel.block_k = Tile::BLOCK_K;
   kernel.threads = Tile::THREADS;
   kernel.multiply_share = multiply_share;
+  kernel.unit = fma_unit(type);
   kernel.max_taps = max_taps;
   return kernel;
 }
@@ -38,6 +41,7 @@ KernelInfo describe_linear(double multiply_share) {
 KernelInfo describe_tensor(const char* name, DataType type, double multiply_share) {
   KernelInfo kernel = describe_tile<TensorConfig>(Operation::linear, type, multiply_share, 1);
   kernel.name = name;
+  kernel.unit = Unit::mma_f16;
   return kernel;
 }
 
@@ -52,6 +56,7 @@ KernelInfo describe_direct(double multiply_share) {
   kernel.block_k = 1;
   kernel.threads = DirectConfig::THREADS;
   kernel.multiply_share = multiply_share;
+  kernel.unit = fma_unit(kernel.type);
   kernel.max_taps = MAX_REDUCTION;
   return kernel;
 }

@@ -1,6 +1,8 @@
 // See launch.h. The only host code here that includes CUDA.
 #include <cuda_runtime_api.h>
 
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -49,11 +51,31 @@ const void* find_function(std::string_view name) {
   throw std::runtime_error("flopcuda has no CUDA kernel named " + std::string(name));
 }
 
-void check_launch(cudaError_t status, const char* kernel) {
+// what: "flopcuda_conv_f32_direct: the launch"
+void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // Reported here; the next CUDA call of somebody else must not find it.
-  throw std::runtime_error(std::string(kernel) + ": the launch failed: " + cudaGetErrorString(status) + " (" +
-                           cudaGetErrorName(status) + ")");
+  throw std::runtime_error(what + " failed: " + cudaGetErrorString(status) + " (" + cudaGetErrorName(status) + ")");
+}
+
+int get_attribute(cudaDeviceAttr attribute, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, attribute, device), "asking for an attribute of a device");
+  return value;
+}
+
+DeviceProperties ask_properties(int device) {
+  DeviceProperties properties;
+  properties.multiprocessors = get_attribute(cudaDevAttrMultiProcessorCount, device);
+  properties.rates = rates_of(10 * get_attribute(cudaDevAttrComputeCapabilityMajor, device) +
+                              get_attribute(cudaDevAttrComputeCapabilityMinor, device));
+  for (const KernelInfo& kernel : kernels()) {
+    int blocks = 0;
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, find_function(kernel.name), kernel.threads, 0),
+          std::string(kernel.name) + ": asking for its occupancy");
+    properties.resident_blocks.push_back(blocks);
+  }
+  return properties;
 }
 
 dim3 to_cuda(const Dim3& extent) { return dim3(extent.x, extent.y, extent.z); }
@@ -67,7 +89,17 @@ void launch(const LaunchPlan& plan, void* stream) {
   void* arguments[] = {const_cast<std::byte*>(plan.parameters.data())};
   const cudaError_t status = cudaLaunchKernel(function, to_cuda(plan.grid), to_cuda(plan.block), arguments,
                                               plan.shared_bytes, static_cast<cudaStream_t>(stream));
-  check_launch(status, plan.kernel);
+  check(status, std::string(plan.kernel) + ": the launch");
+}
+
+const DeviceProperties& device_properties() {
+  static std::mutex mutex;
+  static std::map<int, DeviceProperties> known;  // whose entries stay where they are
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the current device");
+  const std::lock_guard lock(mutex);
+  const auto found = known.find(device);
+  return found != known.end() ? found->second : known.emplace(device, ask_properties(device)).first->second;
 }
 
 }  // namespace flopcuda::cuda

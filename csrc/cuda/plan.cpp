@@ -81,15 +81,39 @@ int64_t count_blocks(const KernelInfo& kernel, const GemmShape& shape) {
                                                   divide_up(shape.columns, kernel.block_n)});
 }
 
-// How long a kernel takes for one product of every output, in a unit of no meaning: whole waves of blocks, each as long
-// as its multiply-adds, lanes beyond the problem included, and the other instructions of its main loop. A model for
-// choosing between tiles, with the multiprocessors of an A100; it ignores memory.
-double estimate_time(const KernelInfo& kernel, const GemmShape& shape) {
-  constexpr int64_t MULTIPROCESSORS = 108;
-  const int64_t blocks_per_multiprocessor = 512 / kernel.threads;
-  const int64_t waves = divide_up(count_blocks(kernel, shape), MULTIPROCESSORS * blocks_per_multiprocessor);
-  const int64_t lanes = blocks_per_multiprocessor * kernel.block_m * kernel.block_n;
-  return static_cast<double>(waves) * static_cast<double>(lanes) / kernel.multiply_share;
+// Where the device does not say: what the launch bounds of most kernels promise.
+int64_t resident_blocks(const KernelInfo& kernel, const DeviceProperties& device) {
+  const size_t index = &kernel - kernels().data();
+  return index < device.resident_blocks.size() ? device.resident_blocks[index] : 512 / kernel.threads;
+}
+
+// Cycles of a multiprocessor for one slice of so many blocks that it holds at a time: as many as its unit takes for
+// their multiply-adds, lanes beyond the problem included, or its schedulers for all instructions of the main loop. One
+// block waits besides for its own barrier and copies; other blocks fill that time.
+double estimate_slice(const KernelInfo& kernel, const DeviceProperties& device, int64_t blocks) {
+  constexpr double SCHEDULERS = 4;
+  constexpr double LATENCY = 100;  // of a barrier and the first reads of shared memory
+  if (blocks == 0) return 0;
+  const int unit = static_cast<int>(kernel.unit);
+  const double multiply_adds = static_cast<double>(kernel.block_m) * kernel.block_n * kernel.block_k;
+  const double issue = multiply_adds / INSTRUCTION_MACS[unit] / kernel.multiply_share / SCHEDULERS;
+  const double busy = std::max(issue, multiply_adds / device.rates[unit]);
+  return std::max(static_cast<double>(blocks) * busy, busy + LATENCY);
+}
+
+// Cycles for one product of every output, in waves of blocks. A model for choosing between tiles; it ignores memory,
+// but for which count_copies decides between kernels that are about as fast.
+double estimate_time(const KernelInfo& kernel, const GemmShape& shape, const DeviceProperties& device) {
+  const int64_t resident = std::max<int64_t>(resident_blocks(kernel, device), 1);
+  const int64_t blocks = count_blocks(kernel, shape);
+  const int64_t wave = device.multiprocessors * resident;
+  const double tail = estimate_slice(kernel, device, divide_up(blocks % wave, device.multiprocessors));
+  return (static_cast<double>(blocks / wave) * estimate_slice(kernel, device, resident) + tail) / kernel.block_k;
+}
+
+// Values that all blocks copy from memory for one product of every output.
+int64_t count_copies(const KernelInfo& kernel, const GemmShape& shape) {
+  return checked_product("the number of copies", {count_blocks(kernel, shape), kernel.block_m + kernel.block_n});
 }
 
 int64_t count_taps(const ConvProblem& problem) {
@@ -131,15 +155,29 @@ std::string find_objection(const KernelInfo& kernel, const LinearProblem& proble
 
 template <class Problem>
 const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
-                                 const GemmShape& shape) {
-  const KernelInfo* best = nullptr;
+                                 const GemmShape& shape, const DeviceProperties& device) {
+  constexpr double CLOSE = 1.08;  // times that the estimate does not tell apart
+  struct Candidate {
+    const KernelInfo* kernel;
+    double time;
+    int64_t copies;
+  };
+  std::vector<Candidate> candidates;
   for (const KernelInfo& kernel : kernels()) {
     if (kernel.operation != operation || kernel.type != type || kernel.counts_zero != count_zero) continue;
     if (!find_objection(kernel, problem).empty()) continue;
-    if (!best || estimate_time(kernel, shape) < estimate_time(*best, shape)) best = &kernel;
+    candidates.push_back({&kernel, estimate_time(kernel, shape, device), count_copies(kernel, shape)});
   }
-  if (!best) reject("of 16-bit numbers, the CUDA kernels take linear layers of a multiple of 8 features only");
-  return *best;
+  if (candidates.empty()) {
+    reject("of 16-bit numbers, the CUDA kernels take linear layers of a multiple of 8 features only");
+  }
+  const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
+  const double limit = CLOSE * std::min_element(candidates.begin(), candidates.end(), faster)->time;
+  const auto preferred = [limit](const Candidate& a, const Candidate& b) {
+    const bool a_is_slow = a.time > limit, b_is_slow = b.time > limit;
+    return a_is_slow != b_is_slow ? b_is_slow : a.copies < b.copies;
+  };
+  return *std::min_element(candidates.begin(), candidates.end(), preferred)->kernel;
 }
 
 void check_axis(const std::string& name, const Axis& axis) {
@@ -241,12 +279,17 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
 }
 
 template <class Problem>
-LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmShape& shape, const KernelInfo& kernel,
-                     Operation operation) {
+void check_kernel(const KernelInfo& kernel, const Problem& problem, Operation operation) {
   if (kernel.operation != operation) reject(std::string(kernel.name) + " is a kernel of another operation");
-  if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
   const std::string objection = find_objection(kernel, problem);
   if (!objection.empty()) reject(kernel.name + objection);
+}
+
+template <class Problem>
+LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmShape& shape, const KernelInfo& kernel,
+                     Operation operation) {
+  check_kernel(kernel, problem, operation);
+  if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
   const int64_t blocks = count_blocks(kernel, shape);
   if (blocks > 0) check_tensors(kernel.name, tensors);  // an empty tensor's pointer may be null
   if (blocks > MAX_GRID_X) {
@@ -263,14 +306,33 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmS
   return plan;
 }
 
-}  // namespace
-
-const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero) {
-  return fastest_kernel(Operation::conv, type, count_zero, problem, check_conv(problem));
+// The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,
+// rounded up.
+Waves make_waves(int64_t blocks, const DeviceProperties& device) {
+  const double rounded = static_cast<double>(divide_up(blocks, device.multiprocessors)) * device.multiprocessors;
+  return {blocks, blocks == 0 ? 0 : static_cast<double>(blocks) / rounded};
 }
 
-const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero) {
-  return fastest_kernel(Operation::linear, type, count_zero, problem, check_linear(problem));
+}  // namespace
+
+const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
+                                const DeviceProperties& device) {
+  return fastest_kernel(Operation::conv, type, count_zero, problem, check_conv(problem), device);
+}
+
+const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,
+                                const DeviceProperties& device) {
+  return fastest_kernel(Operation::linear, type, count_zero, problem, check_linear(problem), device);
+}
+
+Waves count_waves(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  check_kernel(kernel, problem, Operation::conv);
+  return make_waves(count_blocks(kernel, check_conv(problem)), device);
+}
+
+Waves count_waves(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  check_kernel(kernel, problem, Operation::linear);
+  return make_waves(count_blocks(kernel, check_linear(problem)), device);
 }
 
 LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {

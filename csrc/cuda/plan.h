@@ -8,6 +8,7 @@
 
 #include "common/counters.h"
 #include "common/problem.h"
+#include "cuda/device.h"
 
 namespace flopcuda::cuda {
 
@@ -37,6 +38,7 @@ struct KernelInfo {
   // The share of multiply-adds in the instructions of its main loop, read from sm_80 SASS: how kernels of a type are
   // compared.
   double multiply_share;
+  Unit unit;
   int32_t max_taps;  // of a convolution's kernel
   bool is_direct;    // a convolution without tiles: one row a block
 };
@@ -63,9 +65,22 @@ struct LaunchPlan {
   std::vector<std::byte> parameters;  // the kernel's only parameter, a struct passed by value (params.h)
 };
 
-// The kernel that suits the problem. std::invalid_argument, in one sentence, if no kernel can compute it.
-const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero);
-const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero);
+// The kernel that suits the problem on a device. std::invalid_argument, in one sentence, if no kernel can compute it.
+const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
+                                const DeviceProperties& device);
+const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,
+                                const DeviceProperties& device);
+
+// How the blocks of a launch fill a device.
+struct Waves {
+  int64_t blocks;
+  // Blocks of the average multiprocessor over those of the busiest; 0 without blocks.
+  double efficiency;
+};
+
+// std::invalid_argument as above, or if the kernel cannot compute the problem.
+Waves count_waves(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
+Waves count_waves(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
 
 // A launch of a kernel of the problem's operation. std::invalid_argument as above, or for a null pointer or tensors
 // of another type.

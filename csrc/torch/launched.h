@@ -1,11 +1,16 @@
-// Which kernel the last operator of a thread launched: for a launch's record, from the code that launched it.
+// What the last operator of a thread launched: for a launch's record, from the code that launched it.
 #pragma once
 
+#include <optional>
 #include <string>
 
 namespace flopcuda {
 
-// By name; "none" if there was nothing to compute.
-const std::string& launched_kernel();
+struct Launched {
+  std::string kernel = "none";            // by name; "none" if there was nothing to compute
+  std::optional<double> wave_efficiency;  // plan.h; none on the CPU
+};
+
+const Launched& last_launch();
 
 }  // namespace flopcuda

@@ -1,6 +1,7 @@
 // The small Python module flopcuda._C: what was built and what runs here. Loading it registers the operators of
 // ops.cpp.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <string>
@@ -40,6 +41,11 @@ const char* type_name(cuda::DataType type) {
   return "unknown";
 }
 
+const char* unit_name(cuda::Unit unit) {
+  constexpr const char* NAMES[cuda::UNITS] = {"fma_f32", "fma_f64", "mma_f16", "mma_tf32", "mma_f64"};
+  return NAMES[static_cast<int>(unit)];
+}
+
 py::list cuda_kernels() {
   py::list list;
   for (const cuda::KernelInfo& kernel : cuda::kernels()) {
@@ -50,6 +56,8 @@ py::list cuda_kernels() {
     entry["counts_zero"] = kernel.counts_zero;
     entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
     entry["threads"] = kernel.threads;
+    entry["unit"] = unit_name(kernel.unit);
+    entry["multiply_share"] = kernel.multiply_share;
     list.append(entry);
   }
   return list;
@@ -67,12 +75,19 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "select_cpu_isa", [](const std::string& name) { cpu::select_isa(isa_from_name(name)); },
       "Run the CPU kernels with portable, avx2 or avx512; ValueError if this CPU lacks it.", py::arg("name"));
-  module.def("launched_kernel", &launched_kernel,
-             "The kernel that this thread's last operator launched; \"none\" if there was nothing to compute.");
-  module.def("cuda_kernels", &cuda_kernels,
-             "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
-             "\"linear\"), dtype, counts_zero, tile (rows, columns, "
-             "products between barriers), threads.");
+  module.def(
+      "last_launch", [] { return py::make_tuple(last_launch().kernel, last_launch().wave_efficiency); },
+      "The kernel that this thread's last operator launched, \"none\" if there was nothing to compute, and the wave "
+      "efficiency of its grid, None on the CPU.");
+  module.def(
+      "cuda_kernels", &cuda_kernels,
+      "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
+      "\"linear\"), dtype, counts_zero, tile (rows, columns, "
+      "products between barriers), threads, unit that multiplies, multiply_share (of the main loop's instructions).");
+  module.def(
+      "device_rates", [](int capability) { return cuda::rates_of(capability); },
+      "Multiply-adds a cycle of a multiprocessor, by unit, of a compute capability times ten.", py::arg("capability"));
+  module.attr("INSTRUCTION_MACS") = cuda::INSTRUCTION_MACS;
 }
 
 }  // namespace flopcuda

@@ -29,7 +29,7 @@
 namespace flopcuda {
 namespace {
 
-thread_local std::string last_kernel = "none";
+thread_local Launched last;
 
 using Result = std::tuple<at::Tensor, at::Tensor>;
 using OptionalTensor = std::optional<at::Tensor>;
@@ -196,10 +196,10 @@ struct Operands {
   }
 };
 
-// The devices: each computes either problem over operands of its own, and returns the name of the kernel.
+// The devices: each computes either problem over operands of its own, and says what it launched.
 struct Cpu {
   template <class Problem>
-  static std::string run(const char* op, const Problem& problem, const Operands& operands, bool count_zero) {
+  static Launched run(const char* op, const Problem& problem, const Operands& operands, bool count_zero) {
     TORCH_CHECK_TYPE(!is_narrow(operands.input), "linear: input has dtype ", operands.input.scalar_type(),
                      ", but the counted kernels of the CPU take float32 and float64 only");
     const bool is_double = operands.input.scalar_type() == at::kDouble;
@@ -208,7 +208,7 @@ struct Cpu {
     } else {
       run_in<float>(problem, operands, count_zero);
     }
-    return std::string(op) + (is_double ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa());
+    return {std::string(op) + (is_double ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa()), std::nullopt};
   }
 
  private:
@@ -225,13 +225,14 @@ struct Cpu {
 #ifdef FLOPCUDA_WITH_CUDA
 struct Cuda {
   template <class Problem>
-  static std::string run(const char*, const Problem& problem, const Operands& operands, bool count_zero) {
+  static Launched run(const char*, const Problem& problem, const Operands& operands, bool count_zero) {
     const at::Device device = operands.input.device();
     const c10::cuda::CUDAGuard guard(device);
-    const auto& kernel = cuda::choose_kernel(problem, device_type(operands.input), count_zero);
+    const cuda::DeviceProperties& properties = cuda::device_properties();
+    const auto& kernel = cuda::choose_kernel(problem, device_type(operands.input), count_zero, properties);
     cuda::launch(cuda::plan(problem, operands.device_pointers(), kernel),
                  c10::cuda::getCurrentCUDAStream(device.index()).stream());
-    return kernel.name;
+    return {kernel.name, cuda::count_waves(problem, kernel, properties).efficiency};
   }
 };
 #endif
@@ -253,7 +254,7 @@ template <class Device, class Problem>
 Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
              const OptionalTensor& bias, bool count_zero) {
   Operands operands(input, weight, bias, output_shape(problem, input));
-  last_kernel = operands.output.numel() > 0 ? Device::run(op, problem, operands, count_zero) : "none";
+  last = operands.output.numel() > 0 ? Device::run(op, problem, operands, count_zero) : Launched{};
   return operands;
 }
 
@@ -299,7 +300,7 @@ PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const a
   TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
   const Operands operands(input, weight, bias, output_shape(problem, input));
   const cuda::KernelInfo& chosen =
-      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, device_type(input), count_zero);
+      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, device_type(input), count_zero, {});
   const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(), chosen);
   std::vector<at::Tensor> others = {operands.input, operands.weight};
   if (operands.bias) others.push_back(*operands.bias);
@@ -321,8 +322,58 @@ PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, con
   return plan_over(linear_problem(input, weight, bias), input, weight, bias, count_zero, kernel);
 }
 
-// Schemas: an operator; the launch that it would make on a CUDA device.
+// A CUDA device by what its maker says of it, for a launch that nobody makes.
+struct DescribedDevice {
+  int64_t multiprocessors;
+  at::ArrayRef<double> rates;
+  at::IntArrayRef resident_blocks;
+
+  cuda::DeviceProperties properties() const {
+    TORCH_CHECK_VALUE(0 < multiprocessors && multiprocessors <= INT32_MAX && rates.size() == cuda::UNITS,
+                      "a device has 1 to ", INT32_MAX, " multiprocessors and ", cuda::UNITS, " rates, not ",
+                      multiprocessors, " and ", rates.size());
+    cuda::DeviceProperties device{static_cast<int32_t>(multiprocessors), {}, {}};
+    std::copy(rates.begin(), rates.end(), device.rates.begin());
+    device.resident_blocks.assign(resident_blocks.begin(), resident_blocks.end());
+    return device;
+  }
+};
+
+// A kernel's name, its blocks and their wave efficiency.
+using Choice = std::tuple<std::string, int64_t, double>;
+
+template <class Problem>
+Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, cuda::DataType type, bool count_zero,
+                 const std::optional<std::string>& kernel) {
+  const cuda::KernelInfo& chosen =
+      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, type, count_zero, device);
+  const cuda::Waves waves = cuda::count_waves(problem, chosen, device);
+  return {chosen.name, waves.blocks, waves.efficiency};
+}
+
+template <int axes>
+Choice conv_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
+                   at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
+                   bool count_zero, int64_t multiprocessors, at::ArrayRef<double> rates,
+                   at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
+  const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
+  const DescribedDevice device{multiprocessors, rates, resident_blocks};
+  return choose_on(device.properties(), problem, device_type(input), count_zero, kernel);
+}
+
+Choice linear_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
+                     int64_t multiprocessors, at::ArrayRef<double> rates, at::IntArrayRef resident_blocks,
+                     const std::optional<std::string>& kernel) {
+  const DescribedDevice device{multiprocessors, rates, resident_blocks};
+  return choose_on(device.properties(), linear_problem(input, weight, bias), device_type(input), count_zero, kernel);
+}
+
+// Schemas: an operator; the kernel that it launches on a device that is described (device.h); the launch that it would
+// make on a CUDA device.
 constexpr const char* kRecord = " -> (Tensor output, Tensor counters)";
+constexpr const char* kChoice =
+    ", *, int multiprocessors, float[] rates, int[] resident_blocks, str? kernel=None) -> (str kernel, int blocks, "
+    "float wave_efficiency)";
 constexpr const char* kPlan =
     ", str? kernel=None) -> (Tensor output, Tensor counters, Tensor[] operands, str kernel, int[] grid, int[] block, "
     "int shared_bytes, Tensor parameters)";
@@ -335,12 +386,14 @@ void define_conv(torch::Library& library) {
   const std::string arguments =
       "(Tensor input, Tensor weight, Tensor? bias, SymInt[" + lists + ", bool count_zero=False";
   library.def((name + arguments + ")" + kRecord).c_str());
+  library.def((name + "_choice" + arguments + kChoice).c_str(), conv_choice<axes>);
   library.def((name + "_plan" + arguments + kPlan).c_str(), conv_plan<axes>);
 }
 
 void define_linear(torch::Library& library) {
   const std::string arguments = "(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False";
   library.def(("linear" + arguments + ")" + kRecord).c_str());
+  library.def(("linear_choice" + arguments + kChoice).c_str(), linear_choice);
   library.def(("linear_plan" + arguments + kPlan).c_str(), linear_plan);
 }
 
@@ -353,7 +406,7 @@ void implement(torch::Library& library) {
 
 }  // namespace
 
-const std::string& launched_kernel() { return last_kernel; }
+const Launched& last_launch() { return last; }
 
 TORCH_LIBRARY(flopcuda, library) {
   define_conv<2>(library);

@@ -39,6 +39,8 @@ class Kernel:
         counts_zero: whether it fills the zero counter.
         tile: outputs of a block, rows by columns, and products between two barriers.
         threads: of a block.
+        unit: what multiplies, as :func:`flopcuda._C.device_rates` lists units: "fma_f32", "mma_f16".
+        multiply_share: of multiply-adds in the instructions of its main loop on sm_80, as the planner knows it.
         observation: a run on the machine; None without PTX.
         builds: one for each architecture.
     """
@@ -49,6 +51,8 @@ class Kernel:
     counts_zero: bool
     tile: tuple[int, int, int]
     threads: int
+    unit: str
+    multiply_share: float
     observation: Observation | None
     builds: tuple[Build, ...]
 

@@ -1,0 +1,31 @@
+// What the choice of a kernel needs to know of a device. No CUDA here: launch.h asks the runtime, others say.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+namespace flopcuda::cuda {
+
+// What executes a kernel's multiply-adds: fused multiply-add units, or tensor cores by the type of their operands.
+enum class Unit { fma_f32, fma_f64, mma_f16, mma_tf32, mma_f64 };
+constexpr int UNITS = 5;
+
+// Multiply-adds of one instruction of a warp: a lane each, or the tile of an mma (m16n8k16, m16n8k8, m8n8k4).
+constexpr std::array<int32_t, UNITS> INSTRUCTION_MACS = {32, 32, 2048, 1024, 256};
+
+// Multiply-adds a cycle of one multiprocessor, by unit; 0 for a unit that it lacks.
+using Rates = std::array<double, UNITS>;
+
+// Those of a compute capability, times ten (80); of the last known one before it if it is not known.
+Rates rates_of(int capability);
+
+// An A100 where nothing else is said.
+struct DeviceProperties {
+  int32_t multiprocessors = 108;
+  Rates rates = rates_of(80);
+  // Blocks of each of kernels() that a multiprocessor holds at a time; empty where that is not known.
+  std::vector<int32_t> resident_blocks;
+};
+
+}  // namespace flopcuda::cuda
