@@ -11,7 +11,7 @@ from torch import nn
 
 import flopcuda
 from flopcuda import validation
-from flopcuda.tools import ToolReport, compare
+from flopcuda.tools import ToolReport, compare, take_step, training_step
 
 Inputs = tuple[Any, ...]
 
@@ -36,3 +36,19 @@ def assert_explained(model: nn.Module, inputs: Inputs, failing: Collection[str] 
         assert (report.unexplained, report.disagreements) == (0, ()), name
         assert sum(term.amount for term in report.ledger) == report.reported
     return found
+
+
+def count_step(model: nn.Module, inputs: Inputs) -> tuple[flopcuda.Launch, ...]:
+    """What is counted of a training step."""
+    with flopcuda.instrument(model) as session:
+        take_step(model, inputs)
+    assert session.report().not_counted == ()
+    return session.report().launches
+
+
+def assert_step_explained(model: nn.Module, inputs: Inputs) -> ToolReport:
+    """Nothing is unexplained in FlopCounterMode's number for a training step."""
+    report = training_step(model, inputs, count_step(model, inputs))
+    assert sum(term.amount for term in report.ledger) == report.reported
+    assert report.unexplained == 0
+    return report

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-import flopcuda
-from flopcuda.tools import ToolReport, take_step, training_step
+from flopcuda.tools import ToolReport, training_step
+from tests.ledgers import Inputs, assert_step_explained, count_step
 
 models = pytest.importorskip("torchvision.models")
-
-Inputs = tuple[Any, ...]
-
-
-def counted(model: nn.Module, inputs: Inputs) -> tuple[flopcuda.Launch, ...]:
-    with flopcuda.instrument(model) as session:
-        take_step(model, inputs)
-    assert session.report().not_counted == ()
-    return session.report().launches
-
-
-def assert_explained(model: nn.Module, inputs: Inputs) -> ToolReport:
-    report = training_step(model, inputs, counted(model, inputs))
-    assert sum(term.amount for term in report.ledger) == report.reported
-    assert report.unexplained == 0
-    return report
 
 
 def terms(report: ToolReport) -> dict[str, int]:
@@ -49,6 +32,16 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
         lambda: nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.Flatten(2), nn.Conv1d(3, 4, 5, 2, padding=2)),
         (torch.randn(2, 2, 4, 5, 3, requires_grad=True),),
     ),
+    "padding only": (
+        lambda: nn.Conv2d(3, 4, 1, stride=3, padding=1),
+        (torch.randn(2, 3, 1, 1, requires_grad=True),),
+    ),
+    "transposed": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), nn.ConvTranspose2d(6, 2, 1)
+        ),
+        (torch.randn(2, 3, 5, 4),),
+    ),
     "attention": (
         lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
         (torch.randn(3, 6, 8, requires_grad=True),),
@@ -62,13 +55,13 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 
 @pytest.mark.parametrize(("make", "inputs"), SMALL.values(), ids=SMALL.keys())
 def test_nothing_is_unexplained(make: Callable[[], nn.Module], inputs: Inputs) -> None:
-    assert_explained(make(), inputs)
+    assert_step_explained(make(), inputs)
 
 
 def test_the_terms_of_convolutions_by_hand() -> None:
     """Three taps around each of four pixels: of 12 products, the outer two meet padding; the kernels crop them too."""
     model, x = nn.Conv1d(2, 2, 3, padding=1, groups=2, bias=False), torch.randn(1, 2, 4, requires_grad=True)
-    report = terms(assert_explained(model, (x,)))
+    report = terms(assert_step_explained(model, (x,)))
     assert report["taps of input gradients that are cropped"] == 2 * 2
     assert report["weight gradients between channels of different groups"] == 2 * 12
     # The gradient is a correlation with four outputs: its own padding has as many products as are cropped.
@@ -77,22 +70,30 @@ def test_the_terms_of_convolutions_by_hand() -> None:
 
 def test_fused_attention_has_no_formula() -> None:
     make, inputs = SMALL["attention"]
-    report = terms(assert_explained(make(), inputs))
+    report = terms(assert_step_explained(make(), inputs))
     assert report["not seen: fused attention and its gradients"] == -3 * (3 * 2 * 6 * 6 * (4 + 4))
 
 
-@pytest.mark.parametrize("name", ["padding and strides", "attention"])
+@pytest.mark.parametrize("name", ["padding and strides", "transposed", "attention"])
 @pytest.mark.parametrize("field", ["mul", "pad"])
 def test_a_wrong_count_is_unexplained(name: str, field: str) -> None:
     make, inputs = SMALL[name]
     model = make()
-    launches = list(counted(model, inputs))
+    launches = list(count_step(model, inputs))
     for index, launch in enumerate(launches):
         if launch.phase != "backward_input":
             continue
         counters = dataclasses.replace(launch.counters, **{field: getattr(launch.counters, field) + 1})
         wrong = [*launches[:index], dataclasses.replace(launch, counters=counters), *launches[index + 1 :]]
         assert training_step(model, inputs, wrong).unexplained == (-2 if field == "mul" else 2)
+
+
+@pytest.mark.parametrize("model", [nn.LSTM(4, 6, 2, bidirectional=True), nn.Bilinear(4, 4, 3)])
+def test_layers_without_a_formula_are_named(model: nn.Module) -> None:
+    x = torch.randn(5, 4, requires_grad=True)
+    report = assert_step_explained(model, (x, x) if isinstance(model, nn.Bilinear) else (x,))
+    assert report.reported == 0
+    assert list(terms(report)) == ["counted MACs", f"not seen: (the model) ({type(model).__name__})"]
 
 
 FAMILIES = {
@@ -108,4 +109,4 @@ FAMILIES = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_nothing_is_unexplained_in_torchvisions_families(name: str) -> None:
     options = {"weights_backbone": None} if name.startswith("lraspp") else {}
-    assert_explained(models.get_model(name, weights=None, **options), (torch.randn(FAMILIES[name]),))
+    assert_step_explained(models.get_model(name, weights=None, **options), (torch.randn(FAMILIES[name]),))

@@ -1,4 +1,7 @@
-"""Ledgers of transposed convolutions: over random geometries, every tool's number follows from the count."""
+"""Ledgers of transposed convolutions: over random geometries, every tool's number follows from the count.
+
+So does FlopCounterMode's for a training step.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flopcuda.tools import ALL, ToolReport
-from tests.ledgers import assert_explained, reports
+from tests.ledgers import assert_explained, assert_step_explained, reports
 
 pytest.importorskip("thop")
 pytest.importorskip("fvcore")
@@ -51,6 +54,7 @@ def transposed(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
 def check(case: tuple[nn.Module, Tensor]) -> None:
     layer, images = case
     assert_explained(layer, (images,))
+    assert_step_explained(layer, (images.requires_grad_(),))
 
 
 @given(transposed())
@@ -61,7 +65,7 @@ def test_nothing_is_unexplained(case: tuple[nn.Module, Tensor]) -> None:
 
 @pytest.mark.slow
 @given(transposed())
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_is_unexplained_in_many(case: tuple[nn.Module, Tensor]) -> None:
     check(case)
 

@@ -8,7 +8,7 @@ of it from no window at all: as many products with zeros as the stride inserts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopcuda.geometry import taps_inside
+from flopcuda.tools.kinds import CROPPED, INSERTED_ZEROS, PADDING
+from flopcuda.tools.report import Term
 from flopcuda.tools.running import running_modules
 
 
@@ -28,11 +30,13 @@ class Products:
         of_windows: of every tap of every window.
         inside: those of them that fall on the image.
         of_pixels: of every tap for every pixel of the image.
+        reach_image: whether not all windows lie in the padding before the image.
     """
 
     of_windows: int
     inside: int
     of_pixels: int
+    reach_image: bool
 
     @property
     def outside(self) -> int:
@@ -56,10 +60,13 @@ def products(
     """Of an image ``[batch, channels, ..]`` and a window for each position of ``[batch, channels, ..]``."""
     pixels, positions, taps = image.shape[2:], windows.shape[2:], weight.shape[2:]
     channels = windows.shape[0] * weight.shape[:2].numel()
+    ends = zip(positions, taps, stride, dilation, strict=True)
+    spans = [step * (count - 1) + apart * (tap - 1) + 1 for count, tap, step, apart in ends]
     return Products(
         of_windows=channels * positions.numel() * taps.numel(),
         inside=channels * taps_inside(pixels, positions, taps, stride, dilation, padding),
         of_pixels=channels * pixels.numel() * taps.numel(),
+        reach_image=all(span > before for span, before in zip(spans, padding, strict=True)),
     )
 
 
@@ -82,6 +89,25 @@ def convolutions_of(model: nn.Module, inputs: Sequence[Any]) -> Convolutions:
         with calls:
             model(*inputs)
     return calls.seen
+
+
+def terms_of_transposed(pad: int, convolutions: Sequence[Convolution], *, by_output: bool) -> Iterator[Term]:
+    """From the MACs that the kernels execute for transposed convolutions to those that a tool counts.
+
+    Args:
+        pad: what was counted of padding in all convolutions of a module.
+        convolutions: those convolutions.
+        by_output: whether the tool counts each tap for each output, instead of for each input.
+    """
+    transposed = [convolution.products for convolution in convolutions if convolution.transposed]
+    if not transposed:
+        return
+    others = [convolution.products for convolution in convolutions if not convolution.transposed]
+    yield Term(PADDING, sum(products.outside for products in others) - pad)
+    if by_output:
+        yield Term(INSERTED_ZEROS, sum(products.with_inserted_zeros for products in transposed))
+    else:
+        yield Term(CROPPED, sum(products.outside for products in transposed))
 
 
 class ConvolutionCalls(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from flopcuda.tools.convolutions import Convolution, Convolutions
-from flopcuda.tools.kinds import CROPPED, INSERTED_ZEROS, MULTIPLY_ACCUMULATE, PADDING
+from flopcuda.tools.convolutions import Convolution, Convolutions, terms_of_transposed
+from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
 from flopcuda.tools.report import CountedLayer, Term
 from flopcuda.tools.tool import Observation, Tool, Unseen
 
@@ -79,6 +79,11 @@ def ledger(
     return Ledger(listed, observation.reported - sum(term.amount for term in listed), tuple(disagreements))
 
 
+def not_seen(module: str, module_type: str, macs: int) -> Term:
+    """All that was counted in a module in which the tool sees nothing."""
+    return Term(f"not seen: {module or '(the model)'} ({module_type})", -macs)
+
+
 def _terms_of(
     layer: CountedLayer,
     figure: int,
@@ -89,24 +94,11 @@ def _terms_of(
 ) -> Iterator[Term]:
     """The conventions that lead from a layer's counted MACs to the tool's figure for it."""
     if not figure:
-        yield Term(f"not seen: {layer.name or '(the model)'} ({layer.type})", -layer.mul)
+        yield not_seen(layer.name, layer.type, layer.mul)
         return
     by_mac = [Term(f"not seen: calls of {call.call}", -call.macs) for call in unseen]
-    by_mac += _transposed(layer, convolutions, by_output=observation.transposed_by_output)
+    by_mac += terms_of_transposed(layer.pad, convolutions, by_output=observation.transposed_by_output)
     yield from by_mac
     if tool.per_mac != 1:
         seen = layer.mul + sum(term.amount for term in by_mac)
         yield Term(f"{tool.per_mac} FLOPs a MAC", (tool.per_mac - 1) * seen)
-
-
-def _transposed(layer: CountedLayer, convolutions: Sequence[Convolution], *, by_output: bool) -> Iterator[Term]:
-    """From what the kernels execute of a transposed convolution to what its inputs, or outputs, meet of its taps."""
-    transposed = [convolution.products for convolution in convolutions if convolution.transposed]
-    if not transposed:
-        return
-    others = [convolution.products for convolution in convolutions if not convolution.transposed]
-    yield Term(PADDING, sum(products.outside for products in others) - layer.pad)
-    if by_output:
-        yield Term(INSERTED_ZEROS, sum(products.with_inserted_zeros for products in transposed))
-    else:
-        yield Term(CROPPED, sum(products.outside for products in transposed))

@@ -13,24 +13,34 @@ from flopcuda.tools.tool import Figure, Observation, Tool
 from flopcuda.tools.unseen import FusedAttention
 
 
+class Charges:
+    """Figures by module: what a mode's total grows by belongs to the module that runs.
+
+    Call it with the module's name before another one runs.
+    """
+
+    def __init__(self, mode: FlopCounterMode) -> None:
+        self._mode = mode
+        self._charged = 0
+        self.figures: list[Figure] = []
+
+    def __call__(self, module: str) -> None:
+        total = self._mode.get_total_flops()
+        self.figures.append(Figure(module, MULTIPLY_ACCUMULATE, total - self._charged))
+        self._charged = total
+
+
 def observe(model: nn.Module, inputs: tuple[Any, ...]) -> Observation:
-    """Run the model under ``FlopCounterMode``; what its total grows by belongs to the module that runs."""
-    figures: list[Figure] = []
-    total = 0
-
-    def charge(module: str) -> None:
-        nonlocal total
-        grown = mode.get_total_flops() - total
-        figures.append(Figure(module, MULTIPLY_ACCUMULATE, grown))
-        total += grown
-
+    """Run the model under ``FlopCounterMode``."""
+    mode = FlopCounterMode(display=False)
+    charges = Charges(mode)
     with (
-        running_modules(model, before_change=charge) as running,
+        running_modules(model, before_change=charges) as running,
         FusedAttention(running, flop_registry) as attention,
-        FlopCounterMode(display=False) as mode,
+        mode,
     ):
         model(*inputs)
-    return Observation(mode.get_total_flops(), tuple(figures), tuple(attention.unseen))
+    return Observation(mode.get_total_flops(), tuple(charges.figures), tuple(attention.unseen))
 
 
 TOOL = Tool(

@@ -1,15 +1,16 @@
 """FlopCounterMode's number for a training step, and the ledger that leads to it from what was counted.
 
-Its formulas (torch/utils/flop_counter.py) differ from what is executed in three ways: fused attention on the CPU has
-none; the gradient of a convolution's input is taken for every tap of every output, also those that reach into the
-padding and are cropped, where the kernels skip those and may execute some of their own padding; and the gradient of a
-grouped convolution's weight is taken for every pair of channels, also of different groups.
+Its formulas (torch/utils/flop_counter.py) differ from what is executed in these ways: fused attention and recurrent
+layers on the CPU have none, nor has ``Bilinear``; a transposed convolution, and the gradient of a convolution's input,
+which is one, is taken for every tap of every window, also those that reach beyond the image and are cropped, where the
+kernels skip those and may execute some of their own padding; and the gradient of a grouped convolution's weight is
+taken for every pair of channels, also of different groups.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,20 +19,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from flopcuda.geometry import taps_inside
-from flopcuda.gradients import BACKWARD_INPUT
+from flopcuda.gradients import BACKWARD_INPUT, FORWARD
 from flopcuda.report import Launch
 from flopcuda.tools import torch_flop_counter
+from flopcuda.tools.convolutions import ConvolutionCalls, Convolutions, products, terms_of_transposed
 from flopcuda.tools.installed import version
-from flopcuda.tools.ledger import COUNTED
+from flopcuda.tools.ledger import COUNTED, not_seen
 from flopcuda.tools.report import Term, ToolReport
+from flopcuda.tools.running import running_modules
 from flopcuda.tools.sandbox import copy_of, quiet
 from flopcuda.tools.unseen import attention_macs, is_fused_attention
 
 ATTENTION = "not seen: fused attention and its gradients"
-CROPPED = "taps of input gradients that are cropped"
-PADDING = "padding that input gradients execute"
+CROPPED_GRADIENTS = "taps of input gradients that are cropped"
+PADDED_GRADIENTS = "padding that input gradients execute"
 OTHER_GROUPS = "weight gradients between channels of different groups"
+ONLY_PADDING = "weight gradients of padding only"
 FLOPS = "2 FLOPs a MAC"
 
 
@@ -50,21 +53,32 @@ def training_step(model: nn.Module, inputs: tuple[Any, ...], launches: Iterable[
         launches: what was counted of such a step.
 
     Returns:
-        The report; its terms are in FLOPs. Transposed convolutions have no terms, their crops stay unexplained.
+        The report; its terms are in FLOPs.
 
     Raises:
         NotCopyableError: the model cannot be copied.
     """
+    mode = FlopCounterMode(display=False)
+    charges = torch_flop_counter.Charges(mode)
     with quiet(model), torch.enable_grad():
         spoilable, arguments = copy_of(model, inputs)
         for original, copied in zip(tree_leaves(inputs), tree_leaves(arguments), strict=True):
             if isinstance(copied, Tensor):
                 copied.requires_grad_(original.requires_grad)
-        with _Conventions() as conventions, FlopCounterMode(display=False) as mode:
-            take_step(spoilable, arguments)
+        with running_modules(spoilable, before_change=charges) as running:
+            convolutions, conventions = ConvolutionCalls(running), _Conventions(running)
+            with convolutions, conventions, mode:
+                take_step(spoilable, arguments)
+    forward = Counter[str]()
+    for figure in charges.figures:
+        forward[figure.module] += figure.amount
+    seen = {name for name, amount in forward.items() if amount} | conventions.attending
     recorded = list(launches)
-    padding = sum(launch.counters.pad for launch in recorded if launch.phase == BACKWARD_INPUT)
-    macs = {COUNTED: sum(launch.counters.mul for launch in recorded), **conventions.macs, PADDING: -padding}
+    macs = Counter({COUNTED: sum(launch.counters.mul for launch in recorded)})
+    for term in _terms_of_modules(recorded, seen, convolutions.seen):
+        macs[term.term] += term.amount
+    for name, amount in conventions.macs.items():
+        macs[name] += amount
     macs[FLOPS] = sum(macs.values())
     terms = tuple(Term(name, amount) for name, amount in macs.items() if amount)
     tool = torch_flop_counter.TOOL
@@ -80,23 +94,47 @@ def training_step(model: nn.Module, inputs: tuple[Any, ...], launches: Iterable[
     )
 
 
-class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Works out of each operator's arguments what torch's formula for it says besides, or has none for, in MACs."""
+def _terms_of_modules(launches: Iterable[Launch], seen: set[str], convolutions: Convolutions) -> Iterator[Term]:
+    """For each module what is known of it from its launches and its forward pass."""
+    by_module = defaultdict[str, list[Launch]](list)
+    for launch in launches:
+        by_module[launch.module].append(launch)
+    for name in dict.fromkeys((*by_module, *convolutions)):
+        own = by_module[name]
+        if name not in seen:
+            yield from (not_seen(name, launch.module_type, launch.counters.mul) for launch in own)
+            continue
+        pads = {phase: sum(launch.counters.pad for launch in own if launch.phase == phase) for phase in _PADDED}
+        yield from terms_of_transposed(pads[FORWARD], convolutions.get(name, ()), by_output=False)
+        yield Term(PADDED_GRADIENTS, -pads[BACKWARD_INPUT])
 
-    def __init__(self) -> None:
+
+_PADDED = (FORWARD, BACKWARD_INPUT)
+
+
+class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Works out of each operator's arguments what torch's formula for it says besides, or has none for, in MACs.
+
+    Args:
+        running: names of the running modules, innermost last.
+    """
+
+    def __init__(self, running: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._running = running
         self.macs: Counter[str] = Counter()
+        self.attending: set[str] = set()  # modules that call fused attention
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         packet = func.overloadpacket
         if is_fused_attention(packet) and packet not in flop_registry:
+            self.attending.add(self._running[-1])
             is_gradient = str(packet).endswith("backward")
             # Two products forward, and a gradient of each of their factors.
-            products = 2 * attention_macs(*args[1:4]) if is_gradient else attention_macs(*args[:3])
-            self.macs[ATTENTION] -= products
-        elif packet is torch.ops.aten.convolution_backward and not args[7]:
+            self.macs[ATTENTION] -= 2 * attention_macs(*args[1:4]) if is_gradient else attention_macs(*args[:3])
+        elif packet is torch.ops.aten.convolution_backward:
             self._note_gradients(*args)
         return func(*args, **kwargs or {})
 
@@ -109,14 +147,16 @@ class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         stride: Sequence[int],
         padding: Sequence[int],
         dilation: Sequence[int],
-        __: bool,
-        ___: Any,
+        transposed: bool,
+        __: Any,
         groups: int,
         output_mask: Sequence[bool],
     ) -> None:
-        taps = grad.numel() * weight[0].numel()
+        image, windows = (grad, input) if transposed else (input, grad)
+        found = products(image, windows, weight, stride, padding, dilation)
         if output_mask[0]:
-            inside = taps_inside(input.shape[2:], grad.shape[2:], weight.shape[2:], stride, dilation, padding)
-            self.macs[CROPPED] += taps - grad.shape[:2].numel() * weight.shape[1] * inside
+            # That of a transposed convolution is a convolution: torch's formula has its padding, too.
+            self.macs[PADDED_GRADIENTS if transposed else CROPPED_GRADIENTS] += found.outside
         if output_mask[1]:
-            self.macs[OTHER_GROUPS] += (groups - 1) * taps
+            self.macs[OTHER_GROUPS] += (groups - 1) * found.of_windows
+            self.macs[ONLY_PADDING] += 0 if found.reach_image else found.of_windows
