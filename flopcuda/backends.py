@@ -42,6 +42,9 @@ class Backend(Protocol):
 
     name: str
 
+    def takes(self, tensor: Tensor) -> bool:
+        """Whether there is anything to compute of a tensor that is not empty."""
+
     def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
         """Run one operator.
 
@@ -55,6 +58,10 @@ class NativeBackend:
 
     name = "native"
 
+    def takes(self, tensor: Tensor) -> bool:
+        """Meta and fake tensors give shapes only."""
+        return holds_data(tensor)
+
     def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
         """Run one operator and time it."""
         stopwatch = Stopwatch(operands[0].device)
@@ -66,6 +73,6 @@ class NativeBackend:
         return Outcome(output, counters, kernel, seconds, wave_efficiency=wave_efficiency)
 
 
-def holds_data(counters: Tensor) -> bool:
-    """Whether a kernel ran: meta and fake tensors give shapes and count nothing."""
-    return not counters.is_meta and not isinstance(counters, torch._subclasses.FakeTensor)
+def holds_data(tensor: Tensor) -> bool:
+    """Whether a tensor has values; meta and fake tensors have shapes only. Of counters: whether a kernel ran."""
+    return not tensor.is_meta and not isinstance(tensor, torch._subclasses.FakeTensor)

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
-from flopcuda.backends import Operands, holds_data
+from flopcuda.backends import Operands
 from flopcuda.gradients import FORWARD
 from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
@@ -47,13 +47,14 @@ class Capture:
     Args:
         model: capture what belongs to this module; None to capture everything.
         count, skip: what becomes of the operators it sees.
+        takes: whether there is anything to multiply in a tensor; operators without are passed by.
     """
 
-    def __init__(self, model: nn.Module | None, count: Count, skip: Skip) -> None:
+    def __init__(self, model: nn.Module | None, count: Count, skip: Skip, takes: Callable[[Tensor], bool]) -> None:
         self._model = model
         self._stack = ModuleStack(model)
         self._origins = Origins()
-        self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip)
+        self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
         self._hooks: list[Any] = []
         self._visible = ExitStack()
 
@@ -143,10 +144,18 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     forward one that it is the gradient of, and so to a module.
     """
 
-    def __init__(self, stack: ModuleStack, origins: Origins, everything: bool, count: Count, skip: Skip) -> None:
+    def __init__(
+        self,
+        stack: ModuleStack,
+        origins: Origins,
+        everything: bool,
+        count: Count,
+        skip: Skip,
+        takes: Callable[[Tensor], bool],
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._stack, self._origins = stack, origins
-        self._everything, self._count, self._skip = everything, count, skip
+        self._everything, self._count, self._skip, self._takes = everything, count, skip, takes
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -161,7 +170,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._origins.operator_ends()
 
     def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        place = self._place(node) if _multiplies(func) and _does_work(args) else None
+        place = self._place(node) if _multiplies(func) and self._does_work(args) else None
         if place is None:
             return func(*args, **options)
         lowering = LOWERINGS.get(func.overloadpacket)
@@ -174,6 +183,10 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return result
         self._skip(place, str(func.overloadpacket))
         return func(*args, **options)
+
+    def _does_work(self, args: tuple[Any, ...]) -> bool:
+        """Whether there is anything to multiply."""
+        return all(tensor.numel() > 0 and self._takes(tensor) for tensor in _tensors(args))
 
     def _place(self, node: Any) -> Place | None:
         """Where the operator belongs; None if that is nowhere in the model."""
@@ -204,11 +217,6 @@ def _has_kernel(args: tuple[Any, ...]) -> bool:
     """Whether the counted kernels take the operands."""
     tensors = _tensors(args)
     return all(unsupported_kind(tensor) is None and tensor.dtype == tensors[0].dtype for tensor in tensors)
-
-
-def _does_work(args: tuple[Any, ...]) -> bool:
-    """Whether there is anything to multiply: empty, meta and fake tensors give shapes only."""
-    return all(tensor.numel() > 0 and holds_data(tensor) for tensor in _tensors(args))
 
 
 def _tensors(args: tuple[Any, ...]) -> list[Tensor]:

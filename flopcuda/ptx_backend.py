@@ -95,6 +95,10 @@ class MachineBackend:
         self._texts = kernel_texts() if texts is None else texts
         self._modules: dict[str, ptx.Module] = {}
 
+    def takes(self, tensor: Tensor) -> bool:
+        """Meta and fake tensors give shapes only."""
+        return holds_data(tensor)
+
     def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
         """Run one operator. Its duration on the machine says nothing of a GPU's, so there is none.
 

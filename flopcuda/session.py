@@ -110,7 +110,7 @@ class Session:
         self._pending: list[_PendingLaunch] = []
         self._skipped: Counter[tuple[Place, str]] = Counter()
         self._swapped = [] if model is None else swapping.swap(model, self)
-        self._capture = Capture(model, self._execute, self._skip) if capture_ops else None
+        self._capture = Capture(model, self._execute, self._skip, backend.takes) if capture_ops else None
         if self._capture:
             self._capture.start()
 

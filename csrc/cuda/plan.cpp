@@ -69,11 +69,12 @@ FastDivisor make_divisor(int64_t divisor) {
   return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(multiplier), shift};
 }
 
-// What a kernel computes: so many groups of rows by columns.
+// What a kernel computes: so many groups of rows by columns, of so many products each.
 struct GemmShape {
   int64_t groups;
   int64_t rows;
   int64_t columns;
+  int64_t reduction;
 };
 
 int64_t count_blocks(const KernelInfo& kernel, const GemmShape& shape) {
@@ -101,14 +102,15 @@ double estimate_slice(const KernelInfo& kernel, const DeviceProperties& device, 
   return std::max(static_cast<double>(blocks) * busy, busy + LATENCY);
 }
 
-// Cycles for one product of every output, in waves of blocks. A model for choosing between tiles; it ignores memory,
+// Cycles in waves of blocks, and in each of them whole slices. A model for choosing between tiles; it ignores memory,
 // but for which count_copies decides between kernels that are about as fast.
 double estimate_time(const KernelInfo& kernel, const GemmShape& shape, const DeviceProperties& device) {
   const int64_t resident = std::max<int64_t>(resident_blocks(kernel, device), 1);
   const int64_t blocks = count_blocks(kernel, shape);
   const int64_t wave = device.multiprocessors * resident;
   const double tail = estimate_slice(kernel, device, divide_up(blocks % wave, device.multiprocessors));
-  return (static_cast<double>(blocks / wave) * estimate_slice(kernel, device, resident) + tail) / kernel.block_k;
+  const double slices = static_cast<double>(divide_up(shape.reduction, kernel.block_k));
+  return slices * (static_cast<double>(blocks / wave) * estimate_slice(kernel, device, resident) + tail);
 }
 
 // Values that all blocks copy from memory for one product of every output.
@@ -212,7 +214,8 @@ GemmShape check_conv(const ConvProblem& problem) {
   checked_product("convolution: the number of output elements", {problem.batch, problem.out_channels, pixels});
   check_reduction("convolution", checked_product("convolution: the number of products of an output",
                                                  {problem.in_channels / problem.groups, count_taps(problem)}));
-  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels};
+  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels,
+          problem.in_channels / problem.groups * count_taps(problem)};
 }
 
 GemmShape check_linear(const LinearProblem& problem) {
@@ -221,7 +224,7 @@ GemmShape check_linear(const LinearProblem& problem) {
   check_reduction("linear", problem.in_features);
   checked_product("linear: the number of input elements", {problem.rows, problem.in_features});
   checked_product("linear: the number of output elements", {problem.rows, problem.out_features});
-  return {1, problem.rows, problem.out_features};
+  return {1, problem.rows, problem.out_features, problem.in_features};
 }
 
 AxisParams make_axis(const Axis& axis) {

@@ -1,4 +1,4 @@
-"""The command line: ``flopcuda validate``, ``flopcuda kernels``, ``flopcuda ptx``, ``flopcuda info``."""
+"""The command line: ``flopcuda validate``, ``predict``, ``kernels``, ``ptx`` and ``info``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from flopcuda import tables
 from flopcuda.cli.kernels import kernels_command
+from flopcuda.cli.predict import predict_command
 from flopcuda.cli.ptx import ptx_group
 from flopcuda.cli.terminal import console, virtual_cuda_option
 from flopcuda.cli.validate import validate_command
@@ -26,5 +27,6 @@ def info_command() -> None:
 
 
 main.add_command(validate_command)
+main.add_command(predict_command)
 main.add_command(kernels_command)
 main.add_command(ptx_group)

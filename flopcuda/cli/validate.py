@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -11,25 +10,17 @@ import click
 import torch
 
 from flopcuda import tables
+from flopcuda.cli.inputs import batch_option, input_size_option
 from flopcuda.cli.terminal import console, one_sentence_errors, progress, virtual_cuda_option
 from flopcuda.models import load_model
 from flopcuda.tools import ALL
 from flopcuda.validation import validate
 
 
-def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """``CxHxW``, or any other number of positive sizes, as a tuple."""
-    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", value):
-        raise click.BadParameter(f"{value!r} is no input size; it looks like 3x224x224", context, parameter)
-    return tuple(int(size) for size in value.split("x"))
-
-
 @click.command("validate")
 @click.argument("model")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Samples in the input.")
-@click.option(
-    "--input-size", callback=_sizes, metavar="CxHxW", default="3x224x224", show_default=True, help="One sample's shape."
-)
+@batch_option
+@input_size_option
 @click.option("--device", default="cpu", show_default=True, help="Where to count: cpu, cuda or cuda:N.")
 @click.option(
     "--backend",

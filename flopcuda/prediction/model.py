@@ -1,0 +1,182 @@
+"""The time of one launch from its tiles: issue slots, rates of the units, waves of blocks, and bytes of memory.
+
+A multiprocessor executes the slices of its blocks' main loops. A slice of one block takes as many cycles as the unit
+needs for its multiply-adds, or the four schedulers for all its instructions, whichever is more. Blocks that are
+resident together share the multiprocessor; one alone also waits for its own barriers and copies. All multiprocessors
+take their blocks in waves. Memory and arithmetic overlap: the longer of them, with the launch before it, is the time.
+
+Left out: the bandwidths of L2 and of shared memory, bank conflicts, the epilogue's instructions, and power limits,
+which lower the clock of long products in tensor cores. docs/prediction.md holds the model against published times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flopcuda import _C
+from flopcuda.prediction.gpus import GPU, UNITS
+
+SCHEDULERS = 4  # of a multiprocessor, each issues one instruction a cycle: NVIDIA's whitepapers since Volta
+SLICE_LATENCY = 100  # cycles: a barrier, and twice the 29 of a read of shared memory (Luo et al., arXiv:2402.13499)
+FILL_LATENCY = 480  # cycles: a read of memory, 466 on A100 and 479 on H100 (ibidem)
+BANDWIDTH_SHARE = 0.91  # of the peak that a copy reaches (ibidem)
+LAUNCH_SECONDS = (
+    0.9e-6  # between kernels of a stream: 3.8 us for one of 2.9 us (NVIDIA, Getting Started with CUDA Graphs)
+)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A kernel as the model sees it.
+
+    Attributes:
+        name: of the kernel.
+        tile: outputs of a block, rows by columns, and products of a slice.
+        unit: what multiplies, one of :data:`flopcuda.prediction.gpus.UNITS`.
+        multiply_share: of multiply-adds in the instructions of the main loop.
+        resident: blocks that a multiprocessor holds at a time.
+        rate_share: of the unit's rate in :attr:`GPU.rates`, what its instructions reach.
+    """
+
+    name: str
+    tile: tuple[int, int, int]
+    unit: str
+    multiply_share: float
+    resident: int
+    rate_share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """So many groups of products, ``[rows, reduction]`` by ``[reduction, columns]``.
+
+    Attributes:
+        groups, rows, columns, reduction: sizes.
+        row_bytes, column_bytes, output_bytes: of the two operands and the outputs, of all groups.
+        rows_first: whether blocks vary along the rows first.
+    """
+
+    groups: int
+    rows: int
+    columns: int
+    reduction: int
+    row_bytes: int
+    column_bytes: int
+    output_bytes: int
+    rows_first: bool
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.groups * self.rows * self.columns * self.reduction
+
+    @property
+    def bytes(self) -> int:
+        """Each tensor once: what no kernel can avoid, unless caches hold it from before."""
+        return self.row_bytes + self.column_bytes + self.output_bytes
+
+
+@dataclass(frozen=True)
+class Time:
+    """Of one launch.
+
+    Attributes:
+        launch: seconds before it starts.
+        ideal: seconds that its blocks would take, spread evenly over all multiprocessors without waiting.
+        compute: seconds that they take in waves.
+        memory: seconds for the bytes that go to or come from memory.
+        blocks, wave_efficiency: of the grid.
+        bytes: to or from memory.
+    """
+
+    launch: float
+    ideal: float
+    compute: float
+    memory: float
+    blocks: int
+    wave_efficiency: float
+    bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.launch + max(self.compute, self.memory)
+
+    @property
+    def bound_by(self) -> str:
+        """The largest part: "launch", "memory", or of arithmetic "compute" or "waves", what is lost in them."""
+        if self.memory > self.compute:
+            parts = {"launch": self.launch, "memory": self.memory}
+        else:
+            parts = {"launch": self.launch, "compute": self.ideal, "waves": self.compute - self.ideal}
+        return max(parts, key=lambda name: parts[name])
+
+
+def roofline(work: Work, unit: str, gpu: GPU) -> float:
+    """Seconds that no kernel of this unit can beat: all its lanes busy, or each byte moved once at the peak."""
+    return max(work.multiply_adds / gpu.multiply_adds_per_second(unit), work.bytes / gpu.bandwidth)
+
+
+def count_blocks(work: Work, kernel: Tiling) -> int:
+    return work.groups * -(-work.rows // kernel.tile[0]) * -(-work.columns // kernel.tile[1])
+
+
+def slice_cycles(kernel: Tiling, gpu: GPU) -> float:
+    """Cycles that a multiprocessor is busy with one slice of one block."""
+    rows, columns, products = kernel.tile
+    multiply_adds = rows * columns * products
+    of_instruction = _C.INSTRUCTION_MACS[UNITS.index(kernel.unit)]
+    issue = multiply_adds / of_instruction / kernel.multiply_share / SCHEDULERS
+    return max(issue, multiply_adds / (gpu.rates[kernel.unit] * kernel.rate_share))
+
+
+def wave_cycles(work: Work, kernel: Tiling, gpu: GPU, resident: int) -> float:
+    """Cycles that a multiprocessor takes for so many blocks, all resident."""
+    if not resident:
+        return 0.0
+    busy = slice_cycles(kernel, gpu)
+    slices = -(-work.reduction // kernel.tile[2])
+    return FILL_LATENCY + slices * max(resident * busy, busy + SLICE_LATENCY)
+
+
+def memory_bytes(work: Work, kernel: Tiling, gpu: GPU) -> int:
+    """Bytes to or from memory.
+
+    Each tensor once; but the operand along which blocks vary first is read anew in each wave, or each time that they
+    begin again if that is less often, where it does not fit in L2.
+    """
+    again = work.row_bytes if work.rows_first else work.column_bytes
+    if again <= gpu.l2_bytes:
+        return work.bytes
+    waves = -(-count_blocks(work, kernel) // (gpu.multiprocessors * kernel.resident * work.groups))
+    sweeps = -(-work.columns // kernel.tile[1]) if work.rows_first else -(-work.rows // kernel.tile[0])
+    return work.bytes + again * (max(min(sweeps, waves), 1) - 1)
+
+
+def predict_time(work: Work, kernel: Tiling, gpu: GPU) -> Time:
+    """The time of one launch, without one if there is nothing to compute.
+
+    Raises:
+        ValueError: the GPU has no such unit, or cannot hold a block of this kernel.
+    """
+    if not gpu.rates[kernel.unit]:
+        raise ValueError(f"{kernel.name}: {gpu.name} has no unit {kernel.unit}")
+    if kernel.resident < 1:
+        raise ValueError(f"{kernel.name}: a multiprocessor of {gpu.name} cannot hold a block")
+    blocks = count_blocks(work, kernel)
+    if not blocks:
+        return Time(0.0, 0.0, 0.0, 0.0, 0, 0.0, 0)
+    full, rest = divmod(blocks, gpu.multiprocessors * kernel.resident)
+    tail = -(-rest // gpu.multiprocessors)
+    cycles = full * wave_cycles(work, kernel, gpu, kernel.resident) + wave_cycles(work, kernel, gpu, tail)
+    slices = -(-work.reduction // kernel.tile[2])
+    ideal = blocks / gpu.multiprocessors * slices * slice_cycles(kernel, gpu)
+    moved = memory_bytes(work, kernel, gpu)
+    clock = gpu.clock(kernel.unit)
+    return Time(
+        launch=LAUNCH_SECONDS,
+        ideal=ideal / clock,
+        compute=cycles / clock,
+        memory=moved / (gpu.bandwidth * BANDWIDTH_SHARE),
+        blocks=blocks,
+        wave_efficiency=blocks / (gpu.multiprocessors * -(-blocks // gpu.multiprocessors)),
+        bytes=moved,
+    )

@@ -1,0 +1,280 @@
+"""The cost model: against published peaks, exact arithmetic, a simulation, and all kernels that could be chosen."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import flopcuda
+from flopcuda import _C
+from flopcuda.ops import choose_kernel
+from flopcuda.prediction import GPU, GPUS, Tiling, Work, predict, predict_time
+from flopcuda.prediction.layers import device_of, tiling_of
+from flopcuda.prediction.model import (
+    BANDWIDTH_SHARE,
+    FILL_LATENCY,
+    LAUNCH_SECONDS,
+    SLICE_LATENCY,
+    memory_bytes,
+    roofline,
+)
+
+# As NVIDIA's data sheets and whitepapers print them, dense, in TFLOPS.
+PEAKS = {
+    ("a100", "fma_f32"): 19.5,
+    ("a100", "fma_f64"): 9.7,
+    ("a100", "mma_f16"): 312,
+    ("a100", "mma_tf32"): 156,
+    ("a100", "mma_f64"): 19.5,
+    ("h100", "fma_f32"): 66.9,
+    ("h100", "fma_f64"): 33.5,
+    ("h100", "mma_f16"): 989.4 * 0.63,  # what mma.sync reaches
+    ("h100", "mma_f64"): 66.9,
+    ("l4", "fma_f32"): 30.3,
+    ("l4", "mma_f16"): 121,
+    ("l4", "mma_tf32"): 60,
+    ("rtx4090", "fma_f32"): 82.6,
+    ("rtx4090", "mma_f16"): 165.2,
+    ("rtx4090", "mma_tf32"): 82.6,
+}
+
+TOY = GPU("toy", "sm_80", 2, 1.0, 1.0, 1000.0, 10_000)
+KERNEL = Tiling("toy", (64, 64, 16), "fma_f32", 0.25, 2)
+SIZES = st.integers(1, 2000)
+
+
+def work(rows: int, columns: int, reduction: int, groups: int = 1, rows_first: bool = False) -> Work:
+    """A product in float32."""
+    row_bytes, column_bytes, output_bytes = (
+        4 * groups * size for size in (rows * reduction, columns * reduction, rows * columns)
+    )
+    return Work(groups, rows, columns, reduction, row_bytes, column_bytes, output_bytes, rows_first)
+
+
+@pytest.mark.parametrize(("name", "unit"), PEAKS)
+def test_peaks_are_the_published_ones(name: str, unit: str) -> None:
+    assert 2 * GPUS[name].multiply_adds_per_second(unit) / 1e12 == pytest.approx(PEAKS[name, unit], rel=0.01)
+
+
+def test_a_time_worked_by_hand() -> None:
+    """Two multiprocessors, 5 tiles of 64 x 64 over 100 products: a wave of 4 blocks and one alone.
+
+    A slice has 64 * 64 * 16 = 65,536 multiply-adds: 1,024 cycles of a unit of 64, but 2,048 FFMA of a warp in 8,192
+    instructions, which take four schedulers 2,048 cycles. There are 7 slices.
+    """
+    time = predict_time(work(64, 300, 100), KERNEL, TOY)
+    pair = FILL_LATENCY + 7 * 2 * 2048
+    alone = FILL_LATENCY + 7 * (2048 + SLICE_LATENCY)
+    assert time.blocks == 5
+    assert time.compute == pair + alone
+    assert time.ideal == Fraction(5, 2) * 7 * 2048
+    assert time.wave_efficiency == pytest.approx(Fraction(5, 6))
+    assert time.bytes == 4 * (6400 + 30_000 + 19_200) + 2 * 0  # one row of tiles: nothing is read anew
+    assert time.memory == pytest.approx(time.bytes / (1000 * BANDWIDTH_SHARE))
+    assert time.seconds == pytest.approx(LAUNCH_SECONDS + pair + alone)
+    assert time.bound_by == "compute"
+
+
+def test_an_operand_that_l2_does_not_hold_is_read_in_each_wave() -> None:
+    """5 x 2 blocks in waves of 4: the operand of the columns, 12,800 bytes, is read three times."""
+    problem = work(320, 100, 32)
+    assert memory_bytes(problem, KERNEL, TOY) == problem.bytes + 2 * 12_800
+    assert memory_bytes(problem, KERNEL, replace(TOY, l2_bytes=12_800)) == problem.bytes
+    # Along the rows first, 40,960 bytes are read once for each of two columns of tiles, fewer than waves.
+    rows_first = replace(problem, rows_first=True)
+    assert memory_bytes(rows_first, KERNEL, TOY) == problem.bytes + 40_960
+
+
+@pytest.mark.parametrize(
+    ("change", "bound"),
+    [
+        ({"hertz": 1e15, "bandwidth": 1e15}, "launch"),
+        ({"hertz": 1e15}, "memory"),
+        ({"multiprocessors": 100}, "waves"),
+        ({}, "compute"),
+    ],
+)
+def test_what_bounds_a_launch(change: dict[str, Any], bound: str) -> None:
+    assert predict_time(work(64, 300, 100), KERNEL, replace(TOY, **change)).bound_by == bound
+
+
+def cycles_by_simulation(blocks: int, multiprocessors: int, resident: int, slices: int, busy: float) -> float:
+    """Wave after wave, each dealt out block by block; a wave ends with its slowest multiprocessor."""
+    total = 0.0
+    while blocks:
+        held = [0] * multiprocessors
+        for place in range(min(blocks, multiprocessors * resident)):
+            held[place % multiprocessors] += 1
+        blocks -= sum(held)
+        times = []
+        for count in filter(None, held):
+            time = float(FILL_LATENCY)
+            for _ in range(slices):
+                time += busy + SLICE_LATENCY if busy + SLICE_LATENCY > count * busy else count * busy
+            times.append(time)
+        total += max(times)
+    return total
+
+
+@given(st.integers(1, 300), st.integers(1, 12), st.integers(1, 5), st.integers(1, 9))
+@settings(max_examples=200, deadline=None)
+def test_the_staircase_of_waves_is_a_simulations(blocks: int, multiprocessors: int, resident: int, slices: int) -> None:
+    gpu = replace(TOY, multiprocessors=multiprocessors)
+    kernel = replace(KERNEL, resident=resident, multiply_share=1.0)
+    time = predict_time(work(64, 64 * blocks, 16 * slices), kernel, gpu)
+    assert time.compute == pytest.approx(cycles_by_simulation(blocks, multiprocessors, resident, slices, 1024.0))
+
+
+@given(SIZES, SIZES, SIZES, st.sampled_from(sorted(GPUS)), st.integers(0, 2), st.integers(1, 500), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_more_work_takes_no_less_time_and_none_beats_the_roofline(
+    rows: int, columns: int, reduction: int, name: str, axis: int, more: int, rows_first: bool
+) -> None:
+    gpu, kernel = GPUS[name], replace(KERNEL, multiply_share=0.9)
+    sizes = [rows, columns, reduction]
+    before = work(rows, columns, reduction, rows_first=rows_first)
+    sizes[axis] += more
+    after = work(*sizes, rows_first=rows_first)
+    assert predict_time(before, kernel, gpu).seconds <= predict_time(after, kernel, gpu).seconds
+    assert predict_time(before, kernel, gpu).seconds >= roofline(before, kernel.unit, gpu)
+
+
+def test_nothing_to_compute_takes_no_time() -> None:
+    assert predict_time(work(0, 8, 8), KERNEL, TOY).seconds == 0
+
+
+def test_what_a_gpu_cannot_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="toy: L4 has no unit mma_f64"):
+        predict_time(work(8, 8, 8), replace(KERNEL, unit="mma_f64"), GPUS["l4"])
+    with pytest.raises(ValueError, match="toy: a multiprocessor of L4 cannot hold a block"):
+        predict_time(work(8, 8, 8), replace(KERNEL, resident=0), GPUS["l4"])
+
+
+class Mixed(nn.Module):
+    """A grouped convolution, a depthwise one, a product of matrices, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(6, 8, 3, padding=1, groups=2)
+        self.depthwise = nn.Conv2d(8, 8, 3, groups=8)
+        self.head = nn.Linear(8, 5)
+        self.twin = self.head
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.depthwise(self.grouped(images)).flatten(2).transpose(1, 2)
+        return self.twin(features @ (features.transpose(1, 2) @ features))
+
+
+def test_what_is_predicted_is_what_would_be_counted() -> None:
+    model, images = Mixed(), torch.randn(3, 6, 9, 7)
+    before = {name: (tensor.device, tensor.clone()) for name, tensor in model.state_dict().items()}
+    prediction = predict(model, images, GPUS["a100"])
+    with flopcuda.instrument(model) as session:
+        model(images)
+    counted = session.report().launches
+    for layer, launch in zip(prediction.layers, counted, strict=True):
+        assert (layer.module, layer.op, layer.output_shape) == (launch.module, launch.op, launch.output_shape)
+        assert layer.work.multiply_adds == launch.counters.mul
+        tensors = launch.input_shape, launch.weight_shape, launch.output_shape
+        assert layer.work.bytes == sum(4 * torch.Size(shape).numel() for shape in tensors)
+    assert prediction.multiply_adds == session.report().total.macs
+    for name, tensor in model.state_dict().items():
+        assert before[name][0] == tensor.device
+        assert torch.equal(before[name][1], tensor)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_blocks_are_those_of_the_planner(name: str) -> None:
+    for layer in predict(Mixed(), torch.empty(3, 6, 9, 7, device="meta"), GPUS[name]).layers:
+        input, weight = (torch.empty(shape, device="meta") for shape in (layer.input_shape, layer.weight_shape))
+        options = {"padding": (1, 1, 1, 1), "groups": 2} if layer.module == "grouped" else {}
+        options = {"groups": 8} if layer.module == "depthwise" else options
+        choice = choose_kernel(layer.op, input, weight, None, device=device_of(GPUS[name]), **options)
+        assert (choice.name, choice.blocks) == (layer.kernel, layer.time.blocks)
+        assert choice.wave_efficiency == pytest.approx(layer.time.wave_efficiency)
+
+
+def test_a_model_without_counted_layers_is_refused() -> None:
+    with pytest.raises(ValueError, match="ReLU ran no layer whose time could be predicted"):
+        predict(nn.ReLU(), torch.ones(2), GPUS["l4"])
+
+
+def test_a_tensor_of_another_width_than_the_kernels_is_converted() -> None:
+    """Rows of 7 numbers of 16 bits are nothing for tensor cores: the layer is widened."""
+    narrow = predict(nn.Linear(7, 8).half(), torch.empty(4, 7, dtype=torch.half), GPUS["a100"]).layers[0]
+    wide = predict(nn.Linear(7, 8), torch.empty(4, 7), GPUS["a100"]).layers[0]
+    if narrow.kernel == wide.kernel:
+        moved = (4 * 7 + 8 * 7 + 8 + 4 * 8) * (2 + 4)  # input, weight, bias, output
+        assert narrow.conversion == pytest.approx(4 * LAUNCH_SECONDS + moved / 2.039e12)
+        assert narrow.bound_by == "conversion"
+    assert wide.conversion == 0
+
+
+Problem = tuple[str, nn.Module, torch.Tensor, dict[str, Any]]
+
+
+def make_linear(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> Problem:
+    layer = nn.Linear(inputs, outputs, bias=False, device="meta", dtype=dtype)
+    return "linear", layer, torch.empty(rows, inputs, device="meta", dtype=dtype), {}
+
+
+def make_convolution(
+    batch: int, inputs: int, side: int, outputs: int, kernel: int, stride: int, groups: int, dtype: torch.dtype
+) -> Problem:
+    """With the padding that keeps the size of an image."""
+    pad = kernel // 2
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, pad, 1, groups, bias=False, device="meta", dtype=dtype)
+    images = torch.empty(batch, inputs, side, side, device="meta", dtype=dtype)
+    return "conv2d", layer, images, {"stride": (stride, stride), "padding": (pad,) * 4, "groups": groups}
+
+
+def random_problem(generator: random.Random, dtype: torch.dtype) -> Problem:
+    def size(bits: int) -> int:
+        return int(2 ** generator.uniform(0, bits))
+
+    if generator.random() < 0.5:
+        return make_linear(size(13), size(13), size(13), dtype)
+    groups = generator.choice([1, 1, 2, 4, 32])
+    batch, kernel, stride = generator.choice([1, 2, 8, 32]), generator.choice([1, 3, 5, 7]), generator.choice([1, 2])
+    return make_convolution(batch, groups * size(8), 8 * size(4), groups * size(8), kernel, stride, groups, dtype)
+
+
+def resnet_problems(dtype: torch.dtype) -> list[Problem]:
+    shapes = [(3, 224, 64, 7, 2, 1), (64, 56, 64, 3, 1, 1), (64, 56, 256, 1, 1, 1), (256, 28, 512, 1, 2, 1)]
+    shapes += [(512, 7, 512, 3, 1, 1), (2048, 7, 512, 1, 1, 1), (128, 28, 128, 3, 1, 32), (144, 56, 144, 3, 1, 144)]
+    return [make_convolution(batch, *shape, dtype) for batch in (1, 8, 32) for shape in shapes]
+
+
+def loss_of_choice(problem: Problem, gpu: GPU) -> float:
+    """Predicted seconds of the kernel that is chosen over those of the best of all that can compute this."""
+    op, layer, images, options = problem
+    (chosen,) = predict(layer, images, gpu).layers
+    dtype = str(images.dtype).removeprefix("torch.")
+    times = []
+    for entry in _C.cuda_kernels():
+        if entry["operation"] not in op or entry["counts_zero"] or entry["dtype"] != dtype:
+            continue
+        try:
+            choose_kernel(op, images, layer.weight, None, device=device_of(gpu), kernel=entry["name"], **options)
+        except ValueError:
+            continue  # not for this problem
+        times.append(predict_time(chosen.work, tiling_of(entry["name"], gpu), gpu).seconds)
+    assert len(times) > 1
+    return chosen.time.seconds / min(times)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", GPUS)
+def test_the_chosen_kernel_is_within_a_tenth_of_the_best(name: str, dtype: torch.dtype) -> None:
+    generator = random.Random(0)
+    problems = [*resnet_problems(dtype), *(random_problem(generator, dtype) for _ in range(150))]
+    losses = {f"{problem[1]} of {tuple(problem[2].shape)}": loss_of_choice(problem, GPUS[name]) for problem in problems}
+    assert {problem: loss for problem, loss in losses.items() if loss > 1.1} == {}
