@@ -107,6 +107,26 @@ def test_what_a_tool_does_not_see_is_named_by_its_call() -> None:
     assert calls["ptflops"][0].term == "not seen: calls of scaled_dot_product_attention"
 
 
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Conv1d(4, 6, 3, groups=2), torch.randn(4, 9)),
+        (nn.Conv2d(4, 6, 3, 2, 1), torch.randn(4, 7, 6)),
+        (nn.Conv3d(3, 2, 2, bias=False), torch.randn(3, 4, 5, 6)),
+        (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), torch.randn(4, 7, 6)),
+        (nn.Linear(4, 6), torch.randn(4)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_images_without_a_batch_are_explained(module: nn.Module, x: Tensor) -> None:
+    assert_explained(module, (x,))
+
+
+def test_bilinear_is_not_seen() -> None:
+    found = assert_explained(nn.Bilinear(4, 5, 6), (torch.randn(3, 4), torch.randn(3, 5)))
+    assert {report.reported for report in found.values()} == {0}
+
+
 TORCHVISION = {
     **dict.fromkeys(
         [

@@ -88,6 +88,21 @@ def test_a_wrong_count_is_unexplained(name: str, field: str) -> None:
         assert training_step(model, inputs, wrong).unexplained == (-2 if field == "mul" else 2)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.RNN(4, 6, 2, bidirectional=True),
+        nn.GRU(4, 6),
+        nn.LSTM(4, 6, proj_size=2),
+        nn.LSTMCell(4, 6),
+        nn.GRUCell(4, 6),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_recurrent_layers_are_explained(model: nn.Module) -> None:
+    assert_step_explained(model, (torch.randn(5, 4, requires_grad=True),))
+
+
 @pytest.mark.parametrize("model", [nn.LSTM(4, 6, 2, bidirectional=True), nn.Bilinear(4, 4, 3)])
 def test_layers_without_a_formula_are_named(model: nn.Module) -> None:
     x = torch.randn(5, 4, requires_grad=True)

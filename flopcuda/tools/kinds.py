@@ -31,6 +31,14 @@ PADDING = "padding that transposed convolutions execute"
 CROPPED = "taps of transposed convolutions that are cropped"
 INSERTED_ZEROS = "zeros that transposed convolutions insert"
 
+# Of recurrent layers: their gates, the biases of which are in BIAS.
+RECURRENT_ELEMENTWISE = "elementwise work of recurrent layers"
+NO_STEPS = "steps that unbatched or packed sequences do not have"
+PROJECTIONS = "projections of hidden states"
+
+# Some tools take the channels of an image without a batch for a batch.
+UNBATCHED = "unbatched images taken for a batch"
+
 # fvcore reads the operations of most einsum equations from numpy's print of them.
 EINSUM_DIGITS = "einsum rounded to four digits"
 
@@ -40,8 +48,11 @@ SHARED_AGAIN = "shared modules counted again"
 # A tool that takes a module's figure for all that is in it drops the figures it has for the modules inside.
 LEFT_OUT = "modules inside others left out"
 
+# Modules whose work is multiply-accumulates, in the main.
+CONTRACTIONS = (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase)
+
 _KINDS: tuple[tuple[str, tuple[type[nn.Module], ...]], ...] = (
-    (MULTIPLY_ACCUMULATE, (nn.modules.conv._ConvNd, nn.Linear, nn.Bilinear, nn.MultiheadAttention)),
+    (MULTIPLY_ACCUMULATE, CONTRACTIONS),
     (BATCH_NORM, (nn.modules.batchnorm._BatchNorm,)),
     (INSTANCE_NORM, (nn.modules.instancenorm._InstanceNorm,)),
     (LAYER_NORM, (nn.LayerNorm,)),

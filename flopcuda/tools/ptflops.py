@@ -9,18 +9,17 @@ Neither backend keeps figures of single layers, so its own rules are wrapped to 
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from flopcuda.tools import kinds
+from flopcuda.tools import kinds, recurrent
 from flopcuda.tools.report import Term
 from flopcuda.tools.running import running_modules
 from flopcuda.tools.tool import Figure, Observation, Tool, whole
@@ -148,19 +147,18 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], *, backend: str) -> int:
 
 
 def _failures_of(model: nn.Module) -> list[Exception]:
-    """A list that receives what the model's forward pass raises."""
+    """A list that receives what a call of the model raises, in its forward pass or in the hook of ptflops."""
     failures: list[Exception] = []
-    forward = model.forward
+    call: Callable[..., Any] = model._call_impl
 
-    @functools.wraps(forward)
     def noted(*arguments: Any, **options: Any) -> Any:
         try:
-            return forward(*arguments, **options)
+            return call(*arguments, **options)
         except Exception as error:
             failures.append(error)
             raise
 
-    model.forward = noted
+    model._call_impl = noted  # type: ignore[method-assign]
     return failures
 
 
@@ -178,13 +176,41 @@ def _per_image(figures: list[Figure], *, batch: int) -> tuple[Term, ...]:
 
 def _parts(module: nn.Module, name: str, amount: int, inputs: tuple[Any, ...], output: Any) -> list[Figure]:
     """A module's figure by kind."""
-    parts: dict[str, int] = {}
-    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
-        parts = {kinds.BIAS: 0 if module.bias is None else output.numel()}
+    parts: Mapping[str, int] = {}
+    if isinstance(module, nn.modules.conv._ConvNd):
+        parts = {kinds.BIAS: _bias(module, output), kinds.UNBATCHED: _unbatched(module, inputs[0], output)}
+    elif isinstance(module, nn.Linear):
+        parts = {kinds.BIAS: _bias(module, output)}
+    elif isinstance(module, recurrent.Recurrent):
+        parts = _RECURRENT.parts(module, inputs[0])
     elif isinstance(module, nn.MultiheadAttention):
         parts = _parts_of_attention(module, inputs)
     rest = Figure(name, kinds.kind_of_module(module), amount - sum(parts.values()))
     return [rest, *(Figure(name, kind, part) for kind, part in parts.items())]
+
+
+def _bias(module: nn.modules.conv._ConvNd | nn.Linear, output: Tensor) -> int:
+    return 0 if module.bias is None else output.numel()
+
+
+def _unbatched(module: nn.modules.conv._ConvNd, image: Tensor, output: Tensor) -> int:
+    """An image without a batch counts once for each of its channels, and as if it had an axis less."""
+    if output.dim() == module.weight.dim():
+        return 0
+    windows = image if module.transposed else output
+    positions = len(image) * windows.shape[2:].numel() - windows.shape[1:].numel()
+    biased = 0 if module.bias is None else (len(image) - len(output)) * output.shape[1:].numel()
+    return positions * module.weight.numel() + biased
+
+
+def _recurrent_products(module: recurrent.Recurrent) -> int:
+    """Those of input and hidden state, without a projection of the latter."""
+    return sum(
+        weight.numel() for name, weight in module.named_parameters() if name.startswith(("weight_ih", "weight_hh"))
+    )
+
+
+_RECURRENT = recurrent.Convention({1: 1, 3: 7, 4: 10}, recurrent.steps_of_a_batch, _recurrent_products)
 
 
 def _parts_of_attention(module: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> dict[str, int]:
@@ -261,7 +287,8 @@ PYTORCH_BACKEND = Tool(
     distributions=("ptflops",),
     unit="MACs",
     convention=(
-        "MACs of convolution and linear modules and 1 an output for their bias, batch norm at 2, activation and "
+        "MACs of convolution, linear and recurrent modules and 1 an output for their bias, the elementwise work of "
+        "recurrent ones, batch norm at 2, activation and "
         "pooling modules at 1 per element, all divided by the batch; and functional calls, those inside modules "
         "included, for the whole batch; always in eval mode"
     ),
