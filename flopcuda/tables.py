@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flopcuda.tools import ToolReport
-from flopcuda.validation import LayerValidation, Validation
+from flopcuda.validation import LayerValidation, TrainingStep, Validation
 
 
 def validation_table(validation: Validation) -> RenderableType:
@@ -21,6 +21,7 @@ def validation_table(validation: Validation) -> RenderableType:
         *_executed(validation),
         *_not_counted(validation),
         *(_tool(report) for report in validation.tools),
+        *_training_step(validation.training_step),
         _verdict(validation),
     )
 
@@ -35,6 +36,21 @@ def info_table(facts: Mapping[str, str]) -> RenderableType:
     return table
 
 
+def _training_step(step: TrainingStep | None) -> list[RenderableType]:
+    """What the training step adds, if one was taken."""
+    if step is None:
+        return []
+    phases = ", ".join(f"{name} {counters.macs:,}" for name, counters in step.phases.items())
+    return [
+        Text("\nTraining step", style="bold"),
+        _layers(step),
+        Text(f"MACs by phase: {phases}"),
+        *_executed(step),
+        *_not_counted(step),
+        *(_tool(report) for report in step.tools),
+    ]
+
+
 def _parameters(validation: Validation) -> RenderableType:
     params = validation.params
     where = "CUDA kernels on the PTX machine" if validation.backend == "ptxvm" else validation.device
@@ -44,7 +60,7 @@ def _parameters(validation: Validation) -> RenderableType:
     )
 
 
-def _layers(validation: Validation) -> Table:
+def _layers(validation: Validation | TrainingStep) -> Table:
     names = list(dict.fromkeys(name for layer in validation.layers for name in layer.formulas))
     table = Table(title="Counted on the device, and what the formulas say (FLOPs, MACs)", title_justify="left")
     table.add_column("layer", no_wrap=True)
@@ -81,7 +97,7 @@ def _over_count(validation: Validation) -> Text:
     return Text(f"The NVIDIA formula gives {difference:+,} FLOPs ({share:+.4%}) against what was executed.")
 
 
-def _executed(validation: Validation) -> list[RenderableType]:
+def _executed(validation: Validation | TrainingStep) -> list[RenderableType]:
     """What the PTX machine saw beside what the kernels counted, if they ran there."""
     seen = [layer.executed_macs for layer in validation.layers if layer.executed_macs is not None]
     if not seen:
@@ -90,7 +106,7 @@ def _executed(validation: Validation) -> list[RenderableType]:
     return [Text(f"Multiply lanes: {lanes:,} counted by the kernels, {sum(seen):,} executed by the PTX machine.")]
 
 
-def _not_counted(validation: Validation) -> list[RenderableType]:
+def _not_counted(validation: Validation | TrainingStep) -> list[RenderableType]:
     return [
         Text(
             f"Not counted: {entry.operator} in {entry.module or 'the model'} ({entry.module_type}), {entry.calls} times"
@@ -126,12 +142,14 @@ def _verdict(validation: Validation) -> Text:
     counted = validation.counted
     speed = validation.flops_per_second
     timing = f" in {validation.seconds:.3f} s: {speed / 1e9:,.1f} GFLOPS in the counted kernels" if speed else ""
-    wrong = [layer.name for layer in validation.layers if not layer.match]
+    checked = [*validation.layers, *(validation.training_step.layers if validation.training_step else ())]
+    wrong = dict.fromkeys(layer.name for layer in checked if not layer.match)
     if wrong:
         return Text(f"\nFAILED: counted and exact formula differ in {', '.join(wrong)}", style="bold red")
+    in_step = ", in the training step too" if validation.training_step else ""
     return Text(
         f"\n{counted.macs:,} MACs, {counted.flops:,} FLOPs{timing}\n"
-        f"ok: all {len(validation.layers)} layers execute exactly what the formula says",
+        f"ok: all {len(validation.layers)} layers execute exactly what the formula says{in_step}",
         style="bold green",
     )
 

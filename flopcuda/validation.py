@@ -17,7 +17,16 @@ from flopcuda.params import Params, count_params
 from flopcuda.report import Counters, NotCounted, Report, Summary
 from flopcuda.session import instrument
 from flopcuda.state import preserved
-from flopcuda.tools import ALL, CountedLayer, ToolReport, article_2021, compare
+from flopcuda.tools import (
+    ALL,
+    CountedLayer,
+    ToolReport,
+    article_2021,
+    compare,
+    take_step,
+    trainable_copy,
+)
+from flopcuda.tools import training_step as explain_step
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,38 @@ class LayerValidation:
 
 
 @dataclass(frozen=True)
+class TrainingStep:
+    """A forward pass, and the backward pass of the sum of all its outputs that have a gradient.
+
+    Attributes:
+        counted: sum over all layers.
+        phases: the same by phase: "forward", "backward_input", "backward_weight", "backward".
+        layers: one entry a counted layer, over all phases, in the order of first use.
+        tools: what torch's FlopCounterMode reported, which alone of the tools counts a backward pass.
+        not_counted: what multiplied and accumulated besides, and has no counted kernel.
+        ok: whether every layer's count and exact formula agree.
+    """
+
+    counted: Counters
+    phases: dict[str, Counters]
+    layers: tuple[LayerValidation, ...]
+    tools: tuple[ToolReport, ...]
+    not_counted: tuple[NotCounted, ...]
+    ok: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in the command line's JSON."""
+        return {
+            "counted": self.counted.to_dict(),
+            "phases": {name: counters.to_dict() for name, counters in self.phases.items()},
+            "layers": [layer.to_dict() for layer in self.layers],
+            "tools": [report.to_dict() for report in self.tools],
+            "not_counted": [asdict(entry) for entry in self.not_counted],
+            "ok": self.ok,
+        }
+
+
+@dataclass(frozen=True)
 class Validation:
     """What :func:`validate` found.
 
@@ -78,7 +119,9 @@ class Validation:
         tools: what each other tool reported, with a ledger from the counted number to the tool's.
         seconds: time spent in the counted kernels; None where it could not be measured.
         not_counted: what multiplied and accumulated besides, and has no counted kernel.
-        ok: whether every layer's count and exact formula agree. What a tool says never decides it.
+        training_step: the same of a training step; None when it was not asked for.
+        ok: whether every layer's count and exact formula agree, in the training step too. What a tool says never
+            decides it.
     """
 
     model: str
@@ -91,6 +134,7 @@ class Validation:
     tools: tuple[ToolReport, ...]
     seconds: float | None
     not_counted: tuple[NotCounted, ...]
+    training_step: TrainingStep | None
     ok: bool
 
     @property
@@ -117,6 +161,7 @@ class Validation:
             "ok": self.ok,
             "backend": self.backend,
             "not_counted": [asdict(entry) for entry in self.not_counted],
+            "training_step": self.training_step and self.training_step.to_dict(),
         }
 
 
@@ -127,6 +172,7 @@ def validate(
     name: str | None = None,
     backend: str | ptx.Machine = "native",
     tools: Sequence[str] = ALL,
+    training_step: bool = False,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Validation:
     """Count one forward pass and hold it against the exact formulas and the other tools.
@@ -140,6 +186,7 @@ def validate(
         name: what to call the model; its class name by default.
         backend: where to count, as for :func:`flopcuda.instrument`.
         tools: names of the tools to compare with; one that is not installed is reported as missing.
+        training_step: count and validate a training step, too; a copy of the model takes it.
         on_step: is told what is done next, for a progress bar.
 
     Returns:
@@ -147,7 +194,8 @@ def validate(
 
     Raises:
         RuntimeError, TypeError, ValueError: as :func:`flopcuda.instrument`, as a counted layer or the model itself.
-        ValueError: the model ran no layer that is counted.
+        RuntimeError: a training step was asked for, and the model cannot be copied.
+        ValueError: the model ran no layer that is counted, or none of its outputs has a gradient for the step.
     """
     arguments = as_arguments(inputs)
     first = next((leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)), None)
@@ -156,9 +204,11 @@ def validate(
     params = count_params(model)
     on_step("counting")
     report = _count(model, arguments, backend)
-    layers = tuple(_validate_layer(summary) for summary in report.by_module().values())
+    layers = _validate_layers(report)
     if not layers:
         raise ValueError(f"{type(model).__name__} ran nothing that is counted, so there is nothing to validate")
+    reports = _compare(model, arguments, report, tools, on_step)
+    step = _validate_step(model, arguments, backend, on_step) if training_step else None
     return Validation(
         model=name or type(model).__name__,
         batch=_batch(arguments[0]),
@@ -167,10 +217,11 @@ def validate(
         params=params,
         counted=report.total.counters,
         layers=layers,
-        tools=tuple(_compare(model, arguments, report, tools, on_step)),
+        tools=tuple(reports),
         seconds=report.total.seconds,
         not_counted=report.not_counted,
-        ok=all(layer.match for layer in layers),
+        training_step=step,
+        ok=all(layer.match for layer in layers) and (step is None or step.ok),
     )
 
 
@@ -184,6 +235,34 @@ def _count(model: nn.Module, arguments: tuple[Any, ...], backend: str | ptx.Mach
     with preserved(model), torch.no_grad(), instrument(model, backend=backend) as session:
         model(*arguments)
         return session.report()
+
+
+def _validate_step(
+    model: nn.Module, arguments: tuple[Any, ...], backend: str | ptx.Machine, on_step: Callable[[str], None]
+) -> TrainingStep:
+    on_step("training step")
+    with (
+        trainable_copy(model, arguments) as (copied, inputs),
+        instrument(copied, backend=backend) as session,
+    ):
+        take_step(copied, inputs)
+        report = session.report()
+    layers = _validate_layers(report)
+    return TrainingStep(
+        counted=report.total.counters,
+        phases={
+            phase: Counters.sum(launch.counters for launch in report.launches if launch.phase == phase)
+            for phase in dict.fromkeys(launch.phase for launch in report.launches)
+        },
+        layers=layers,
+        tools=(explain_step(model, arguments, report.launches),),
+        not_counted=report.not_counted,
+        ok=all(layer.match for layer in layers),
+    )
+
+
+def _validate_layers(report: Report) -> tuple[LayerValidation, ...]:
+    return tuple(_validate_layer(summary) for summary in report.by_module().values())
 
 
 def _validate_layer(summary: Summary) -> LayerValidation:

@@ -98,13 +98,15 @@ def test_the_command_line_prints_and_writes_the_result(tmp_path: Path) -> None:
     result = json.loads(file.read_text())
     assert list(result)[:4] == ["model", "batch", "device", "params"]
     assert list(result)[3:] == [
-        *("params", "counted", "layers", "tools", "seconds", "flops_per_second", "ok", "backend", "not_counted")
+        *("params", "counted", "layers", "tools", "seconds", "flops_per_second", "ok", "backend", "not_counted"),
+        "training_step",
     ]
     assert set(result["params"]) == {"total", "trainable", "non_trainable"}
     assert set(result["counted"]) == {"mul", "add", "pad", "lane", "macs", "flops"}
     assert {"name", "type", "counted", "formulas", "match"} <= set(result["layers"][0])
     assert {"name", "version", "reported", "unit", "ledger", "unexplained"} <= set(result["tools"][0])
     assert result["ok"]
+    assert result["training_step"] is None
     total = f"{result['counted']['mul']:,}"
     for text in ("stem", "shared", "head", "thop", "fvcore", "ptflops", "FlopCounterMode", total):
         assert text in outcome.output
@@ -123,6 +125,77 @@ def test_a_mismatch_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = run("validate", "tests.test_validation:small_net", "--input-size", "3x9x9")
     assert outcome.exit_code == 1
     assert "FAILED: counted and exact formula differ in head" in outcome.output
+
+
+SMALL_STEP = ("validate", "tests.test_validation:small_net", "--input-size", "3x9x9", "--training-step")
+
+
+def wrong_in_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution that counts one too many, when it is part of a backward pass."""
+    from flopcuda import ops
+
+    true_conv2d = ops.OPERATORS["conv2d"]
+
+    def off_by_one(*arguments: object, **options: object) -> tuple[Tensor, Tensor]:
+        output, counters = true_conv2d(*arguments, **options)
+        return output, counters if torch._C._current_autograd_node() is None else counters + 1
+
+    monkeypatch.setitem(ops.OPERATORS, "conv2d", off_by_one)
+
+
+def test_a_training_step_that_counts_right(model: SmallNet, images: Tensor) -> None:
+    before = fingerprint(model.train())
+    result = flopcuda.validate(model, images, training_step=True)
+    assert_unchanged(model, before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    step = result.training_step
+    assert step is not None
+    assert (result.ok, step.ok) == (True, True)
+    assert step.phases["forward"].macs == step.phases["backward_weight"].macs == result.counted.macs
+    # The gradient of the images is not asked for, and all others are.
+    stem = result.layers[0].counted.macs
+    assert step.phases["backward_input"].macs == result.counted.macs - stem
+    assert sum(counters.macs for counters in step.phases.values()) == step.counted.macs
+    (report,) = step.tools
+    assert (report.name, report.unexplained) == ("torch FlopCounterMode", 0)
+    assert sum(term.amount for term in report.ledger) == report.reported
+
+
+def test_a_training_step_that_counts_wrong_fails(
+    model: SmallNet, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong_in_gradients(monkeypatch)
+    result = flopcuda.validate(model, images, tools=[], training_step=True)
+    assert result.training_step is not None
+    assert [layer.match for layer in result.layers] == [True] * 3
+    assert [layer.match for layer in result.training_step.layers] == [False, False, True]
+    assert (result.ok, result.training_step.ok) == (False, False)
+    assert result.training_step.tools[0].unexplained != 0
+    assert flopcuda.validate(model, images, tools=[]).ok
+
+
+def test_a_step_without_a_gradient_is_one_clear_error(model: SmallNet, images: Tensor) -> None:
+    with pytest.raises(ValueError, match="no output of SmallNet has a gradient"):
+        flopcuda.validate(model.requires_grad_(False), images, tools=[], training_step=True)
+
+
+def test_the_command_line_prints_and_writes_the_training_step(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    outcome = run(*SMALL_STEP, "--json", str(file))
+    assert outcome.exit_code == 0, outcome.output
+    step = json.loads(file.read_text())["training_step"]
+    assert list(step) == ["counted", "phases", "layers", "tools", "not_counted", "ok"]
+    assert list(step["phases"]) == ["forward", "backward_input", "backward_weight"]
+    assert step["ok"]
+    for text in ("Training step", "backward_weight", "in the training step too", f"{step['counted']['mul']:,}"):
+        assert text in outcome.output
+
+
+def test_a_mismatch_in_the_training_step_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong_in_gradients(monkeypatch)
+    outcome = run(*SMALL_STEP)
+    assert outcome.exit_code == 1
+    assert "FAILED: counted and exact formula differ in stem, shared" in " ".join(outcome.output.split())
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from flopcuda.validation import validate
     help="The device's own kernels, or the CUDA kernels on the PTX machine, which needs no GPU.",
 )
 @virtual_cuda_option
+@click.option("--training-step", is_flag=True, help="Validate a forward and backward pass, too.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the result here too.")
 @click.option("--seed", type=int, default=0, show_default=True, help="For the random weights and input.")
 def validate_command(
@@ -38,21 +39,24 @@ def validate_command(
     input_size: tuple[int, ...],
     device: str,
     backend: str,
+    training_step: bool,
     json_file: Path | None,
     seed: int,
 ) -> None:
     """Hold MODEL's counted operations against the formulas and the other tools.
 
     MODEL is a torchvision name, or package.module:factory. The exit status is 1 when a layer's count and its exact
-    formula differ, and 2 when nothing could be validated.
+    formula differ, in the training step too if there is one, and 2 when nothing could be validated.
     """
     with one_sentence_errors():
         torch.manual_seed(seed)
         target = _device(device)
         network = load_model(model).to(target)
         inputs = torch.randn(batch, *input_size, device=target)
-        with progress(len(ALL) + 1) as on_step:
-            result = validate(network, inputs, name=model, backend=backend, on_step=on_step)
+        with progress(len(ALL) + 1 + training_step) as on_step:
+            result = validate(
+                network, inputs, name=model, backend=backend, training_step=training_step, on_step=on_step
+            )
         if json_file:
             json_file.write_text(json.dumps(result.to_dict(), indent=2) + "\n")
     console().print(tables.validation_table(result))

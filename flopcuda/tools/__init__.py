@@ -8,6 +8,16 @@ accounts for a tool's number without knowing which tool it is; ``comparison`` ru
 from flopcuda.tools.article import article_2021
 from flopcuda.tools.comparison import ALL, compare
 from flopcuda.tools.report import CountedLayer, Term, ToolReport
-from flopcuda.tools.training import take_step, training_step
+from flopcuda.tools.training import take_step, trainable_copy, training_step
 
-__all__ = ["ALL", "CountedLayer", "Term", "ToolReport", "article_2021", "compare", "take_step", "training_step"]
+__all__ = [
+    "ALL",
+    "CountedLayer",
+    "Term",
+    "ToolReport",
+    "article_2021",
+    "compare",
+    "take_step",
+    "trainable_copy",
+    "training_step",
+]

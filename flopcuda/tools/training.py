@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,9 +40,30 @@ FLOPS = "2 FLOPs a MAC"
 
 
 def take_step(model: nn.Module, inputs: Sequence[Any]) -> None:
-    """A forward pass, and the backward pass of the sum of all its outputs that have a gradient."""
+    """A forward pass, and the backward pass of the sum of all its outputs that have a gradient.
+
+    Raises:
+        ValueError: none of them has one.
+    """
     outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if not outputs:
+        raise ValueError(f"no output of {type(model).__name__} has a gradient, so there is no training step to take")
     torch.stack([output.sum() for output in outputs]).sum().backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def trainable_copy(model: nn.Module, inputs: tuple[Any, ...]) -> Iterator[tuple[nn.Module, tuple[Any, ...]]]:
+    """A copy of a model and its inputs that may take a step, in silence and without a trace.
+
+    Raises:
+        NotCopyableError: the model cannot be copied.
+    """
+    with quiet(model), torch.enable_grad():
+        copied, arguments = copy_of(model, inputs)
+        for original, argument in zip(tree_leaves(inputs), tree_leaves(arguments), strict=True):
+            if isinstance(argument, Tensor):
+                argument.requires_grad_(original.requires_grad)
+        yield copied, arguments
 
 
 def training_step(model: nn.Module, inputs: tuple[Any, ...], launches: Iterable[Launch]) -> ToolReport:
@@ -57,18 +79,17 @@ def training_step(model: nn.Module, inputs: tuple[Any, ...], launches: Iterable[
 
     Raises:
         NotCopyableError: the model cannot be copied.
+        ValueError: no output of it has a gradient.
     """
     mode = FlopCounterMode(display=False)
     charges = torch_flop_counter.Charges(mode)
-    with quiet(model), torch.enable_grad():
-        spoilable, arguments = copy_of(model, inputs)
-        for original, copied in zip(tree_leaves(inputs), tree_leaves(arguments), strict=True):
-            if isinstance(copied, Tensor):
-                copied.requires_grad_(original.requires_grad)
-        with running_modules(spoilable, before_change=charges) as running:
-            convolutions, conventions = ConvolutionCalls(running), _Conventions(running)
-            with convolutions, conventions, mode:
-                take_step(spoilable, arguments)
+    with (
+        trainable_copy(model, inputs) as (copied, arguments),
+        running_modules(copied, before_change=charges) as running,
+    ):
+        convolutions, conventions = ConvolutionCalls(running), _Conventions(running)
+        with convolutions, conventions, mode:
+            take_step(copied, arguments)
     forward = Counter[str]()
     for figure in charges.figures:
         forward[figure.module] += figure.amount
