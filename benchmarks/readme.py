@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks import prediction
 from flopcuda.registry import COUNTED, NAMED
 
 FOLDER = Path(__file__).parent
@@ -98,7 +99,7 @@ def tables() -> dict[str, str]:
     """Each table by the name that its markers have."""
     makers = {"cpu": cpu_table, "ptxvm": ptxvm_table, "sass": sass_table}
     measured = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
-    return {"coverage": coverage_table(), **measured}
+    return {"coverage": coverage_table(), "prediction": prediction.sentence(), **measured}
 
 
 def with_tables(text: str) -> str:

@@ -7,7 +7,12 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import prediction
 from benchmarks.readme import with_tables
+from flopcuda.cli import main
 from flopcuda.registry import LOWERINGS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -19,6 +24,19 @@ def test_the_example_prints_its_output() -> None:
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
     assert printed.getvalue() == output
+
+
+@pytest.mark.parametrize("command", re.findall(r"^flopcuda (predict .*)$", README, re.MULTILINE))
+def test_predictions_run(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, command.split())
+    assert result.exit_code == 0, result.output
+    assert "bound by" in result.output
+
+
+def test_the_table_of_published_times_is_the_models() -> None:
+    text = prediction.DOCUMENT.read_text()
+    assert prediction.with_table(text) == text
 
 
 def test_make_has_the_commands() -> None:
