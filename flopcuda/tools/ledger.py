@@ -8,7 +8,7 @@ a difference; what the terms leave over stands as unexplained.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -16,7 +16,7 @@ from torch import nn
 from flopcuda.tools.convolutions import Convolution, Convolutions, terms_of_transposed
 from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
 from flopcuda.tools.report import CountedLayer, Term
-from flopcuda.tools.tool import Observation, Tool, Unseen
+from flopcuda.tools.tool import Observation, Tool, Unseen, products_by_module
 
 COUNTED = "counted MACs"
 
@@ -49,12 +49,9 @@ def ledger(
         counted: by name, the layers that were counted.
         convolutions: those of the same forward pass.
     """
-    figures: Counter[str] = Counter()
-    amounts: Counter[str] = Counter({COUNTED: sum(layer.mul for layer in counted.values())})
-    for figure in observation.figures:
-        if figure.kind == MULTIPLY_ACCUMULATE:
-            figures[figure.module] += figure.amount
+    figures = products_by_module(observation.figures)
     modules = dict(model.named_modules())
+    terms = [Term(COUNTED, sum(layer.mul for layer in counted.values()))]
     disagreements = []
     for name in dict.fromkeys((*counted, *figures)):
         if name not in modules:
@@ -62,21 +59,26 @@ def ledger(
             continue
         layer = counted.get(name) or CountedLayer(name, type(modules[name]).__name__, mul=0, pad=0)
         unseen = [call for call in observation.unseen if call.module == name]
-        terms = list(_terms_of(layer, figures[name], unseen, convolutions.get(name, ()), tool, observation))
-        for term in terms:
-            amounts[term.term] += term.amount
-        expected = layer.mul + sum(term.amount for term in terms)
+        own = list(_terms_of(layer, figures[name], unseen, convolutions.get(name, ()), tool, observation))
+        terms += own
+        expected = layer.mul + sum(term.amount for term in own)
         if figures[name] != expected:
             disagreements.append(
                 f"{name or '(the model)'}: {tool.name} says {figures[name]:,}, {expected:,} follows from the count"
             )
-    for figure in observation.figures:
-        if figure.kind not in (MULTIPLY_ACCUMULATE, None):
-            amounts[str(figure.kind)] += figure.amount
-    for term in observation.adjustments:
+    others = (figure for figure in observation.figures if figure.kind not in (MULTIPLY_ACCUMULATE, None))
+    terms += (Term(str(figure.kind), figure.amount) for figure in others)
+    terms += observation.adjustments
+    unexplained = observation.reported - sum(term.amount for term in terms)
+    return Ledger(added_up(terms), unexplained, tuple(disagreements))
+
+
+def added_up(terms: Iterable[Term]) -> tuple[Term, ...]:
+    """Those of a name as one, without those that come to nothing; what was counted stays."""
+    amounts: Counter[str] = Counter()
+    for term in terms:
         amounts[term.term] += term.amount
-    listed = tuple(Term(name, amount) for name, amount in amounts.items() if amount or name == COUNTED)
-    return Ledger(listed, observation.reported - sum(term.amount for term in listed), tuple(disagreements))
+    return tuple(Term(name, amount) for name, amount in amounts.items() if amount or name == COUNTED)
 
 
 def not_seen(module: str, module_type: str, macs: int) -> Term:

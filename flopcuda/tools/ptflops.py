@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from flopcuda.tools import kinds, recurrent
+from flopcuda.tools import kinds
+from flopcuda.tools.ptflops_modules import parts_of_module
 from flopcuda.tools.report import Term
 from flopcuda.tools.running import running_modules
 from flopcuda.tools.tool import Figure, Observation, Tool, whole
@@ -176,52 +177,9 @@ def _per_image(figures: list[Figure], *, batch: int) -> tuple[Term, ...]:
 
 def _parts(module: nn.Module, name: str, amount: int, inputs: tuple[Any, ...], output: Any) -> list[Figure]:
     """A module's figure by kind."""
-    parts: Mapping[str, int] = {}
-    if isinstance(module, nn.modules.conv._ConvNd):
-        parts = {kinds.BIAS: _bias(module, output), kinds.UNBATCHED: _unbatched(module, inputs[0], output)}
-    elif isinstance(module, nn.Linear):
-        parts = {kinds.BIAS: _bias(module, output)}
-    elif isinstance(module, recurrent.Recurrent):
-        parts = _RECURRENT.parts(module, inputs[0])
-    elif isinstance(module, nn.MultiheadAttention):
-        parts = _parts_of_attention(module, inputs)
+    parts = parts_of_module(module, inputs, output)
     rest = Figure(name, kinds.kind_of_module(module), amount - sum(parts.values()))
     return [rest, *(Figure(name, kind, part) for kind, part in parts.items())]
-
-
-def _bias(module: nn.modules.conv._ConvNd | nn.Linear, output: Tensor) -> int:
-    return 0 if module.bias is None else output.numel()
-
-
-def _unbatched(module: nn.modules.conv._ConvNd, image: Tensor, output: Tensor) -> int:
-    """An image without a batch counts once for each of its channels, and as if it had an axis less."""
-    if output.dim() == module.weight.dim():
-        return 0
-    windows = image if module.transposed else output
-    positions = len(image) * windows.shape[2:].numel() - windows.shape[1:].numel()
-    biased = 0 if module.bias is None else (len(image) - len(output)) * output.shape[1:].numel()
-    return positions * module.weight.numel() + biased
-
-
-def _recurrent_products(module: recurrent.Recurrent) -> int:
-    """Those of input and hidden state, without a projection of the latter."""
-    return sum(
-        weight.numel() for name, weight in module.named_parameters() if name.startswith(("weight_ih", "weight_hh"))
-    )
-
-
-_RECURRENT = recurrent.Convention({1: 1, 3: 7, 4: 10}, recurrent.steps_of_a_batch, _recurrent_products)
-
-
-def _parts_of_attention(module: nn.MultiheadAttention, inputs: tuple[Any, ...]) -> dict[str, int]:
-    """One for each element of the scaled queries, of the scores and of what a bias is added to."""
-    lengths = [tensor.shape[1 if module.batch_first else 0] for tensor in inputs]
-    sequences, queries, width = inputs[0].shape[0 if module.batch_first else 1], lengths[0], module.embed_dim
-    return {
-        kinds.QUERY_SCALING: sequences * queries * width,
-        kinds.SOFTMAX: sequences * module.num_heads * queries * lengths[1],
-        kinds.BIAS: sequences * width * (queries + (0 if module.in_proj_bias is None else sum(lengths))),
-    }
 
 
 def _by_place(model: nn.Module, figures: list[Figure], known: tuple[type, ...]) -> list[Figure]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
 from flopcuda.tools.report import Term
 
 
@@ -24,6 +26,15 @@ class Figure:
     module: str
     kind: str | None
     amount: int
+
+
+def products_by_module(figures: Iterable[Figure]) -> Counter[str]:
+    """What a tool says of each module's multiply-accumulates."""
+    products: Counter[str] = Counter()
+    for figure in figures:
+        if figure.kind == MULTIPLY_ACCUMULATE:
+            products[figure.module] += figure.amount
+    return products
 
 
 @dataclass(frozen=True)

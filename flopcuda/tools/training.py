@@ -25,10 +25,11 @@ from flopcuda.report import Launch
 from flopcuda.tools import torch_flop_counter
 from flopcuda.tools.convolutions import ConvolutionCalls, Convolutions, products, terms_of_transposed
 from flopcuda.tools.installed import version
-from flopcuda.tools.ledger import COUNTED, not_seen
+from flopcuda.tools.ledger import COUNTED, added_up, not_seen
 from flopcuda.tools.report import Term, ToolReport
 from flopcuda.tools.running import running_modules
 from flopcuda.tools.sandbox import copy_of, quiet
+from flopcuda.tools.tool import products_by_module
 from flopcuda.tools.unseen import attention_macs, is_fused_attention
 
 ATTENTION = "not seen: fused attention and its gradients"
@@ -90,18 +91,15 @@ def training_step(model: nn.Module, inputs: tuple[Any, ...], launches: Iterable[
         convolutions, conventions = ConvolutionCalls(running), _Conventions(running)
         with convolutions, conventions, mode:
             take_step(copied, arguments)
-    forward = Counter[str]()
-    for figure in charges.figures:
-        forward[figure.module] += figure.amount
+    forward = products_by_module(charges.figures)
     seen = {name for name, amount in forward.items() if amount} | conventions.attending
     recorded = list(launches)
-    macs = Counter({COUNTED: sum(launch.counters.mul for launch in recorded)})
-    for term in _terms_of_modules(recorded, seen, convolutions.seen):
-        macs[term.term] += term.amount
-    for name, amount in conventions.macs.items():
-        macs[name] += amount
-    macs[FLOPS] = sum(macs.values())
-    terms = tuple(Term(name, amount) for name, amount in macs.items() if amount)
+    macs = [
+        Term(COUNTED, sum(launch.counters.mul for launch in recorded)),
+        *_terms_of_modules(recorded, seen, convolutions.seen),
+        *(Term(name, amount) for name, amount in conventions.macs.items()),
+    ]
+    terms = added_up([*macs, Term(FLOPS, sum(term.amount for term in macs))])
     tool = torch_flop_counter.TOOL
     return ToolReport(
         name=tool.name,
