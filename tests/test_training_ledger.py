@@ -32,6 +32,15 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
         lambda: nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.Flatten(2), nn.Conv1d(3, 4, 5, 2, padding=2)),
         (torch.randn(2, 2, 4, 5, 3, requires_grad=True),),
     ),
+    "padding to the same size": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 4, (2, 3), padding="same", dilation=3),
+            nn.Conv2d(4, 5, 4, padding="same"),
+            nn.Flatten(2),
+            nn.Conv1d(5, 4, 4, padding="same"),
+        ),
+        (torch.randn(2, 3, 5, 6, requires_grad=True),),
+    ),
     "padding only": (
         lambda: nn.Conv2d(3, 4, 1, stride=3, padding=1),
         (torch.randn(2, 3, 1, 1, requires_grad=True),),
@@ -53,6 +62,7 @@ SMALL: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize(("make", "inputs"), SMALL.values(), ids=SMALL.keys())
 def test_nothing_is_unexplained(make: Callable[[], nn.Module], inputs: Inputs) -> None:
     assert_step_explained(make(), inputs)

@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from flopcuda.gradients import BACKWARD_INPUT, FORWARD
+from flopcuda.gradients import BACKWARD_INPUT, FORWARD, befores
 from flopcuda.report import Launch
+from flopcuda.swapping import COUNTED_LAYERS
 from flopcuda.tools import torch_flop_counter
 from flopcuda.tools.convolutions import ConvolutionCalls, Convolutions, products, terms_of_transposed
 from flopcuda.tools.installed import version
@@ -88,7 +89,7 @@ def training_step(model: nn.Module, inputs: tuple[Any, ...], launches: Iterable[
         trainable_copy(model, inputs) as (copied, arguments),
         running_modules(copied, before_change=charges) as running,
     ):
-        convolutions, conventions = ConvolutionCalls(running), _Conventions(running)
+        convolutions, conventions = ConvolutionCalls(running), _Conventions(copied, running)
         with convolutions, conventions, mode:
             take_step(copied, arguments)
     forward = products_by_module(charges.figures)
@@ -123,39 +124,59 @@ def _terms_of_modules(launches: Iterable[Launch], seen: set[str], convolutions: 
         if name not in seen:
             yield from (not_seen(name, launch.module_type, launch.counters.mul) for launch in own)
             continue
-        pads = {phase: sum(launch.counters.pad for launch in own if launch.phase == phase) for phase in _PADDED}
+        pads = Counter[str]()
+        for launch in own:
+            pads[launch.phase] += launch.counters.pad
         yield from terms_of_transposed(pads[FORWARD], convolutions.get(name, ()), by_output=False)
         yield Term(PADDED_GRADIENTS, -pads[BACKWARD_INPUT])
 
 
-_PADDED = (FORWARD, BACKWARD_INPUT)
+def _pads_to_same(module: nn.Module) -> bool:
+    """Whether a counted layer may have torch write zeros into a larger image, which the kernels count as padding."""
+    return isinstance(module, tuple(COUNTED_LAYERS)) and getattr(module, "padding", None) == "same"
 
 
 class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Works out of each operator's arguments what torch's formula for it says besides, or has none for, in MACs.
 
     Args:
+        model: the model that takes the step.
         running: names of the running modules, innermost last.
+
+    Attributes:
+        macs: what it found, by the name of a term.
+        attending: modules that call fused attention.
     """
 
-    def __init__(self, running: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, running: Sequence[str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._running = running
+        self._same = {name for name, module in model.named_modules() if _pads_to_same(module)}
+        self._padded: dict[int, tuple[Tensor, Tensor, Sequence[int]]] = {}
         self.macs: Counter[str] = Counter()
-        self.attending: set[str] = set()  # modules that call fused attention
+        self.attending: set[str] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         packet = func.overloadpacket
+        result = func(*args, **kwargs or {})
         if is_fused_attention(packet) and packet not in flop_registry:
-            self.attending.add(self._running[-1])
-            is_gradient = str(packet).endswith("backward")
-            # Two products forward, and a gradient of each of their factors.
-            self.macs[ATTENTION] -= 2 * attention_macs(*args[1:4]) if is_gradient else attention_macs(*args[:3])
+            self._note_attention(args, is_gradient=str(packet).endswith("backward"))
+        elif packet is torch.ops.aten.constant_pad_nd and self._running[-1] in self._same:
+            # Kept, so that no other tensor gets its address.
+            self._padded[result.data_ptr()] = (result, args[0], befores(args[1]))
         elif packet is torch.ops.aten.convolution_backward:
             self._note_gradients(*args)
-        return func(*args, **kwargs or {})
+        return result
+
+    def _note_attention(self, args: tuple[Any, ...], *, is_gradient: bool) -> None:
+        """Two products forward, and a gradient of each of their factors."""
+        if is_gradient:
+            self.macs[ATTENTION] -= 2 * attention_macs(*args[1:4])
+        else:
+            self.attending.add(self._running[-1])
+            self.macs[ATTENTION] -= attention_macs(*args[:3])
 
     def _note_gradients(
         self,
@@ -171,6 +192,9 @@ class _Conventions(TorchDispatchMode):  # type: ignore[no-untyped-call]
         groups: int,
         output_mask: Sequence[bool],
     ) -> None:
+        if input.data_ptr() in self._padded:
+            _, input, before = self._padded[input.data_ptr()]
+            padding = [zeros + more for zeros, more in zip(padding, before, strict=True)]
         image, windows = (grad, input) if transposed else (input, grad)
         found = products(image, windows, weight, stride, padding, dilation)
         if output_mask[0]:
