@@ -1,54 +1,97 @@
-"""Time of an instrumented model over the time of the original one on the CPU, side by side in one run.
+"""Counted models and layers on the CPU beside torch's own, side by side in one run.
 
-Prints a table and writes JSON; the ratio is the claim, not the seconds. ``python benchmarks/cpu.py [--output FILE]``.
+Prints tables, writes benchmarks/cpu.json and a plot, cpu.png; ratios are the claim, not the seconds. Wants a machine
+that does nothing else: ``python benchmarks/cpu.py [--output FILE] [--rounds N] [--threads N ...]``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import cpu_models
 import torch
-import torchvision
+from cpu_layers import layer_times
+from cpu_plot import plot
+from dense import dense_rates
+from machine_peak import measure_peak
 from rich.console import Console
 from rich.table import Table
-from side_by_side import cpu_name, paired_ratios
+from side_by_side import cpu_name
 
-import flopcuda
 from flopcuda import _C
 
-MODELS = {"resnet50": 4, "vgg16": 2, "mobilenet_v2": 4, "densenet121": 2}
+SLOWEST = 15
 
 
-def time_model(name: str, batch: int, rounds: int) -> list[float]:
-    original = torchvision.models.get_model(name, weights=None).eval()
-    counted = torchvision.models.get_model(name, weights=None).eval()
-    images = torch.randn(batch, 3, 224, 224)
-    with torch.no_grad(), flopcuda.instrument(counted):
-        return paired_ratios(lambda: counted(images), lambda: original(images), rounds)
+def measure(rounds: int, thread_counts: list[int]) -> dict[str, Any]:
+    """Everything that benchmarks/cpu.json holds."""
+    measured: dict[str, Any] = {
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores, {_C.cpu_isa()}, torch {torch.__version__}",
+        "load_average": os.getloadavg()[0],
+        "rounds": rounds,
+        "peaks": {str(threads): asdict(measure_peak(threads)) for threads in thread_counts},
+        "models": [],
+        "training": [],
+    }
+    for threads in thread_counts:
+        torch.set_num_threads(threads)
+        for name, batch in cpu_models.MODELS.items():
+            rows = (cpu_models.inference(name, size, rounds) for size in dict.fromkeys((batch, 1)))
+            measured["models"] += [{"threads": threads, **row} for row in rows]
+        measured["training"].append({"threads": threads, **cpu_models.training_step(rounds)})
+    torch.set_num_threads(1)
+    measured["layers"] = [row for item in cpu_models.MODELS.items() for row in layer_times(*item, rounds)]
+    measured["dense"] = dense_rates(rounds)
+    torch.set_num_threads(max(thread_counts))
+    measured["zero"] = [cpu_models.zero_counting(name, 1, rounds) for name in cpu_models.MODELS]
+    measured["scaling"] = cpu_models.scaling(3)
+    measured["memory"] = cpu_models.memory()
+    return measured
+
+
+def print_tables(measured: dict[str, Any]) -> None:
+    """All but the single layers, of which it shows the slowest."""
+    console = Console()
+    console.print(measured["machine"], "load", round(measured["load_average"], 1))
+    for title, rows in (("instrumented / original", measured["models"]), ("a training step", measured["training"])):
+        console.print(_table(title, rows, ("threads", "model", "batch", "median", "min", "max")))
+    slowest = sorted(measured["layers"], key=lambda row: -row["ratio"])[:SLOWEST]
+    console.print(_table("slowest layers", slowest, ("model", "module", "description", "launches", "ratio")))
+    peak = measured["peaks"]["1"]["flops"]
+    dense = [{**row, "share": row["flops"] / peak} for row in measured["dense"]]
+    console.print(_table("share of the FMA peak, one thread", dense, ("what", "share")))
+    console.print(_table("zero counting", measured["zero"], ("model", "batch", "median", "min", "max")))
+    scaling = [
+        {**row, "picoseconds a MAC": row["seconds_per_mac"] * 1e12, "original's": row["original"] * 1e12}
+        for row in measured["scaling"]
+    ]
+    console.print(_table("scaling", scaling, ("model", "batch", "size", "picoseconds a MAC", "original's")))
+    console.print(f"peak resident memory at batch {measured['memory']['batch']}: {measured['memory']['ratio']:.2f}")
+
+
+def _table(title: str, rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> Table:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*(f"{row[key]:.2f}" if isinstance(row[key], float) else str(row[key]) for key in columns))
+    return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/cpu.json"))
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, os.cpu_count() or 1])
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    machine = f"{cpu_name()}, {arguments.threads} threads, {_C.cpu_isa()}, torch {torch.__version__}"
-    table = Table(title=f"instrumented / original, median of {arguments.rounds} ({machine})")
-    for column in ("model", "batch", "min", "median", "max"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    results = []
-    for name, batch in MODELS.items():
-        ratios = time_model(name, batch, arguments.rounds)
-        summary = {"min": min(ratios), "median": statistics.median(ratios), "max": max(ratios)}
-        results.append({"model": name, "batch": batch, "ratios": ratios, **summary})
-        table.add_row(name, str(batch), *(f"{value:.2f}" for value in summary.values()))
-    arguments.output.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
-    Console().print(table)
+    measured = measure(arguments.rounds, sorted({1, *arguments.threads}))
+    arguments.output.write_text(json.dumps(measured, indent=1) + "\n")
+    plot(measured, arguments.output.with_suffix(".png"))
+    print_tables(measured)
 
 
 if __name__ == "__main__":

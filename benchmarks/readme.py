@@ -18,13 +18,33 @@ README = FOLDER.parent / "README.md"
 
 
 def cpu_table(measured: dict[str, object]) -> str:
-    """Rows of benchmarks/cpu.json."""
-    rows = [
-        f"| {row['model']} | {row['batch']} | {row['median']:.2f} | {row['min']:.2f} to {row['max']:.2f} |"
-        for row in measured["results"]
+    """Models, and one line each of what else benchmarks/cpu.json measures."""
+    threads = sorted({row["threads"] for row in measured["models"]})
+    medians = {(row["model"], row["batch"], row["threads"]): row["median"] for row in measured["models"]}
+    heading = [
+        "| model | batch | " + " | ".join(f"{count} thread{'s' * (count > 1)}" for count in threads) + " |",
+        "|---|---" + "|---" * len(threads) + "|",
     ]
-    heading = ["| model | batch | median | range |", "|---|---|---|---|"]
-    return "\n".join([*heading, *rows, "", f"Machine: {measured['machine']}."])
+    rows = [
+        f"| {model} | {batch} | " + " | ".join(f"{medians[model, batch, count]:.2f}" for count in threads) + " |"
+        for model, batch in dict.fromkeys(key[:2] for key in medians)
+    ]
+    peak = measured["peaks"]["1"]["flops"]
+    dense = ", ".join(f"{row['what']} {row['flops'] / peak:.0%}" for row in measured["dense"])
+    slowest = max(measured["layers"], key=lambda row: row["ratio"])
+    training = ", ".join(f"{row['median']:.2f}" for row in measured["training"])
+    zero = ", ".join(f"{row['model']} {row['median']:.2f}" for row in measured["zero"])
+    notes = [
+        f"A training step of {measured['training'][0]['model']}, batch {measured['training'][0]['batch']}: {training}.",
+        f"Slowest kind of layer: {slowest['description']} of {slowest['model']}, {slowest['ratio']:.2f}.",
+        f"Of the multiply-adds that one core can do ({peak / 1e9:.0f} GFLOPS): {dense}.",
+        f"Counting products with zero as well, time over that without: {zero}.",
+        f"Peak resident memory of {measured['memory']['model']}, batch {measured['memory']['batch']}: "
+        f"{measured['memory']['ratio']:.2f} of the original's.",
+        f"Machine: {measured['machine']}, load average {measured['load_average']:.1f} before the run; "
+        f"median of {measured['rounds']} pairs.",
+    ]
+    return "\n".join([*heading, *rows, "", *(f"- {note}" for note in notes)])
 
 
 def ptxvm_table(measured: dict[str, object]) -> str:

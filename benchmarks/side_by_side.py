@@ -8,17 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def paired_ratios(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[float]:
-    """Duration of ``first`` over that of ``second``, run in turn, once for each round after one of warm-up."""
-    ratios = []
+def paired_times(
+    first: Callable[[], object], second: Callable[[], object], rounds: int
+) -> tuple[list[float], list[float]]:
+    """Durations in seconds of both, run in turn, once for each round after one of warm-up."""
+    times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds + 1):
-        durations = []
-        for run in (first, second):
+        for run, durations in zip((first, second), times, strict=True):
             start = time.perf_counter()
             run()
             durations.append(time.perf_counter() - start)
-        ratios.append(durations[0] / durations[1])
-    return ratios[1:]
+    return times[0][1:], times[1][1:]
+
+
+def paired_ratios(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[float]:
+    """Duration of ``first`` over that of ``second``, as :func:`paired_times` has them."""
+    return [mine / other for mine, other in zip(*paired_times(first, second, rounds), strict=True)]
 
 
 def cpu_name() -> str:

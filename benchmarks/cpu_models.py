@@ -1,0 +1,114 @@
+"""Whole models on the CPU, instrumented beside original: time, training step, zero counting, memory and scaling."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchvision
+from side_by_side import paired_ratios, paired_times
+from torch import Tensor, nn
+
+import flopcuda
+
+SIZE = 224
+MODELS = {"resnet50": 4, "vgg16": 2, "vit_b_16": 2, "mobilenet_v2": 4, "convnext_tiny": 2, "densenet121": 2}
+TRAINED, TRAINING_BATCH = "resnet18", 4
+SCALED, BATCHES, SIZES = "resnet50", (1, 4, 16, 32), (64, 128, 224, 512)
+MEMORY_BATCH = 32
+
+
+def make_model(name: str) -> nn.Module:
+    """A torchvision model with random weights, in eval mode."""
+    return torchvision.models.get_model(name, weights=None).eval()
+
+
+def make_images(batch: int, size: int = SIZE) -> Tensor:
+    return torch.randn(batch, 3, size, size)
+
+
+def summary(ratios: list[float]) -> dict[str, Any]:
+    """Median and range of paired ratios, and they themselves."""
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios), "ratios": ratios}
+
+
+def inference(name: str, batch: int, rounds: int) -> dict[str, Any]:
+    """Instrumented time over original time of a forward pass without gradients."""
+    original, counted, images = make_model(name), make_model(name), make_images(batch)
+    with torch.no_grad(), flopcuda.instrument(counted) as session:
+        ratios = paired_ratios(lambda: counted(images), lambda: original(images), rounds)
+        session.reset()
+    return {"model": name, "batch": batch, **summary(ratios)}
+
+
+def training_step(rounds: int) -> dict[str, Any]:
+    """Instrumented time over original time of forward and backward pass and an SGD step."""
+    original, counted, images = make_model(TRAINED).train(), make_model(TRAINED).train(), make_images(TRAINING_BATCH)
+    with flopcuda.instrument(counted):
+        ratios = paired_ratios(_step(counted, images), _step(original, images), rounds)
+    return {"model": TRAINED, "batch": TRAINING_BATCH, **summary(ratios)}
+
+
+def _step(model: nn.Module, images: Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model(images).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def zero_counting(name: str, batch: int, rounds: int) -> dict[str, Any]:
+    """Time with zero products counted over time without."""
+    plain, zero, images = make_model(name), make_model(name), make_images(batch)
+    with torch.no_grad(), flopcuda.instrument(plain), flopcuda.instrument(zero, count_zero=True):
+        ratios = paired_ratios(lambda: zero(images), lambda: plain(images), rounds)
+    return {"model": name, "batch": batch, **summary(ratios)}
+
+
+def scaling(rounds: int) -> list[dict[str, Any]]:
+    """Seconds a MAC of the instrumented and the original model, over batches and over image sizes."""
+    original, counted = make_model(SCALED), make_model(SCALED)
+    rows = []
+    for batch, size in [*((batch, SIZE) for batch in BATCHES), *((1, size) for size in SIZES if size != SIZE)]:
+        images = make_images(batch, size)
+        with torch.no_grad(), flopcuda.instrument(counted) as session:
+            ours, theirs = paired_times(lambda x=images: counted(x), lambda x=images: original(x), rounds)
+            macs = session.report().total.counters.macs // (rounds + 1)
+        times = {"seconds_per_mac": statistics.median(ours) / macs, "original": statistics.median(theirs) / macs}
+        rows.append({"model": SCALED, "batch": batch, "size": size, **times})
+    return rows
+
+
+def memory() -> dict[str, Any]:
+    """Peak resident bytes of a process that runs the instrumented model, and of one that runs the original."""
+    counted, original = (_in_new_process(instrumented) for instrumented in (True, False))
+    return {
+        "model": SCALED,
+        "batch": MEMORY_BATCH,
+        "bytes": counted,
+        "original_bytes": original,
+        "ratio": counted / original,
+    }
+
+
+def _in_new_process(instrumented: bool) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_bytes, (instrumented,))
+
+
+def _peak_bytes(instrumented: bool) -> int:
+    model, images = make_model(SCALED), make_images(MEMORY_BATCH)
+    with torch.no_grad():
+        if instrumented:
+            with flopcuda.instrument(model):
+                model(images)
+        else:
+            model(images)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
