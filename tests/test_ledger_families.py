@@ -61,10 +61,23 @@ class Fused(nn.Module):
         return torch.matmul(attended.transpose(1, 2).flatten(2), self.weight)
 
 
+class Filters(nn.Module):
+    """A convolution by its function, beside a product that every tool but thop sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.randn(4, 3, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.conv2d(x, self.taps, padding=1).flatten(2)
+        return torch.bmm(x, x.mT)
+
+
 SMALL: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
     "windows": (lambda: nn.Sequential(Windows(), nn.LayerNorm(8)), (torch.randn(3, 7, 8),)),
     "grids": (lambda: nn.Sequential(Grids(), nn.GELU()), (torch.randn(5, 47, 12),)),
     "fused attention": (lambda: nn.Sequential(Fused(), nn.Linear(8, 3)), (torch.randn(3, 7, 8),)),
+    "functional convolution": (lambda: nn.Sequential(Filters(), nn.Linear(4, 3)), (torch.randn(2, 3, 5, 4),)),
     "transformer": (
         lambda: nn.Transformer(16, 2, 1, 1, 32, batch_first=True),
         (torch.randn(2, 5, 16), torch.randn(2, 4, 16)),

@@ -85,11 +85,18 @@ def _matmul(result: Tensor, left: Tensor, right: Tensor) -> int:
     return result.numel() * left.shape[-1]
 
 
+def _convolution(result: Tensor, input: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
+    return result.numel() * weight.shape[1:].numel()
+
+
 # From a function's result and arguments: its multiply-accumulates.
 Rule = Callable[..., int]
 
 _RULES: tuple[tuple[Any, str, Rule], ...] = (
     (nn.functional, "linear", _linear),
+    (nn.functional, "conv1d", _convolution),
+    (nn.functional, "conv2d", _convolution),
+    (nn.functional, "conv3d", _convolution),
     (nn.functional, "scaled_dot_product_attention", _attention),
     (torch.Tensor, "__matmul__", _matmul),
 )
