@@ -1,6 +1,6 @@
 """Regenerate the README's tables: of measurements from the benchmarks' JSON, of coverage from the registry.
 
-``python benchmarks/readme.py`` replaces what stands between the markers ``<!-- NAME -->`` and ``<!-- end NAME -->``.
+``python -m benchmarks.readme`` replaces what stands between the markers ``<!-- NAME -->`` and ``<!-- end NAME -->``.
 """
 
 from __future__ import annotations
