@@ -19,7 +19,7 @@ Recurrent = nn.RNNBase | nn.RNNCellBase
 Input = Tensor | PackedSequence
 
 
-def steps(module: Recurrent, input: Input) -> int:
+def real_steps(module: Recurrent, input: Input) -> int:
     """How often each cell of a layer runs: the steps of all sequences."""
     if isinstance(input, PackedSequence):
         return len(input.data)
@@ -31,7 +31,7 @@ def steps_of_a_batch(module: Recurrent, input: Tensor) -> int:
     return input.shape[: 2 if isinstance(module, nn.RNNBase) else 1].numel()
 
 
-def products(module: Recurrent) -> int:
+def real_products(module: Recurrent) -> int:
     """The multiply-accumulates of one step: one for each weight, with those of projections."""
     return sum(weight.numel() for name, weight in module.named_parameters() if name.startswith("weight"))
 
@@ -42,23 +42,23 @@ class Convention:
 
     Attributes:
         elementwise: operations for each element of the hidden state, by the number of the cell's gates.
-        steps: from a module and its input.
-        products: from a module.
+        steps: from a module and its input; of what really runs by default, as the next.
+        products: from a module, of one step.
     """
 
     elementwise: Mapping[int, int]
-    steps: Callable[[Recurrent, Any], int] = steps
-    products: Callable[[Recurrent], int] = products
+    steps: Callable[[Recurrent, Any], int] = real_steps
+    products: Callable[[Recurrent], int] = real_products
 
     def parts(self, module: Recurrent, input: Input) -> Mapping[str, int]:
         """All of the tool's figure for one call but the products that the call makes, by kind."""
-        counted, real = self.steps(module, input), steps(module, input)
+        counted, real = self.steps(module, input), real_steps(module, input)
         units = cells(module) * module.hidden_size
         return {
             RECURRENT_ELEMENTWISE: counted * units * self.elementwise[gates(module)],
             BIAS: counted * units * 2 * gates(module) if module.bias else 0,
             NO_STEPS: (counted - real) * self.products(module),
-            PROJECTIONS: real * (self.products(module) - products(module)),
+            PROJECTIONS: real * (self.products(module) - real_products(module)),
         }
 
 
