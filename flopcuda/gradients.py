@@ -124,7 +124,8 @@ def convolution_weight(
     """The weight's gradient: the input convolved with ``grad``, images taking the place of channels.
 
     A tap of the one is an output of the other, so that stride and dilation change places. Same products, and the same
-    ones of them in the padding, as forward.
+    ones of them in the padding, as forward. Kernels read outputs that are neighbours on the last axis: that of a 2-D
+    convolution's gradient, three wide, comes last but one where there are more channels.
     """
     out_channels = grad.shape[1]
     by_group = _split(input, 1, groups).transpose(0, 2)  # [C / groups, groups, batch, ...]
@@ -133,7 +134,12 @@ def convolution_weight(
     images, sides = _fit(images, kernel_size, grad.shape[2:], dilation, padding, stride)
     if not images.numel():  # every tap of every output lies in the padding
         return grad.new_zeros(out_channels, input.shape[1] // groups, *kernel_size)
-    options: dict[str, Any] = {"stride": tuple(dilation), "padding": sides, "dilation": tuple(stride), "groups": groups}
+    options: dict[str, Any]
+    if len(kernel_size) == 2 and images.shape[0] > kernel_size[-1]:
+        options = {"stride": (*dilation, 1), "padding": (0, 0, *sides), "dilation": (*stride, 1), "groups": groups}
+        images, filters = images.movedim(0, -1).unsqueeze(0), filters.unsqueeze(-1)
+        return run("conv3d", images, filters, phase=BACKWARD_WEIGHT, **options).squeeze(0).movedim(-1, 1)
+    options = {"stride": tuple(dilation), "padding": sides, "dilation": tuple(stride), "groups": groups}
     return run(operator_of(images), images, filters, phase=BACKWARD_WEIGHT, **options).transpose(0, 1)
 
 
