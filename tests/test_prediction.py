@@ -83,6 +83,14 @@ def test_a_time_worked_by_hand() -> None:
     assert time.bound_by == "compute"
 
 
+def test_no_slice_has_products_of_two_segments() -> None:
+    """Nine taps of 20 channels are 9 * 2 slices of 16 products; as one reduction, 12."""
+    one = work(64, 64, 180)
+    cycles = {segments: predict_time(replace(one, segments=segments), KERNEL, TOY).compute for segments in (1, 9)}
+    alone = 2048 + SLICE_LATENCY
+    assert cycles == {1: FILL_LATENCY + 12 * alone, 9: FILL_LATENCY + 18 * alone}
+
+
 def test_an_operand_that_l2_does_not_hold_is_read_in_each_wave() -> None:
     """5 x 2 blocks in waves of 4: the operand of the columns, 12,800 bytes, is read three times."""
     problem = work(320, 100, 32)
@@ -191,10 +199,13 @@ def test_what_is_predicted_is_what_would_be_counted() -> None:
         assert torch.equal(before[name][1], tensor)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", GPUS)
-def test_blocks_are_those_of_the_planner(name: str) -> None:
-    for layer in predict(Mixed(), torch.empty(3, 6, 9, 7, device="meta"), GPUS[name]).layers:
-        input, weight = (torch.empty(shape, device="meta") for shape in (layer.input_shape, layer.weight_shape))
+def test_blocks_are_those_of_the_planner(name: str, dtype: torch.dtype) -> None:
+    images = torch.empty(3, 6, 9, 7, device="meta", dtype=dtype)
+    for layer in predict(Mixed().to(dtype), images, GPUS[name]).layers:
+        shapes = layer.input_shape, layer.weight_shape
+        input, weight = (torch.empty(shape, device="meta", dtype=dtype) for shape in shapes)
         options = {"padding": (1, 1, 1, 1), "groups": 2} if layer.module == "grouped" else {}
         options = {"groups": 8} if layer.module == "depthwise" else options
         choice = choose_kernel(layer.op, input, weight, None, device=device_of(GPUS[name]), **options)

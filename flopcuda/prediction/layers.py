@@ -43,7 +43,7 @@ class LayerPrediction:
         unit: that multiplies in it.
         work: what it multiplies.
         time: of the launch.
-        conversion: seconds before and after it for tensors that the kernel takes in another dtype.
+        conversion: seconds before and after it for tensors that the kernel takes in another dtype or layout.
         roofline: seconds that no kernel of this unit can beat.
     """
 
@@ -181,9 +181,9 @@ class _PredictingBackend:
         output, _ = OPERATORS[op](*operands, **options, count_zero=count_zero)
         choice = choose_kernel(op, *operands, device=device_of(self._gpu), count_zero=count_zero, **options)
         entry = _entries()[choice.name]
-        work = work_of(op, operands, output, options.get("groups", 1), _DTYPE_BYTES[entry["dtype"]])
+        work = work_of(op, operands, output, options.get("groups", 1), entry)
         time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu)
-        conversion = _conversion_seconds([*operands, output], _DTYPE_BYTES[entry["dtype"]], self._gpu)
+        conversion = _conversion_seconds(op, [*operands, output], entry, self._gpu)
         self.predicted.append(
             {
                 "unit": entry["unit"],
@@ -198,22 +198,46 @@ class _PredictingBackend:
         return Outcome(output, counters, choice.name, lambda: seconds, wave_efficiency=time.wave_efficiency)
 
 
-def work_of(op: str, operands: Operands, output: Tensor, groups: int, scalar_bytes: int) -> Work:
-    """What an operator multiplies, as the kernels see it: a convolution's rows are the output channels of a group."""
+def work_of(op: str, operands: Operands, output: Tensor, groups: int, kernel: Mapping[str, Any]) -> Work:
+    """What an operator multiplies, as a kernel of :func:`flopcuda._C.cuda_kernels` sees it.
+
+    A convolution's rows are the output channels of a group, and its columns pixels; on tensor cores it is the other way
+    round, and the products of a tap are a segment. A batch of matrix products is a convolution with a group for each.
+    """
     input, weight, _ = operands
+    scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
     first, second, outputs = (tensor.numel() * scalar_bytes for tensor in (input, weight, output))
     if op == "linear":
         return Work(1, input.shape[:-1].numel(), weight.shape[0], weight.shape[1], first, second, outputs, False)
-    if op == "matmul":  # a convolution with a group for each product
-        batch, rows, reduction = input.shape
-        return Work(batch, rows, weight.shape[2], reduction, first, second, outputs, True)
-    channels, reduction = weight.shape[0], weight[0].numel()
-    return Work(groups, channels // groups, output.numel() // channels, reduction, second, first, outputs, True)
+    if op == "matmul":
+        groups, channels, reduction = input.shape
+        pixels, taps = weight.shape[2], 1
+        images, filters = second, first
+    else:
+        channels, reduction = weight.shape[0] // groups, weight[0].numel()
+        pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
+        images, filters = first, second
+    if _on_tensor_cores(kernel):
+        return Work(groups, pixels, channels, reduction, images, filters, outputs, False, taps)
+    return Work(groups, channels, pixels, reduction, filters, images, outputs, True)
 
 
-def _conversion_seconds(tensors: Sequence[Tensor | None], scalar_bytes: int, gpu: GPU) -> float:
-    """Of tensors that the kernel takes or gives in another width: a launch each, reading one and writing the other."""
-    others = [tensor for tensor in tensors if tensor is not None and tensor.element_size() != scalar_bytes]
+def _on_tensor_cores(kernel: Mapping[str, Any]) -> bool:
+    return str(kernel["unit"]).startswith("mma")
+
+
+def _conversion_seconds(op: str, tensors: Sequence[Tensor | None], kernel: Mapping[str, Any], gpu: GPU) -> float:
+    """Of tensors that the kernel takes or gives otherwise: a launch for each, reading one and writing the other.
+
+    Convolutions on tensor cores take and give tensors with their channels last.
+    """
+    scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
+    moves_channels = op != "linear" and _on_tensor_cores(kernel)
+    others = [
+        tensor
+        for tensor in tensors
+        if tensor is not None and (tensor.element_size() != scalar_bytes or (moves_channels and tensor.dim() > 1))
+    ]
     moved = sum(tensor.numel() * (tensor.element_size() + scalar_bytes) for tensor in others)
     return len(others) * LAUNCH_SECONDS + moved / gpu.bandwidth
 

@@ -54,6 +54,7 @@ class Work:
         groups, rows, columns, reduction: sizes.
         row_bytes, column_bytes, output_bytes: of the two operands and the outputs, of all groups.
         rows_first: whether blocks vary along the rows first.
+        segments: equal parts of the reduction, of which no slice has products of two.
     """
 
     groups: int
@@ -64,6 +65,7 @@ class Work:
     column_bytes: int
     output_bytes: int
     rows_first: bool
+    segments: int = 1
 
     @property
     def multiply_adds(self) -> int:
@@ -119,6 +121,10 @@ def count_blocks(work: Work, kernel: Tiling) -> int:
     return work.groups * -(-work.rows // kernel.tile[0]) * -(-work.columns // kernel.tile[1])
 
 
+def count_slices(work: Work, kernel: Tiling) -> int:
+    return work.segments * -(-work.reduction // (work.segments * kernel.tile[2]))
+
+
 def slice_cycles(kernel: Tiling, gpu: GPU) -> float:
     """Cycles that a multiprocessor is busy with one slice of one block."""
     rows, columns, products = kernel.tile
@@ -133,8 +139,7 @@ def wave_cycles(work: Work, kernel: Tiling, gpu: GPU, resident: int) -> float:
     if not resident:
         return 0.0
     busy = slice_cycles(kernel, gpu)
-    slices = -(-work.reduction // kernel.tile[2])
-    return FILL_LATENCY + slices * max(resident * busy, busy + SLICE_LATENCY)
+    return FILL_LATENCY + count_slices(work, kernel) * max(resident * busy, busy + SLICE_LATENCY)
 
 
 def memory_bytes(work: Work, kernel: Tiling, gpu: GPU) -> int:
@@ -167,8 +172,7 @@ def predict_time(work: Work, kernel: Tiling, gpu: GPU) -> Time:
     full, rest = divmod(blocks, gpu.multiprocessors * kernel.resident)
     tail = -(-rest // gpu.multiprocessors)
     cycles = full * wave_cycles(work, kernel, gpu, kernel.resident) + wave_cycles(work, kernel, gpu, tail)
-    slices = -(-work.reduction // kernel.tile[2])
-    ideal = blocks / gpu.multiprocessors * slices * slice_cycles(kernel, gpu)
+    ideal = blocks / gpu.multiprocessors * count_slices(work, kernel) * slice_cycles(kernel, gpu)
     moved = memory_bytes(work, kernel, gpu)
     clock = gpu.clock(kernel.unit)
     return Time(
