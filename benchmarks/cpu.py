@@ -1,7 +1,7 @@
 """Counted models and layers on the CPU beside torch's own, side by side in one run.
 
 Prints tables, writes benchmarks/cpu.json and a plot, cpu.png; ratios are the claim, not the seconds. Wants a machine
-that does nothing else: ``python benchmarks/cpu.py [--output FILE] [--rounds N] [--threads N ...]``.
+that does nothing else: ``python -m benchmarks.cpu [--output FILE] [--rounds N] [--threads N ...]``.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cpu_models
 import torch
-from cpu_layers import layer_times
-from cpu_plot import plot
-from dense import dense_rates
-from machine_peak import measure_peak
 from rich.console import Console
 from rich.table import Table
-from side_by_side import cpu_name
 
+from benchmarks import cpu_models
+from benchmarks.cpu_layers import layer_times
+from benchmarks.cpu_plot import plot
+from benchmarks.dense import dense_rates
+from benchmarks.machine_peak import measure_peak
+from benchmarks.side_by_side import cpu_name
 from flopcuda import _C
 
 SLOWEST = 15

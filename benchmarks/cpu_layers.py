@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import torchvision
-from side_by_side import paired_times
 from torch.nn import functional
 
 import flopcuda
+from benchmarks.side_by_side import paired_times
 from flopcuda.ops import OPERATORS
 from flopcuda.report import Launch
 
@@ -71,7 +71,7 @@ def _listed(value: Any) -> Iterable[int]:
 
 def _layer_time(name: str, batch: int, text: str, launches: list[Launch], rounds: int) -> LayerTime:
     launch = launches[0]
-    counted, original = _replays(launch)
+    counted, original = replays(launch)
     ours, theirs = paired_times(counted, original, rounds)
     elements = prod(launch.input_shape) + prod(launch.weight_shape) + prod(launch.output_shape)
     return LayerTime(
@@ -87,7 +87,7 @@ def _layer_time(name: str, batch: int, text: str, launches: list[Launch], rounds
     )
 
 
-def _replays(launch: Launch) -> tuple[Callable[[], object], Callable[[], object]]:
+def replays(launch: Launch) -> tuple[Callable[[], object], Callable[[], object]]:
     """The counted operator and torch's, on random operands of the launch's shapes."""
     input, weight = torch.randn(launch.input_shape), torch.randn(launch.weight_shape)
     options = {key: value for key, value in launch.options.items() if key != "bias"}

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import torchvision
-from side_by_side import paired_ratios, paired_times
 from torch import Tensor, nn
 
 import flopcuda
+from benchmarks.side_by_side import paired_ratios, paired_times
 
 SIZE = 224
 MODELS = {"resnet50": 4, "vgg16": 2, "vit_b_16": 2, "mobilenet_v2": 4, "convnext_tiny": 2, "densenet121": 2}

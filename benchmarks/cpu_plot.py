@@ -7,6 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.machine_peak import Peak
+
 
 def plot(measured: dict[str, Any], path: Path) -> None:
     """Write an image of two panels over all layers; one thread's, as the roofline is."""
@@ -21,9 +23,9 @@ def plot(measured: dict[str, Any], path: Path) -> None:
     ratios.axhline(1.0, color="black", linewidth=0.8)
     ratios.set(xlabel="kinds of layer, fastest first", ylabel="counted time / torch's time", yscale="log")
     ratios.legend()
-    peak = measured["peaks"]["1"]
-    limits = [0.5, peak["flops"] / peak["bytes_per_second"], 2000.0]
-    roof = [min(peak["flops"], limit * peak["bytes_per_second"]) / 1e9 for limit in limits]
+    peak = Peak(**measured["peaks"]["1"])
+    limits = [0.5, peak.flops / peak.bytes_per_second, 2000.0]
+    roof = [peak.attainable(limit, 1.0) / 1e9 for limit in limits]
     roofline.plot(limits, roof, color="black", linewidth=0.8)
     roofline.set(xlabel="FLOPs / byte of operands and output", ylabel="GFLOPS", xscale="log", yscale="log")
     figure.suptitle(measured["machine"])

@@ -1,6 +1,6 @@
 """The cost model beside published times of cuBLAS and CUTLASS.
 
-``python benchmarks/prediction.py`` predicts each product that somebody published a throughput of, with kernels like
+``python -m benchmarks.prediction`` predicts each product that somebody published a throughput of, with kernels like
 those libraries', and writes the table of docs/prediction.md anew. No constant of the model was fitted to these figures.
 """
 

@@ -1,6 +1,6 @@
 """Speed of the PTX machine on the counted CUDA kernels: lane-instructions a second, and what its checks cost.
 
-Prints tables and writes JSON. A launch is planned as for a GPU. ``python benchmarks/ptxvm.py [--output FILE]``.
+Prints tables and writes JSON. A launch is planned as for a GPU. ``python -m benchmarks.ptxvm [--output FILE]``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 import torchvision
 from rich.console import Console
 from rich.table import Table
-from side_by_side import cpu_name, paired_ratios
 
 import flopcuda
+from benchmarks.side_by_side import cpu_name, paired_ratios
 from flopcuda import _C, _ptxvm, ptx
 from flopcuda.kernels.observation import problem_for
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan

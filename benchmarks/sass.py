@@ -1,6 +1,6 @@
 """The main loops of the counted CUDA kernels in machine code, beside those of CUTLASS.
 
-``python benchmarks/sass.py`` prints a table and writes JSON; CUTLASS's kernels are compiled from the headers that the
+``python -m benchmarks.sass`` prints a table and writes JSON; CUTLASS's kernels are compiled from the headers that the
 PyPI package nvidia-cutlass brings, where it is installed. ``--check`` writes nothing and fails if a figure of ours is
 worse than in the JSON.
 """

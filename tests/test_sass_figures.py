@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from benchmarks import sass as benchmark
 from flopcuda import _C, info
 from flopcuda.kernels import sass
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "sass.py"
 
-
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sass_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_each_figure_that_is_worse_is_named(benchmark: ModuleType) -> None:
+def test_each_figure_that_is_worse_is_named() -> None:
     now = benchmark.Figures("k", "sm_80", 90, 100, 0.9, {"FFMA": 90}, 100, 1000, 0, 2, 0.25)
     elsewhere = replace(now, architecture="sm_90", share=0.1)
     assert benchmark.worse_figures([now, elsewhere], [now]) == []
@@ -42,7 +26,7 @@ def test_each_figure_that_is_worse_is_named(benchmark: ModuleType) -> None:
 
 
 @pytest.mark.skipif(not (info.ptx_files() and sass.find_tool("cuobjdump")), reason="needs CUDA kernels and cuobjdump")
-def test_no_figure_got_worse(benchmark: ModuleType) -> None:
+def test_no_figure_got_worse() -> None:
     cuda, recorded = benchmark.load_results()
     if cuda != _C.cuda_version:
         pytest.skip(f"figures are of CUDA {cuda}, not {_C.cuda_version}")
@@ -59,7 +43,7 @@ def test_no_figure_got_worse(benchmark: ModuleType) -> None:
         ("flopcuda_linear_f16_128x128x32", "CUTLASS float16 product 128x128x32, tensor cores"),
     ],
 )
-def test_recorded_main_loops_are_leaner_than_cutlass(benchmark: ModuleType, ours: str, theirs: str) -> None:
+def test_recorded_main_loops_are_leaner_than_cutlass(ours: str, theirs: str) -> None:
     shares = {(row.kernel, row.architecture): row.share for row in benchmark.load_results()[1]}
     for architecture in benchmark.ARCHITECTURES:
         assert shares[ours, architecture] > shares[theirs, architecture]
