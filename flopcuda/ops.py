@@ -18,10 +18,9 @@ from torch.utils.flop_counter import register_flop_formula
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
 from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
-# The kernels add in float32 and float64. Narrower operands are widened to float32 on the way in, but for linear layers
-# on tensor cores, and the sum is rounded once.
-KERNEL_DTYPES = (torch.float32, torch.float64)
-DTYPES = (*KERNEL_DTYPES, torch.float16, torch.bfloat16)
+# Sums are in float32 or, of float64, in float64, and rounded once. Tensor cores multiply float16 and bfloat16 as they are;
+# any other kernel has them widened to float32.
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 COUNTER_FIELDS = ("mul", "add", "pad", "zero", "lane")
 
@@ -51,13 +50,14 @@ def conv2d(
 
     Returns:
         The output, ``[batch, out_channels, out_height, out_width]``, summed in float32 or, of float64, in float64; and
-        the counters, int64 ``[5]``.
+        the counters, int64 ``[5]``. In CUDA, float32 is multiplied as TF32 where :func:`allows_tf32`.
 
     Raises:
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    return _convolution(2, (input, weight, bias), (stride, padding, dilation, groups), count_zero)
+    geometry = (stride, padding, dilation, groups)
+    return _convolution(2, (input, weight, bias), geometry, count_zero, allows_tf32("conv2d", input))
 
 
 def conv3d(
@@ -75,7 +75,8 @@ def conv3d(
 
     Padding is at the left, right, top, bottom, front and back, in the order of ``torch.nn.functional.pad``.
     """
-    return _convolution(3, (input, weight, bias), (stride, padding, dilation, groups), count_zero)
+    geometry = (stride, padding, dilation, groups)
+    return _convolution(3, (input, weight, bias), geometry, count_zero, allows_tf32("conv3d", input))
 
 
 def _convolution(
@@ -83,17 +84,17 @@ def _convolution(
     operands: tuple[Tensor, Tensor, Tensor | None],
     geometry: tuple[Sequence[int], Sequence[int], Sequence[int], int],
     count_zero: bool,
+    allow_tf32: bool,
 ) -> tuple[Tensor, Tensor]:
     """Of images with so many axes, or of one without the batch dimension."""
     op = f"conv{axes}d"
     input, weight, bias = operands
     images = input.unsqueeze(0) if input.dim() == axes + 1 else input
-    widened, dtype = _as_kernels_take(op, images, weight, bias)
+    _check_operands(op, images, weight, bias)
     stride, padding, dilation, groups = geometry
     output, counters = getattr(torch.ops.flopcuda, op)(
-        *widened, list(stride), list(padding), list(dilation), groups, count_zero
+        images, weight, bias, list(stride), list(padding), list(dilation), groups, count_zero, allow_tf32
     )
-    output = _cast(output, dtype)
     return (output.squeeze(0) if input.dim() == axes + 1 else output), counters
 
 
@@ -115,10 +116,9 @@ def linear(
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    narrow = _on_tensor_cores("linear", input, count_zero, input.is_cuda)
-    operands, dtype = _as_kernels_take("linear", input, weight, bias, narrow)
-    output, counters = torch.ops.flopcuda.linear(*operands, count_zero)
-    return _cast(output, dtype), counters
+    _check_operands("linear", input, weight, bias)
+    output, counters = torch.ops.flopcuda.linear(input, weight, bias, count_zero, allows_tf32("linear", input))
+    return output, counters
 
 
 def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool = False) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,8 @@ def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool
     if input.dim() != 3 or weight.dim() != 3 or (input.shape[0], input.shape[2]) != tuple(weight.shape[:2]):
         raise RuntimeError(f"matmul: shapes {tuple(input.shape)} and {tuple(weight.shape)} do not fit together")
     images, filters, options = _as_convolution(input, weight)
-    output, counters = conv2d(images, filters, groups=options["groups"], count_zero=count_zero)
+    geometry = ((1, 1), (0, 0, 0, 0), (1, 1), options["groups"])
+    output, counters = _convolution(2, (images, filters, bias), geometry, count_zero, allows_tf32("matmul", input))
     return output.view(*input.shape[:2], weight.shape[2]), counters
 
 
@@ -212,8 +213,10 @@ def choose_kernel(
         op = "conv2d"
         input, weight, options = _as_convolution(input, weight)
     images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
-    narrow = _on_tensor_cores(op, input, count_zero, True)
-    operands = [None if operand is None else _meta(operand, narrow) for operand in (images, weight, bias)]
+    operands = [
+        None if operand is None else operand.new_empty(operand.shape, device="meta")
+        for operand in (images, weight, bias)
+    ]
     axes = weight.dim() - 2
     unit = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, "groups": 1}
     geometry = {**unit, **options} if op.startswith("conv") else {}
@@ -221,52 +224,37 @@ def choose_kernel(
     return KernelChoice(*choose(*operands, count_zero=count_zero, **geometry, **vars(device), kernel=kernel))
 
 
-def _meta(operand: Tensor, narrow: bool) -> Tensor:
-    """A tensor without values, of the operand's shape and the dtype that the kernels take."""
-    kept = narrow or operand.dtype in KERNEL_DTYPES
-    return operand.new_empty(operand.shape, dtype=operand.dtype if kept else torch.float32, device="meta")
+def allows_tf32(op: str, input: Tensor) -> bool:
+    """Whether torch lets tensor cores multiply the first ten bits of a float32's significand only.
+
+    By default it does in convolutions and not in matrix products. Source: "TensorFloat-32 (TF32) on Ampere (and later)
+    devices", https://docs.pytorch.org/docs/stable/notes/cuda.html.
+    """
+    if not input.is_cuda:
+        return False
+    setting = torch.backends.cudnn.conv if op.startswith("conv") else torch.backends.cuda.matmul
+    return bool(setting.fp32_precision == "tf32")
 
 
-def _on_tensor_cores(op: str, input: Tensor, count_zero: bool, on_cuda: bool) -> bool:
-    """Whether a CUDA kernel takes the 16-bit numbers as they are: its copies divide rows by 8, and it sees no zeros."""
-    narrow = input.dtype in (torch.float16, torch.bfloat16)
-    return op == "linear" and on_cuda and narrow and input.shape[-1:].numel() % 8 == 0 and not count_zero
+def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Refuse what the kernels do not take, with ``op`` in front.
 
-
-def _as_kernels_take(
-    op: str, input: Tensor, weight: Tensor, bias: Tensor | None, narrow: bool = False
-) -> tuple[list[Tensor | None], torch.dtype]:
-    """The operands in the dtype that the kernels compute in, and the dtype that the output shall have.
-
-    Args:
-        op: for errors.
-        input: the operator's.
-        weight: the operator's.
-        bias: the operator's.
-        narrow: the kernel takes float16 and bfloat16 as they are.
 
     Raises:
         RuntimeError: the operands are not all on one device, or not all of one dtype.
         TypeError: an operand is nested, sparse, quantised, of another dtype or on a device without counted kernels.
     """
     operands = {"input": input, "weight": weight, "bias": bias}
-    tensors = {name: operand for name, operand in operands.items() if operand is not None}
-    first = tensors["input"]
-    for name, operand in tensors.items():
-        if operand.device != first.device:
-            raise RuntimeError(f"{op}: {name} is on {operand.device}, but input is on {first.device}")
+    for name, operand in operands.items():
+        if operand is None:
+            continue
+        if operand.device != input.device:
+            raise RuntimeError(f"{op}: {name} is on {operand.device}, but input is on {input.device}")
         reason = unsupported_kind(operand)
         if reason:
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
-        if operand.dtype != first.dtype:
-            raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {first.dtype}")
-    dtype = first.dtype if narrow or first.dtype in KERNEL_DTYPES else torch.float32
-    return [None if operand is None else _cast(operand, dtype) for operand in (input, weight, bias)], first.dtype
-
-
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    # A call of ``to`` that does nothing is a tenth of a small layer's time.
-    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+        if operand.dtype != input.dtype:
+            raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {input.dtype}")
 
 
 def autocast(operand: Tensor) -> Tensor:
@@ -311,6 +299,7 @@ def _convolution_fake(
     dilation: Sequence[int],
     groups: int,
     count_zero: bool = False,
+    allow_tf32: bool = False,
 ) -> tuple[Tensor, Tensor]:
     convolve = torch.nn.functional.conv3d if weight.dim() == 5 else torch.nn.functional.conv2d
     padded = torch.nn.functional.pad(input, tuple(padding))
@@ -319,7 +308,9 @@ def _convolution_fake(
 
 
 @torch.library.register_fake("flopcuda::linear")  # type: ignore[untyped-decorator]
-def _linear_fake(input: Tensor, weight: Tensor, bias: Tensor | None, count_zero: bool = False) -> tuple[Tensor, Tensor]:
+def _linear_fake(
+    input: Tensor, weight: Tensor, bias: Tensor | None, count_zero: bool = False, allow_tf32: bool = False
+) -> tuple[Tensor, Tensor]:
     output = input.new_empty((*input.shape[:-1], weight.shape[0]))
     torch.nn.functional.linear(input, weight, bias)  # for torch's own shape errors
     return output, _fake_counters(input)
@@ -352,7 +343,7 @@ def _run(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, _, *ctx.geometry, _ = inputs
+    input, weight, _, *ctx.geometry, _, _ = inputs
     ctx.save_for_backward(input, weight)
     ctx.mark_non_differentiable(output[1])
 
@@ -363,7 +354,7 @@ def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | N
         geometry = dict(zip(options, ctx.geometry, strict=True))
         of_input, of_weight = gradients(op, _run, grad, input, weight, ctx.needs_input_grad, **geometry)
         of_bias = bias_gradient(op, grad) if ctx.needs_input_grad[2] else None
-        return of_input, of_weight, of_bias, *(None for _ in ctx.geometry), None
+        return of_input, of_weight, of_bias, *(None for _ in ctx.geometry), None, None
 
     return backward
 

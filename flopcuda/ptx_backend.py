@@ -28,7 +28,7 @@ class PlannedLaunch:
     """One launch of a CUDA kernel over CPU tensors, not yet run.
 
     Attributes:
-        output: dense, of the operands' dtype; the launch fills it.
+        output: of the dtype that the kernel computes in; the launch fills it.
         counters: int64 of :data:`flopcuda.ops.COUNTER_FIELDS`; the launch adds to it.
         operands: the other tensors that the parameters point to.
         kernel: the PTX entry.
@@ -152,13 +152,13 @@ class _LaunchesOnMachine(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.kernel = planned.kernel
         if planned.grid[0] > 0:
             self.executed_macs = sum(self._backend.launch(planned).fma_lanes.values())
-        return _in_layout_of(args[:2], planned.output), planned.counters
+        return _in_layout_of(args[:2], planned.output).to(args[0].dtype), planned.counters
 
 
 def _in_layout_of(operands: Sequence[Tensor], output: Tensor) -> Tensor:
     """The output in channels_last if an operand is, as torch and the other kernels give it."""
     formats = {suggest_memory_format(operand) for operand in operands} - {torch.contiguous_format}
-    return output.contiguous(memory_format=formats.pop()) if formats else output
+    return output.contiguous(memory_format=formats.pop() if formats else torch.contiguous_format)
 
 
 def _read_only(tensor: Tensor) -> Any:

@@ -28,18 +28,20 @@ from tests.patches import Patch, apply_patches
 from tests.ptxvm.harness import compile_cuda
 
 CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "linear.cu", "linear_tensor.cu")
+KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "conv_tensor.cu", "linear.cu", "linear_tensor.cu")
 NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
-    """Leaves all kernels out but these, and the direct one of float32: a build takes a fraction of the time."""
+    """Leaves all kernels out but these, the direct one of float32 and those of float16: a build takes less time."""
     return [
         Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
         for kernels, arguments in (
             ("FLOPCUDA_CONV_KERNELS", f"flopcuda_conv_{convolution}, table"),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
             ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
+            ("FLOPCUDA_CONV_TENSOR_KERNELS", "flopcuda_conv_f16_128x128x32, 0.5, F16_128x128x32"),
+            ("FLOPCUDA_LINEAR_TENSOR_KERNELS", "flopcuda_linear_f16_128x128x32, 0.5, F16_128x128x32"),
         )
     ]
 
@@ -49,8 +51,10 @@ ONE_TILE = only_kernels(*["f32_64x64x16, 0.5, F32_64x64x16"] * 2)
 
 needs_kernels = pytest.mark.skipif(not info.ptx_files(), reason="needs the CUDA kernels' PTX, which nvcc makes")
 
-DTYPES = {str(kernel["name"]): getattr(torch, str(kernel["dtype"])) for kernel in _C.cuda_kernels()}
-TENSOR_KERNELS = [name for name, dtype in DTYPES.items() if dtype.itemsize == 2]  # on tensor cores
+TYPES = {str(kernel["name"]): str(kernel["dtype"]) for kernel in _C.cuda_kernels()}
+# Of the tensors: a TF32 is a float32 in memory.
+DTYPES = {name: torch.float32 if dtype == "tf32" else getattr(torch, dtype) for name, dtype in TYPES.items()}
+TENSOR_KERNELS = [name for name, dtype in TYPES.items() if dtype in ("float16", "bfloat16", "tf32")]  # on tensor cores
 CONV_KERNELS, LINEAR_KERNELS = (
     [name for name in DTYPES if name.startswith(f"flopcuda_{operation}") and name not in TENSOR_KERNELS]
     for operation in ("conv", "linear")
@@ -96,7 +100,7 @@ def check_case(
     _, native = getattr(torch.ops.flopcuda, op)(*arguments, count_zero=kernel.endswith("_count_zero"))
     assert counted == {**counts(native), "lane": counted["lane"]}
     assert {**case.expected_counts(*tensors[:2], kernel.endswith("_count_zero")), "lane": counted["lane"]} == counted
-    assert counted["lane"] == executed_macs(result, DTYPES[kernel])
+    assert counted["lane"] == executed_macs(result, kernel)
     expected = reference(case, tensors)
     assert planned.output.shape == expected.shape
     tolerance = FLOAT64_TOLERANCE if planned.output.dtype == torch.float64 else ELEMENT_TOLERANCE
@@ -104,10 +108,10 @@ def check_case(
     return planned.output
 
 
-def executed_macs(result: ptx.LaunchResult | None, dtype: torch.dtype) -> int:
-    """The multiply-accumulates that the machine executed, which must all be of one type."""
+def executed_macs(result: ptx.LaunchResult | None, kernel: str) -> int:
+    """The multiply-accumulates that the machine executed, which must all be of the kernel's type."""
     lanes = result.fma_lanes if result else {}
-    name = {torch.float64: "f64", torch.float16: "f16", torch.bfloat16: "bf16"}.get(dtype, "f32")
+    name = TYPES[kernel].replace("float", "f")
     assert set(lanes) <= {name}
     return lanes.get(name, 0)
 

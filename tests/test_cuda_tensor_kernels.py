@@ -1,6 +1,12 @@
-"""The CUDA kernels of float16 and bfloat16, which tensor cores multiply, on the PTX machine with all its checks on."""
+"""The CUDA kernels on tensor cores, of float16, bfloat16 and TF32, on the PTX machine with all its checks on.
+
+Outputs are held against float64, where a TF32 is a float32 without the last 13 bits of its significand; counters
+against brute force and the instructions that were executed.
+"""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 import torch
@@ -10,23 +16,50 @@ from torch import Tensor
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend
-from tests.cpu_kernels.oracle import LinearCase, backward_error, magnitudes
-from tests.cuda_kernels import DTYPES, TENSOR_KERNELS, counts, executed_macs, needs_kernels, plan_case
+from tests.cpu_kernels.oracle import ConvCase, LinearCase, Tensors, backward_error, magnitudes
+from tests.cuda_kernels import (
+    DTYPES,
+    TENSOR_KERNELS,
+    TYPES,
+    Case,
+    counts,
+    executed_macs,
+    needs_kernels,
+    plan_case,
+    reference,
+)
+from tests.geometries import CONV3D_CASES, CONV_CASES, conv_cases
 
 pytestmark = needs_kernels
 
-# Tile edges and slices: 128 rows and columns, 16 products of an instruction, 32 of a slice.
-CASES = [
+LINEAR_KERNELS, CONV_KERNELS = (
+    [name for name in TENSOR_KERNELS if name.startswith(f"flopcuda_{operation}")] for operation in ("linear", "conv")
+)
+# Tile edges and slices: 64 or 128 rows and columns, 8 or 16 products of an instruction, 16 or 32 of a slice; rows that
+# copies of 16 bytes divide, and others.
+LINEAR_CASES = [
     LinearCase(0, 8, 3, bias=True),
-    LinearCase(1, 8, 1),
+    LinearCase(1, 1, 1),
     LinearCase(1, 16, 1000, bias=True),
     LinearCase(5, 2048, 100, bias=True),
     LinearCase(128, 96, 128),
     LinearCase(130, 24, 257),
-    LinearCase(133, 40, 141, bias=True),
-    LinearCase(257, 56, 130, bias=True),
+    LinearCase(133, 37, 141, bias=True),
+    LinearCase(257, 58, 130, bias=True),
 ]
+# Channels of several slices, and of a part of one; three axes.
+ALL_CONV_CASES = {
+    **CONV_CASES,
+    **CONV3D_CASES,
+    "channels of three slices": ConvCase(2, 70, (7, 6), 131, (3, 2), (1, 1), (1, 0, 1, 1), bias=True),
+    "groups of whole slices": ConvCase(1, 128, (5, 5), 24, (3, 3), (2, 1), (1, 1, 1, 1), groups=2),
+}
+MAX_KERNEL_SIDES = 29
 SUM_ERROR = 1e-6  # of float32 sums, relative to the sum of the products' magnitudes
+
+property_settings = settings(
+    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,56 +67,103 @@ def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
 
 
-def check_case(backend: MachineBackend, case: LinearCase, kernel: str, seed: int = 0) -> Tensor:
-    """Asserts outputs, all counters and what the machine saw; returns the output."""
-    dtype = DTYPES[kernel]
+def tensors_of(case: Case, kernel: str, seed: int = 0) -> Tensors:
     input, weight, bias = case.tensors(seed)
-    tensors = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    dtype = DTYPES[kernel]
+    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def factors(kernel: str, tensors: Tensors) -> Tensors:
+    """What tensor cores multiply and add."""
+    if TYPES[kernel] != "tf32":
+        return tensors
+    input, weight = ((operand.view(torch.int32) & ~0x1FFF).view(torch.float32) for operand in tensors[:2])
+    return input, weight, tensors[2]
+
+
+def check_case(
+    backend: MachineBackend, case: Case, kernel: str, seed: int = 0, tensors: Tensors | None = None
+) -> Tensor:
+    """Asserts outputs, all counters and what the machine saw; returns the output."""
+    tensors = tensors or tensors_of(case, kernel, seed)
     planned = plan_case(case, tensors, kernel)
     result = backend.launch(planned) if planned.grid[0] else None
+    counts_zero = kernel.endswith("_count_zero")
     counted = counts(planned.counters)
-    assert counted == {**case.expected_counts(*tensors[:2], count_zero=False), "lane": counted["lane"]}
-    assert counted["lane"] == executed_macs(result, dtype)
-    expected = case.multiply(*tensors)
+    assert counted == {**case.expected_counts(*tensors[:2], count_zero=counts_zero), "lane": counted["lane"]}
+    # Where zeros are counted, tensor cores also multiply which operands are none.
+    assert counted["lane"] * (1 + counts_zero) == executed_macs(result, kernel)
+    multiplied = factors(kernel, tensors)
+    expected = reference(case, multiplied)
     assert planned.output.shape == expected.shape
-    rounding = torch.finfo(dtype).eps / 2
-    assert backward_error(planned.output, expected, case.multiply(*magnitudes(tensors))) < rounding + SUM_ERROR
+    rounding = torch.finfo(DTYPES[kernel]).eps / 2
+    assert backward_error(planned.output, expected, reference(case, magnitudes(multiplied))) < rounding + SUM_ERROR
     return planned.output
 
 
-@pytest.mark.parametrize("kernel", TENSOR_KERNELS)
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_named_layer(backend: MachineBackend, case: LinearCase, kernel: str) -> None:
+# All kernels are instances of two templates: by default, two have all cases and the others a sixth.
+def kernels_and(names: list[str], cases: list[object]) -> list[object]:
+    return [
+        pytest.param(kernel, case, marks=[] if is_first or index % 6 == 0 else pytest.mark.slow)
+        for kernel in names
+        for is_first in (bool(re.search("_f16_128x128x32$|_tf32_64x64x16$", kernel)),)
+        for index, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize(("kernel", "case"), kernels_and(LINEAR_KERNELS, [*LINEAR_CASES]), ids=str)
+def test_named_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase) -> None:
     check_case(backend, case, kernel)
 
 
-@pytest.mark.parametrize("kernel", TENSOR_KERNELS)
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize(("kernel", "name"), kernels_and(CONV_KERNELS, [*ALL_CONV_CASES]))
+def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
+    case = ALL_CONV_CASES[name]
+    if sum(case.kernel) + 3 - case.axes <= MAX_KERNEL_SIDES:
+        check_case(backend, case, kernel)
+    else:
+        sentence = f"{kernel} takes kernels of depth, height and width of up to {MAX_KERNEL_SIDES} together"
+        with pytest.raises((RuntimeError, ValueError), match=sentence):
+            plan_case(case, tensors_of(case, kernel), kernel)
+
+
+@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@property_settings
 @given(
-    case=st.builds(
-        LinearCase, st.integers(1, 300), st.integers(1, 60).map(lambda n: 8 * n), st.integers(1, 300), st.booleans()
-    ),
+    case=st.builds(LinearCase, st.integers(1, 300), st.integers(1, 500), st.integers(1, 300), st.booleans()),
     seed=st.integers(0, 99),
 )
-def test_any_layer(backend: MachineBackend, kernel: str, case: LinearCase, seed: int) -> None:
+def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase, seed: int) -> None:
     check_case(backend, case, kernel, seed)
+
+
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
+@property_settings
+@given(case=st.one_of(conv_cases(), conv_cases(axes=3)), seed=st.integers(0, 99))
+def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, seed: int) -> None:
+    check_case(backend, case, kernel, seed)
+
+
+def some_case(kernel: str) -> Case:
+    """Several tiles of every kernel, edges among them."""
+    if kernel in LINEAR_KERNELS:
+        return LinearCase(133, 72, 141, bias=True)
+    return ConvCase(2, 12, (13, 11), 142, padding=(1, 1, 0, 1), bias=True)
 
 
 @pytest.mark.parametrize("kernel", TENSOR_KERNELS)
 def test_the_order_of_blocks_and_warps_does_not_matter(backend: MachineBackend, kernel: str) -> None:
-    case = LinearCase(133, 72, 141, bias=True)
+    case = some_case(kernel)
     in_order = check_case(backend, case, kernel)
-    for seed in range(2):
-        assert torch.equal(check_case(MachineBackend(ptx.Machine(seed=seed)), case, kernel), in_order)
+    shuffled = MachineBackend(ptx.Machine(seed=1))
+    assert torch.equal(check_case(shuffled, case, kernel), in_order)
 
 
 @pytest.mark.parametrize("kernel", TENSOR_KERNELS)
 def test_whole_tiles_touch_no_more_memory_than_there_is(backend: MachineBackend, kernel: str) -> None:
     """No bank conflict anywhere; of global memory, more sectors than needed for the counters only."""
-    case = LinearCase(128, 256, 128)
-    input, weight, _ = case.tensors()
-    dtype = DTYPES[kernel]
-    result = backend.launch(plan_case(case, (input.to(dtype), weight.to(dtype), None), kernel))
+    case = LinearCase(128, 256, 128) if kernel in LINEAR_KERNELS else ConvCase(2, 64, (8, 8), 128, (1, 1))
+    result = backend.launch(plan_case(case, tensors_of(case, kernel), kernel))
     assert result.shared_memory.conflicts == 0
     wasteful = {row.name for row in result.rows if row.space == "global" and row.units > row.ideal}
     assert wasteful <= {"atom.global.add.u64", "red.global.add.u64"}
@@ -91,19 +171,44 @@ def test_whole_tiles_touch_no_more_memory_than_there_is(backend: MachineBackend,
 
 @pytest.mark.parametrize("kernel", TENSOR_KERNELS)
 def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> None:
-    case, dtype = LinearCase(5, 16, 8), DTYPES[kernel]
-    input, weight, _ = (None if operand is None else operand.to(dtype) for operand in case.tensors())
-    assert input is not None
-    assert weight is not None
-    shifted = torch.empty(weight.numel() + 1, dtype=dtype)[1:].view(weight.shape).copy_(weight)
-    planned = plan_case(case, (input, shifted, None), kernel)
+    case: Case = LinearCase(5, 16, 8) if kernel in LINEAR_KERNELS else ConvCase(1, 16, (4, 4), 8, (2, 2))
+    input, weight, _ = tensors_of(case, kernel)
+    shifted = torch.empty(weight.numel() + 1, dtype=weight.dtype)[1:].view(weight.shape).copy_(weight)
+    check_case(backend, case, kernel, tensors=(input, shifted, None))
+
+
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
+def test_channels_last_images_are_not_copied(kernel: str) -> None:
+    case = ConvCase(2, 16, (5, 6), 8)
+    input, weight, _ = tensors_of(case, kernel)
+    images = input.contiguous(memory_format=torch.channels_last)
+    planned = plan_case(case, (images, weight, None), kernel)
+    assert planned.operands[0].data_ptr() == images.data_ptr()
+    assert planned.output.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kernel", [kernel for kernel in TENSOR_KERNELS if kernel.endswith("_count_zero")])
+def test_negative_zero_is_zero_and_nan_is_not(backend: MachineBackend, kernel: str) -> None:
+    dtype = DTYPES[kernel]
+    tiny = 2.0**-24 if dtype == torch.float16 else 1e-39  # subnormal
+    values = torch.tensor([-0.0, 0.0, torch.nan, torch.inf, tiny, 2.0], dtype=dtype)
+    ones = torch.ones(6, dtype=dtype)
+    if kernel in LINEAR_KERNELS:
+        planned = plan_case(LinearCase(1, 6, 1), (values.reshape(1, 6), ones.reshape(1, 6), None), kernel)
+    else:
+        operands = values.reshape(1, 6, 1, 1), ones.reshape(1, 6, 1, 1), None
+        planned = plan_case(ConvCase(1, 6, (1, 1), 1, (1, 1)), operands, kernel)
     backend.launch(planned)
-    torch.testing.assert_close(planned.output, case.multiply(input, weight).to(dtype))
+    assert counts(planned.counters)["zero"] == 2
 
 
-@pytest.mark.parametrize("kernel", TENSOR_KERNELS)
-def test_rows_that_copies_do_not_divide_are_refused(kernel: str) -> None:
-    case = LinearCase(3, 12, 5)
-    input, weight, _ = case.tensors()
-    with pytest.raises((RuntimeError, ValueError), match=f"{kernel} takes rows of a multiple of 8 numbers, not of 12"):
-        plan_case(case, (input.to(DTYPES[kernel]), weight.to(DTYPES[kernel]), None), kernel)
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
+def test_infinite_weights_meet_no_padding_of_channels(backend: MachineBackend, kernel: str) -> None:
+    """Zeros behind the channels of a tap meet zeros, and not the next tap's weights, which might be infinite."""
+    case = ConvCase(1, 8, (3, 3), 8, (1, 2))
+    input, weight, _ = tensors_of(case, kernel)
+    weight[:, :, :, 1] = torch.inf
+    images = torch.ones_like(input)
+    planned = plan_case(case, (images, weight, None), kernel)
+    backend.launch(planned)
+    assert planned.output.isposinf().all()

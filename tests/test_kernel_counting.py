@@ -17,6 +17,7 @@ pytestmark = [
 COUNTS = [
     Patch("counting.cuh", "    ++steps_;\n", ""),
     Patch("counting.cuh", "{ padding_ += marks; }", "{}"),
+    Patch("tensor_main_loop.cuh", "    ++steps_;\n    products_ += real_products;\n", ""),
 ]
 LARGEST_TILE = only_kernels(*["f32_128x128x16, 0.5, F32_128x128x16"] * 2)
 
@@ -27,10 +28,15 @@ def main_loop(unit: str, kernel: str, patches: list[Patch]) -> sass.MainLoop:
 
 
 @pytest.mark.parametrize(
-    ("unit", "kernel"),
-    [("linear.cu", "flopcuda_linear_f32_128x128x16"), ("conv.cu", "flopcuda_conv_f32_128x128x16")],
+    ("unit", "kernel", "multiply_adds"),
+    [
+        ("linear.cu", "flopcuda_linear_f32_128x128x16", 1024),
+        ("conv.cu", "flopcuda_conv_f32_128x128x16", 1024),
+        ("linear_tensor.cu", "flopcuda_linear_f16_128x128x32", 64),
+        ("conv_tensor.cu", "flopcuda_conv_f16_128x128x32", 64),
+    ],
 )
-def test_counting_takes_two_instructions_an_iteration_at_most(unit: str, kernel: str) -> None:
+def test_counting_takes_two_instructions_an_iteration_at_most(unit: str, kernel: str, multiply_adds: int) -> None:
     counted, uncounted = main_loop(unit, kernel, []), main_loop(unit, kernel, COUNTS)
-    assert counted.multiply_adds == uncounted.multiply_adds == 1024
+    assert counted.multiply_adds == uncounted.multiply_adds == multiply_adds
     assert counted.instructions <= uncounted.instructions + 2

@@ -10,7 +10,11 @@ namespace {
 template <class Scalar>
 constexpr DataType TYPE_OF = std::is_same_v<Scalar, float> ? DataType::float32 : DataType::float64;
 
-constexpr Unit fma_unit(DataType type) { return type == DataType::float64 ? Unit::fma_f64 : Unit::fma_f32; }
+constexpr Unit unit_of(DataType type) {
+  if (type == DataType::tf32) return Unit::mma_tf32;
+  if (is_for_tensor_cores(type)) return Unit::mma_f16;
+  return type == DataType::float64 ? Unit::fma_f64 : Unit::fma_f32;
+}
 
 template <class Tile>
 KernelInfo describe_tile(Operation operation, DataType type, double multiply_share, int32_t max_taps) {
@@ -22,7 +26,7 @@ KernelInfo describe_tile(Operation operation, DataType type, double multiply_sha
   kernel.block_k = Tile::BLOCK_K;
   kernel.threads = Tile::THREADS;
   kernel.multiply_share = multiply_share;
-  kernel.unit = fma_unit(type);
+  kernel.unit = unit_of(type);
   kernel.max_taps = max_taps;
   return kernel;
 }
@@ -38,11 +42,9 @@ KernelInfo describe_linear(double multiply_share) {
   return describe_tile<Tile>(Operation::linear, TYPE_OF<typename Tile::Scalar>, multiply_share, 1);
 }
 
-KernelInfo describe_tensor(const char* name, DataType type, double multiply_share) {
-  KernelInfo kernel = describe_tile<TensorConfig>(Operation::linear, type, multiply_share, 1);
-  kernel.name = name;
-  kernel.unit = Unit::mma_f16;
-  return kernel;
+template <class Tile>
+KernelInfo describe_tensor(Operation operation, double multiply_share) {
+  return describe_tile<Tile>(operation, Tile::TYPE, multiply_share, MAX_REDUCTION);
 }
 
 template <class Scalar>
@@ -56,7 +58,7 @@ KernelInfo describe_direct(double multiply_share) {
   kernel.block_k = 1;
   kernel.threads = DirectConfig::THREADS;
   kernel.multiply_share = multiply_share;
-  kernel.unit = fma_unit(kernel.type);
+  kernel.unit = unit_of(kernel.type);
   kernel.max_taps = MAX_REDUCTION;
   return kernel;
 }
@@ -77,12 +79,15 @@ std::vector<KernelInfo> list_kernels() {
   append_pair(list, #kernel, #kernel "_count_zero", describe_direct<Scalar>(share));
 #define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile) \
   append_pair(list, #kernel, #kernel "_count_zero", describe_linear<Tile>(share));
+#define FLOPCUDA_APPEND_TENSOR(operation, kernel, share, Tile) \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_tensor<Tile>(Operation::operation, share));
+#define FLOPCUDA_APPEND_CONV_TENSOR(...) FLOPCUDA_APPEND_TENSOR(conv, __VA_ARGS__)
+#define FLOPCUDA_APPEND_LINEAR_TENSOR(...) FLOPCUDA_APPEND_TENSOR(linear, __VA_ARGS__)
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
   FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_APPEND_LINEAR)
-#define FLOPCUDA_APPEND_TENSOR(kernel, share, Scalar, type) \
-  list.push_back(describe_tensor(#kernel, DataType::type, share));
-  FLOPCUDA_TENSOR_KERNELS(FLOPCUDA_APPEND_TENSOR)
+  FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_APPEND_CONV_TENSOR)
+  FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_APPEND_LINEAR_TENSOR)
   return list;
 }
 

@@ -21,9 +21,9 @@ namespace flopcuda::cuda {
   extern "C" __global__ void kernel##_count_zero(const __grid_constant__ LinearParams);
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DECLARE_CONV)
+FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DECLARE_LINEAR)
-#define FLOPCUDA_DECLARE_TENSOR(kernel, ...) extern "C" __global__ void kernel(const __grid_constant__ LinearParams);
-FLOPCUDA_TENSOR_KERNELS(FLOPCUDA_DECLARE_TENSOR)
+FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_DECLARE_LINEAR)
 
 namespace {
 
@@ -36,14 +36,13 @@ struct KernelFunction {
   {#kernel, reinterpret_cast<const void*>(kernel)}, \
       {#kernel "_count_zero", reinterpret_cast<const void*>(kernel##_count_zero)},
 
-#define FLOPCUDA_TENSOR_FUNCTION(kernel, ...) {#kernel, reinterpret_cast<const void*>(kernel)},
-
 const void* find_function(std::string_view name) {
   static const KernelFunction functions[] = {
-      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)          //
-      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)        //
-      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_FUNCTIONS)        //
-      FLOPCUDA_TENSOR_KERNELS(FLOPCUDA_TENSOR_FUNCTION)  //
+      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)           //
+      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)         //
+      FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_FUNCTIONS)    //
+      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_FUNCTIONS)         //
+      FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_FUNCTIONS)  //
   };
   for (const KernelFunction& candidate : functions) {
     if (candidate.name == name) return candidate.function;

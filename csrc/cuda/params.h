@@ -39,9 +39,37 @@ struct AxisParams {
   FastDivisor kernel_size;
 };
 
+// The taps of a convolution in order, for kernels on tensor cores: how to know one, and how to go on to the next.
+struct TapWalk {
+  // A tap is three bits: of its coordinates along width, height and depth. Behind those of the width, and of the
+  // height, is one that is no coordinate's.
+  uint32_t width_end, height_first, height_end, depth_first;
+  // From a tap's input to that of the next one, in elements modulo 2^32; the last two more if a row, or a depth, ends.
+  uint32_t width_step, height_step, depth_step;
+
+  FLOPCUDA_HOST_DEVICE uint32_t first_tap() const { return 1 | height_first | depth_first; }
+
+  // Adding a bit to itself is the next one's.
+  FLOPCUDA_HOST_DEVICE void advance(uint32_t& tap, uint32_t& offset) const {
+    offset += width_step;
+    tap += tap & (width_end - 1);
+    if ((tap & width_end) == 0) return;
+    offset += height_step;
+    tap += 1 - width_end;
+    tap += tap & (height_end - height_first);
+    if ((tap & height_end) == 0) return;
+    offset += depth_step;
+    tap += height_first - height_end;
+    tap += tap & (0u - depth_first);
+  }
+};
+
 // A convolution as the product C[rows x columns] = W[rows x reduction] * im2col[reduction x columns] of each group:
 // rows are the group's output channels, columns are output pixels of all images, and neighbouring columns neighbour in
 // memory. Pointers are to the kernel's type of number.
+//
+// Kernels on tensor cores compute its transpose, with pixels as rows and channels as columns, from channels-last
+// images: plan.h says how they lie.
 struct ConvParams {
   const void* input;
   const void* weight;
@@ -49,11 +77,11 @@ struct ConvParams {
   void* output;
   Counters* counters;
 
-  int64_t columns;             // batch * output_pixels
+  int64_t columns;             // batch * output_pixels, also where they are rows
   int64_t input_image_stride;  // elements, like all strides here
   int64_t input_channel_stride;
   int64_t output_image_stride;
-  int64_t group_input_extent;  // group_in_channels * input_channel_stride
+  int64_t group_input_extent;  // from a group's first channel to the next group's
 
   int32_t output_pixels;  // of one image; also the stride of an output channel
   int32_t group_in_channels;
@@ -67,15 +95,18 @@ struct ConvParams {
   AxisParams height;
   AxisParams width;
 
-  // The grid is one-dimensional (only x may exceed 65,535 blocks): tiles along the rows of a group vary first, then
-  // tiles along the columns, then groups. The direct kernel has one channel a block: columns vary first, then channels.
+  // The grid is one-dimensional (only x may exceed 65,535 blocks): tiles along the channels of a group vary first, then
+  // tiles along the pixels, then groups. The direct kernel has one channel a block: columns vary first, then channels.
   uint32_t row_tiles;
   uint32_t column_tiles;
 
   // 1 if every vector that a thread stores at once starts at a multiple of 16 bytes.
   uint32_t output_is_aligned;
   uint32_t scalar_bytes;  // of an element, for addresses: async_copy.cuh says why it is no constant
-  uint32_t unused;        // no hidden padding: equal problems give equal bytes
+  // Kernels on tensor cores: from a pixel's channels to the next pixel's.
+  uint32_t input_pixel_stride;
+  TapWalk tap_walk;
+  uint32_t unused;  // no hidden padding: equal problems give equal bytes
 };
 
 // C[rows x out_features] = X[rows x in_features] * W[out_features x in_features]^T.
@@ -95,11 +126,11 @@ struct LinearParams {
 
   uint32_t output_is_aligned;
   uint32_t scalar_bytes;
-  uint32_t unused;
+  uint32_t row_stride;  // of input and weight, in elements: in_features, or more for kernels on tensor cores
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 224 && sizeof(LinearParams) == 72,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 256 && sizeof(LinearParams) == 72,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cuda/params.h"
 #include "cuda/tiles.h"
@@ -39,20 +40,13 @@ void check_reduction(const std::string& operation, int64_t reduction) {
   check_range(operation + ": the number of products of an output", reduction, 0, MAX_REDUCTION + 1);
 }
 
-bool is_narrow(DataType type) { return type == DataType::float16 || type == DataType::bfloat16; }
-
-uint32_t scalar_bytes(DataType type) {
-  if (is_narrow(type)) return 2;
-  return type == DataType::float32 ? 4 : 8;
-}
-
 bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % ACCESS_BYTES == 0; }
 
 void check_tensors(const std::string& operation, const Tensors& tensors) {
   if (!tensors.counters) reject(operation + ": the counter record is a null pointer");
   if (!tensors.output) reject(operation + ": the output is a null pointer");
   if (!tensors.input || !tensors.weight) reject(operation + ": an operand is a null pointer");
-  if (is_narrow(tensors.type) && !(is_aligned(tensors.input) && is_aligned(tensors.weight))) {
+  if (is_for_tensor_cores(tensors.type) && !(is_aligned(tensors.input) && is_aligned(tensors.weight))) {
     reject(operation + ": an operand does not start at a multiple of 16 bytes");
   }
 }
@@ -69,15 +63,28 @@ FastDivisor make_divisor(int64_t divisor) {
   return {static_cast<uint32_t>(divisor), static_cast<uint32_t>(multiplier), shift};
 }
 
-// What a kernel computes: so many groups of rows by columns, of so many products each.
+// What a kernel computes: so many groups of rows by columns. An output's products are segments of one length: a
+// convolution's taps, of as many channels.
 struct GemmShape {
   int64_t groups;
   int64_t rows;
   int64_t columns;
-  int64_t reduction;
+  int64_t segments;
+  int64_t length;
 };
 
-int64_t count_blocks(const KernelInfo& kernel, const GemmShape& shape) {
+bool has_channels_last(const KernelInfo& kernel) {
+  return kernel.operation == Operation::conv && is_for_tensor_cores(kernel.type);
+}
+
+// The shape with the rows and columns that the kernel has.
+GemmShape as_computed(const KernelInfo& kernel, GemmShape shape) {
+  if (has_channels_last(kernel)) std::swap(shape.rows, shape.columns);
+  return shape;
+}
+
+int64_t count_blocks(const KernelInfo& kernel, const GemmShape& problem) {
+  const GemmShape shape = as_computed(kernel, problem);
   return checked_product("the number of blocks", {shape.groups, divide_up(shape.rows, kernel.block_m),
                                                   divide_up(shape.columns, kernel.block_n)});
 }
@@ -102,15 +109,21 @@ double estimate_slice(const KernelInfo& kernel, const DeviceProperties& device, 
   return std::max(static_cast<double>(blocks) * busy, busy + LATENCY);
 }
 
-// Cycles in waves of blocks, and in each of them whole slices. A model for choosing between tiles; it ignores memory,
+// On tensor cores, no slice has products of two segments.
+int64_t count_slices(const KernelInfo& kernel, const GemmShape& shape) {
+  if (!is_for_tensor_cores(kernel.type)) return divide_up(shape.segments * shape.length, kernel.block_k);
+  return shape.segments * divide_up(shape.length, kernel.block_k);
+}
+
+// Cycles in waves of blocks, and in each of them whole slices. A model for choosing between kernels; it ignores memory,
 // but for which count_copies decides between kernels that are about as fast.
 double estimate_time(const KernelInfo& kernel, const GemmShape& shape, const DeviceProperties& device) {
   const int64_t resident = std::max<int64_t>(resident_blocks(kernel, device), 1);
   const int64_t blocks = count_blocks(kernel, shape);
   const int64_t wave = device.multiprocessors * resident;
   const double tail = estimate_slice(kernel, device, divide_up(blocks % wave, device.multiprocessors));
-  const double slices = static_cast<double>(divide_up(shape.reduction, kernel.block_k));
-  return slices * (static_cast<double>(blocks / wave) * estimate_slice(kernel, device, resident) + tail);
+  return static_cast<double>(count_slices(kernel, shape)) *
+         (static_cast<double>(blocks / wave) * estimate_slice(kernel, device, resident) + tail);
 }
 
 // Values that all blocks copy from memory for one product of every output.
@@ -140,20 +153,28 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem)
     return " takes kernels of up to " + std::to_string(kernel.max_taps) + " taps, not of " + std::to_string(taps);
   }
   if (kernel.is_direct) return {};
-  // Within the images that the columns of a block may lie in, a tile's kernel counts elements in 32 bits.
+  const int64_t group_channels = stored_length(kernel, problem.in_channels / problem.groups);
+  if (has_channels_last(kernel)) {
+    const int64_t sides = problem.depth.kernel_size + problem.height.kernel_size + problem.width.kernel_size;
+    if (sides > MAX_KERNEL_SIDES) {
+      return " takes kernels of depth, height and width of up to " + std::to_string(MAX_KERNEL_SIDES) +
+             " together, not of " + std::to_string(sides);
+    }
+    if (taps * group_channels > MAX_REDUCTION) {
+      return " would need rows of " + std::to_string(taps * group_channels) + " elements, but takes " +
+             std::to_string(MAX_REDUCTION);
+    }
+  }
+  // Within the images that the pixels of a block may lie in, a tile's kernel counts elements in 32 bits.
   const int64_t pixels = count_pixels(problem);
-  const int64_t images = std::min(problem.batch, (kernel.block_n - 2 + pixels) / pixels + 1);
-  const int64_t elements = images * problem.in_channels * count_inputs(problem);
+  const int64_t block_pixels = has_channels_last(kernel) ? kernel.block_m : kernel.block_n;
+  const int64_t images = std::min(problem.batch, (block_pixels - 2 + pixels) / pixels + 1);
+  const int64_t elements = images * problem.groups * group_channels * count_inputs(problem);
   if (elements <= INT32_MAX) return {};
   return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
 }
 
-std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem) {
-  const int64_t chunk = ACCESS_BYTES / scalar_bytes(kernel.type);
-  if (!is_narrow(kernel.type) || problem.in_features % chunk == 0) return {};
-  return " takes rows of a multiple of " + std::to_string(chunk) + " numbers, not of " +
-         std::to_string(problem.in_features);
-}
+std::string find_objection(const KernelInfo&, const LinearProblem&) { return {}; }
 
 template <class Problem>
 const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
@@ -166,12 +187,9 @@ const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_
   };
   std::vector<Candidate> candidates;
   for (const KernelInfo& kernel : kernels()) {
-    if (kernel.operation != operation || kernel.type != type || kernel.counts_zero != count_zero) continue;
+    if (kernel.operation != operation || !can_take(kernel.type, type) || kernel.counts_zero != count_zero) continue;
     if (!find_objection(kernel, problem).empty()) continue;
     candidates.push_back({&kernel, estimate_time(kernel, shape, device), count_copies(kernel, shape)});
-  }
-  if (candidates.empty()) {
-    reject("of 16-bit numbers, the CUDA kernels take linear layers of a multiple of 8 features only");
   }
   const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
   const double limit = CLOSE * std::min_element(candidates.begin(), candidates.end(), faster)->time;
@@ -212,10 +230,9 @@ GemmShape check_conv(const ConvProblem& problem) {
   checked_product("convolution: the number of input elements",
                   {problem.batch, problem.in_channels, count_inputs(problem)});
   checked_product("convolution: the number of output elements", {problem.batch, problem.out_channels, pixels});
-  check_reduction("convolution", checked_product("convolution: the number of products of an output",
-                                                 {problem.in_channels / problem.groups, count_taps(problem)}));
-  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels,
-          problem.in_channels / problem.groups * count_taps(problem)};
+  const int64_t taps = count_taps(problem), channels = problem.in_channels / problem.groups;
+  check_reduction("convolution", checked_product("convolution: the number of products of an output", {channels, taps}));
+  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels, taps, channels};
 }
 
 GemmShape check_linear(const LinearProblem& problem) {
@@ -224,12 +241,38 @@ GemmShape check_linear(const LinearProblem& problem) {
   check_reduction("linear", problem.in_features);
   checked_product("linear: the number of input elements", {problem.rows, problem.in_features});
   checked_product("linear: the number of output elements", {problem.rows, problem.out_features});
-  return {1, problem.rows, problem.out_features, problem.in_features};
+  return {1, problem.rows, problem.out_features, 1, problem.in_features};
 }
 
 AxisParams make_axis(const Axis& axis) {
   return {static_cast<int32_t>(axis.in_size), static_cast<int32_t>(axis.out_size), static_cast<int32_t>(axis.stride),
           static_cast<int32_t>(axis.pad),     static_cast<int32_t>(axis.dilation), make_divisor(axis.kernel_size)};
+}
+
+TapWalk walk_taps(const ConvParams& params) {
+  const uint32_t width = params.width.kernel_size.divisor, height = params.height.kernel_size.divisor;
+  TapWalk walk;
+  walk.width_end = 1u << width;
+  walk.height_first = walk.width_end << 1;
+  walk.height_end = walk.height_first << height;
+  walk.depth_first = walk.height_end << 1;
+  const uint32_t row = params.width.in_size * params.input_pixel_stride;
+  const uint32_t next_row = params.height.dilation * row;
+  walk.width_step = params.width.dilation * params.input_pixel_stride;
+  walk.height_step = next_row - width * walk.width_step;
+  walk.depth_step = params.depth.dilation * params.height.in_size * row - height * next_row;
+  return walk;
+}
+
+void set_channels_last(ConvParams& params, const ConvProblem& problem, const Tensors& tensors,
+                       const KernelInfo& kernel) {
+  params.group_input_extent = stored_length(kernel, params.group_in_channels);
+  params.input_pixel_stride = static_cast<uint32_t>(problem.groups * params.group_input_extent);
+  params.input_image_stride = count_inputs(problem) * params.input_pixel_stride;
+  params.input_channel_stride = 1;
+  params.tap_walk = walk_taps(params);
+  params.output_is_aligned = rows_are_aligned(tensors.output, problem.out_channels, kernel.type) &&
+                             rows_are_aligned(tensors.output, params.group_out_channels, kernel.type);
 }
 
 ConvParams make_params(const ConvProblem& problem, const Tensors& tensors, const GemmShape& shape,
@@ -244,23 +287,25 @@ ConvParams make_params(const ConvProblem& problem, const Tensors& tensors, const
   params.columns = shape.columns;
   params.input_channel_stride = count_inputs(problem);
   params.input_image_stride = problem.in_channels * params.input_channel_stride;
+  params.group_input_extent = problem.in_channels / problem.groups * params.input_channel_stride;
   params.output_image_stride = problem.out_channels * output_pixels;
   params.output_pixels = static_cast<int32_t>(output_pixels);
   params.group_in_channels = static_cast<int32_t>(problem.in_channels / problem.groups);
   params.group_out_channels = static_cast<int32_t>(shape.rows);
   params.taps = static_cast<int32_t>(count_taps(problem));
   params.reduction = params.group_in_channels * params.taps;
-  params.group_input_extent = params.group_in_channels * params.input_channel_stride;
   const int32_t warps = kernel.threads / WARP_SIZE;
   params.step_taps = warps % params.taps;
   params.step_channel_offset = static_cast<int32_t>(warps / params.taps * params.input_channel_stride);
   params.depth = make_axis(problem.depth);
   params.height = make_axis(problem.height);
   params.width = make_axis(problem.width);
-  params.row_tiles = static_cast<uint32_t>(divide_up(shape.rows, kernel.block_m));
-  params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
+  const GemmShape computed = as_computed(kernel, shape);
+  params.row_tiles = static_cast<uint32_t>(divide_up(computed.rows, kernel.block_m));
+  params.column_tiles = static_cast<uint32_t>(divide_up(computed.columns, kernel.block_n));
   params.output_is_aligned = rows_are_aligned(tensors.output, output_pixels, kernel.type);
   params.scalar_bytes = scalar_bytes(kernel.type);
+  if (has_channels_last(kernel)) set_channels_last(params, problem, tensors, kernel);
   return params;
 }
 
@@ -278,6 +323,7 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
   params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
   params.output_is_aligned = rows_are_aligned(tensors.output, problem.out_features, kernel.type);
   params.scalar_bytes = scalar_bytes(kernel.type);
+  params.row_stride = static_cast<uint32_t>(stored_length(kernel, problem.in_features));
   return params;
 }
 
@@ -317,6 +363,16 @@ Waves make_waves(int64_t blocks, const DeviceProperties& device) {
 }
 
 }  // namespace
+
+int64_t stored_length(const KernelInfo& kernel, int64_t length) {
+  if (!is_for_tensor_cores(kernel.type)) return length;
+  const int64_t chunk = ACCESS_BYTES / scalar_bytes(kernel.type);
+  return divide_up(length, chunk) * chunk;
+}
+
+bool can_take(DataType kernel, DataType operands) {
+  return kernel == operands || (kernel == DataType::float32 && is_for_tensor_cores(operands));
+}
 
 const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
                                 const DeviceProperties& device) {

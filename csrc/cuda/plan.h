@@ -8,6 +8,7 @@
 
 #include "common/counters.h"
 #include "common/problem.h"
+#include "cuda/data_type.h"
 #include "cuda/device.h"
 
 namespace flopcuda::cuda {
@@ -20,9 +21,6 @@ struct Dim3 {
 
 enum class Operation { conv, linear };
 
-// What operands and outputs are made of. Sums of the 16-bit ones are in float32.
-enum class DataType { float32, float64, float16, bfloat16 };
-
 // A counted kernel and the tile that one of its blocks computes.
 struct KernelInfo {
   const char* name;  // the PTX .entry
@@ -30,7 +28,8 @@ struct KernelInfo {
   DataType type;
   bool counts_zero;  // fills Counters::zero too
   // Outputs of a block, rows by columns, and products between two barriers. Rows are output channels of a group
-  // (conv) or samples (linear); columns are pixels of all images, or output features.
+  // (conv) or samples (linear); columns are pixels of all images, or output features. Convolutions on tensor cores have
+  // pixels as rows and channels as columns.
   int32_t block_m;
   int32_t block_n;
   int32_t block_k;
@@ -43,11 +42,19 @@ struct KernelInfo {
   bool is_direct;    // a convolution without tiles: one row a block
 };
 
-// Every counted kernel. Kernels of one operation and type come in pairs that differ in counts_zero only;
-// those of 16-bit numbers, which tensor cores multiply, have no twin.
+// Every counted kernel, in pairs that differ in counts_zero only.
 const std::vector<KernelInfo>& kernels();
 
+// Kernels on tensor cores copy 16 bytes at once: behind a row of so many products, zeros make it a multiple of that. It
+// is as long as this.
+int64_t stored_length(const KernelInfo& kernel, int64_t length);
+
 // Device memory, dense and row-major as the problem says. The kernel adds to the counters; it does not clear them.
+//
+// Those of a kernel on tensor cores start at multiples of 16 bytes, but for bias and output. A linear layer's rows are
+// stored_length(in_features) long. A convolution's tensors are channels-last, its channels stored_length of a group's:
+// input [batch, depth, height, width, groups, stored channels], weight [out_channels, kernel depth, height, width,
+// stored channels], output [batch, out depth, height, width, out_channels].
 struct Tensors {
   DataType type;
   const void* input;
@@ -65,7 +72,12 @@ struct LaunchPlan {
   std::vector<std::byte> parameters;  // the kernel's only parameter, a struct passed by value (params.h)
 };
 
-// The kernel that suits the problem on a device. std::invalid_argument, in one sentence, if no kernel can compute it.
+// Whether operands that may be multiplied as one type can be given to kernels of another: those for tensor cores also
+// to kernels of float32.
+bool can_take(DataType kernel, DataType operands);
+
+// The kernel that suits the problem on a device, of the type or, in place of one for tensor cores, of float32.
+// std::invalid_argument, in one sentence, if no kernel can compute it.
 const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
                                 const DeviceProperties& device);
 const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "cuda/data_type.h"
+
 namespace flopcuda::cuda {
 
 constexpr int WARP_SIZE = 32;
@@ -56,20 +58,42 @@ using F32_32x128x16 = TileConfig<float, 32, 128, 16, 32, 32, 4, 8, 2>;
 using F64_64x64x8 = TileConfig<double, 64, 64, 8, 32, 32, 4, 8, 4>;
 using F64_32x128x8 = TileConfig<double, 32, 128, 8, 32, 32, 4, 8, 3>;
 
-// Tensor cores, for numbers of 16 bits: a warp multiplies 64 x 64 outputs, in slices of two mma instructions' products.
-// Three stages are all of the shared memory that a kernel may declare, but for what counting takes.
-struct TensorConfig {
-  static constexpr int BLOCK_M = 128, BLOCK_N = 128, BLOCK_K = 32;
-  static constexpr int WARP_M = 64, WARP_N = 64;
+// Tensor cores: a warp multiplies WARP_M x WARP_N outputs. A slice's rows are of 64 bytes, which hold the products of
+// two mma instructions, whatever the type.
+template <DataType TYPE_, int BLOCK_M_, int BLOCK_N_, int WARP_M_, int WARP_N_, int STAGES_>
+struct TensorTile {
+  static constexpr DataType TYPE = TYPE_;
+  static constexpr int BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_;
+  static constexpr int WARP_M = WARP_M_, WARP_N = WARP_N_;
+  static constexpr int STAGES = STAGES_;
+  static constexpr int ROW_BYTES = 64;
+  static constexpr int BLOCK_K = ROW_BYTES / scalar_bytes(TYPE);
+  static constexpr int MMA_K = BLOCK_K / 2;                        // products of an output that one mma adds
+  static constexpr int CHUNK = ACCESS_BYTES / scalar_bytes(TYPE);  // numbers that one copy moves
   static constexpr int WARPS_N = BLOCK_N / WARP_N;
   static constexpr int THREADS = BLOCK_M / WARP_M * WARPS_N * WARP_SIZE;
-  static constexpr int STAGES = 3;
 };
+
+//   128x128   the fewest reads of shared memory for a product; three stages are all that a kernel may declare of it
+//   64x64     four times as many blocks
+template <DataType TYPE>
+using LargeTensorTile = TensorTile<TYPE, 128, 128, 64, 64, 3>;
+template <DataType TYPE>
+using SmallTensorTile = TensorTile<TYPE, 64, 64, 32, 32, 4>;
+using F16_128x128x32 = LargeTensorTile<DataType::float16>;
+using F16_64x64x32 = SmallTensorTile<DataType::float16>;
+using BF16_128x128x32 = LargeTensorTile<DataType::bfloat16>;
+using BF16_64x64x32 = SmallTensorTile<DataType::bfloat16>;
+using TF32_128x128x16 = LargeTensorTile<DataType::tf32>;
+using TF32_64x64x16 = SmallTensorTile<DataType::tf32>;
 
 // How a convolution finds the input of a tap: in a table made once a block, of so many taps at most, or by decoding it
 // in the main loop.
 enum class TapSource { table, decoder };
 constexpr int MAX_TABULATED_TAPS = 64;
+
+// Tensor cores: the taps of a window are a bit for each coordinate along each axis, and one behind it, in 32 bits.
+constexpr int MAX_KERNEL_SIDES = 32 - 3;
 
 // The direct convolution: a block computes up to 512 outputs of one channel, each thread four.
 struct DirectConfig {
@@ -97,10 +121,21 @@ struct DirectConfig {
   X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
-// Without a twin, and with the type of plan.h.
-#define FLOPCUDA_TENSOR_KERNELS(X)                         \
-  X(flopcuda_linear_f16_128x128x32, 0.50, __half, float16) \
-  X(flopcuda_linear_bf16_128x128x32, 0.50, __nv_bfloat16, bfloat16)
+#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                   \
+  X(flopcuda_linear_f16_128x128x32, 0.50, F16_128x128x32)   \
+  X(flopcuda_linear_f16_64x64x32, 0.27, F16_64x64x32)       \
+  X(flopcuda_linear_bf16_128x128x32, 0.50, BF16_128x128x32) \
+  X(flopcuda_linear_bf16_64x64x32, 0.27, BF16_64x64x32)     \
+  X(flopcuda_linear_tf32_128x128x16, 0.48, TF32_128x128x16) \
+  X(flopcuda_linear_tf32_64x64x16, 0.27, TF32_64x64x16)
+
+#define FLOPCUDA_CONV_TENSOR_KERNELS(X)                   \
+  X(flopcuda_conv_f16_128x128x32, 0.38, F16_128x128x32)   \
+  X(flopcuda_conv_f16_64x64x32, 0.17, F16_64x64x32)       \
+  X(flopcuda_conv_bf16_128x128x32, 0.38, BF16_128x128x32) \
+  X(flopcuda_conv_bf16_64x64x32, 0.17, BF16_64x64x32)     \
+  X(flopcuda_conv_tf32_128x128x16, 0.38, TF32_128x128x16) \
+  X(flopcuda_conv_tf32_64x64x16, 0.17, TF32_64x64x16)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \

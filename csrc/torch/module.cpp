@@ -37,6 +37,8 @@ const char* type_name(cuda::DataType type) {
       return "float16";
     case cuda::DataType::bfloat16:
       return "bfloat16";
+    case cuda::DataType::tf32:
+      return "tf32";
   }
   return "unknown";
 }

@@ -5,10 +5,12 @@
 // device that computed it. The record is a second output and not hidden state, so that torch's own machinery (streams,
 // graph capture, functionalisation, tracing) carries it like any other tensor.
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -37,15 +39,17 @@ using OptionalTensor = std::optional<at::Tensor>;
 static_assert(sizeof(Counters) == 5 * sizeof(int64_t), "the record is read as five int64");
 constexpr int64_t kCounterFields = 5;
 
-// Of the 16-bit types that tensor cores multiply.
-bool is_narrow(const at::Tensor& tensor) {
-  return tensor.scalar_type() == at::kHalf || tensor.scalar_type() == at::kBFloat16;
-}
+// How an operator is to be computed.
+struct Options {
+  bool count_zero;
+  bool allow_tf32;  // of float32, in CUDA
+};
 
 void check_operand(const std::string& op, const char* name, const at::Tensor& operand, const at::Tensor& input) {
   const at::ScalarType type = operand.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || (op == "linear" && is_narrow(operand)), op, ": ", name,
-                   " has dtype ", type, ", but the counted kernels take float32 and float64 only");
+  const bool is_known = type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
+  TORCH_CHECK_TYPE(is_known, op, ": ", name, " has dtype ", type,
+                   ", but the counted kernels take float32, float64, float16 and bfloat16 only");
   TORCH_CHECK_TYPE(operand.scalar_type() == input.scalar_type(), op, ": ", name, " has dtype ", operand.scalar_type(),
                    ", but input has ", input.scalar_type());
   TORCH_CHECK(operand.device() == input.device(), op, ": ", name, " is on ", operand.device(), ", but input is on ",
@@ -136,49 +140,50 @@ LinearProblem linear_problem(const at::Tensor& input, const at::Tensor& weight, 
   return {input.numel() / weight.size(1), weight.size(1), weight.size(0)};
 }
 
-// torch keeps a channels_last input's layout in the output; so does a counted layer. The kernels compute in NCHW.
+// torch keeps a channels_last input's layout in the output; so does a counted layer.
 at::Tensor with_layout_of(const at::Tensor& output, const at::Tensor& input, const at::Tensor& weight) {
   const auto layout = output.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
   const bool channels_last = input.suggest_memory_format() == layout || weight.suggest_memory_format() == layout;
-  return channels_last ? output.contiguous(layout) : output;
+  return output.contiguous(channels_last ? layout : at::MemoryFormat::Contiguous);
 }
 
 at::Tensor empty_counters(const at::Tensor& input) {
   return at::zeros({kCounterFields}, input.options().dtype(at::kLong).memory_format(std::nullopt));
 }
 
-// check_operands has let no other pass.
-cuda::DataType device_type(const at::Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kDouble:
-      return cuda::DataType::float64;
-    case at::kHalf:
-      return cuda::DataType::float16;
-    case at::kBFloat16:
-      return cuda::DataType::bfloat16;
-    default:
-      return cuda::DataType::float32;
-  }
+std::vector<int64_t> output_shape(const ConvProblem& problem, const at::Tensor& input) {
+  std::vector<int64_t> shape = {problem.batch, problem.out_channels};
+  if (input.dim() == 5) shape.push_back(problem.depth.out_size);
+  shape.insert(shape.end(), {problem.height.out_size, problem.width.out_size});
+  return shape;
 }
 
-// Kernels of 16-bit numbers copy 16 bytes at a time.
-at::Tensor dense(const at::Tensor& tensor) {
-  const at::Tensor contiguous = tensor.contiguous();
-  const bool starts_askew = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr()) % 16 != 0;
-  return is_narrow(tensor) && starts_askew ? contiguous.clone() : contiguous;
+std::vector<int64_t> output_shape(const LinearProblem& problem, const at::Tensor& input) {
+  std::vector<int64_t> shape = input.sizes().vec();
+  shape.back() = problem.out_features;
+  return shape;
+}
+
+// A call of `to` that does nothing is a part of a small layer's time.
+at::Tensor cast(const at::Tensor& tensor, at::ScalarType type) {
+  return tensor.scalar_type() == type ? tensor : tensor.to(type);
 }
 
 // The tensors of one launch: dense, on one device, and alive as long as this is.
 struct Operands {
   at::Tensor input, weight;
   OptionalTensor bias;
-  at::Tensor output, counters;
+  at::Tensor output;  // as the kernel writes it
+  at::Tensor result;  // the same, with the operator's dimensions
+  at::Tensor counters;
 
+  // input, weight: as the kernel takes them.
   Operands(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef output_shape)
-      : input(dense(input)),
-        weight(dense(weight)),
-        bias(bias ? OptionalTensor(bias->contiguous()) : std::nullopt),
+      : input(input),
+        weight(weight),
+        bias(bias ? OptionalTensor(cast(*bias, input.scalar_type()).contiguous()) : std::nullopt),
         output(at::empty(output_shape, input.options().memory_format(std::nullopt))),
+        result(output),
         counters(empty_counters(input)) {}
 
   Counters& record() const { return *reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>()); }
@@ -189,26 +194,100 @@ struct Operands {
             bias ? bias->const_data_ptr<Scalar>() : nullptr, output.mutable_data_ptr<Scalar>()};
   }
 
-  cuda::Tensors device_pointers() const {
-    return {device_type(input),        input.const_data_ptr(),
-            weight.const_data_ptr(),   bias ? bias->const_data_ptr() : nullptr,
-            output.mutable_data_ptr(), &record()};
+  cuda::Tensors device_pointers(cuda::DataType type) const {
+    return {type,
+            input.const_data_ptr(),
+            weight.const_data_ptr(),
+            bias ? bias->const_data_ptr() : nullptr,
+            output.mutable_data_ptr(),
+            &record()};
   }
 };
 
-// The devices: each computes either problem over operands of its own, and says what it launched.
+// What the operands may be multiplied as; check_operands has let no other pass.
+cuda::DataType device_type(const at::Tensor& tensor, bool allow_tf32) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble:
+      return cuda::DataType::float64;
+    case at::kHalf:
+      return cuda::DataType::float16;
+    case at::kBFloat16:
+      return cuda::DataType::bfloat16;
+    default:
+      return allow_tf32 ? cuda::DataType::tf32 : cuda::DataType::float32;
+  }
+}
+
+at::ScalarType scalar_type(cuda::DataType type) {
+  switch (type) {
+    case cuda::DataType::float64:
+      return at::kDouble;
+    case cuda::DataType::float16:
+      return at::kHalf;
+    case cuda::DataType::bfloat16:
+      return at::kBFloat16;
+    default:
+      return at::kFloat;
+  }
+}
+
+// Dense, with rows as long as a kernel on tensor cores takes them, and at a multiple of 16 bytes.
+at::Tensor with_stored_rows(const at::Tensor& tensor, const cuda::KernelInfo& kernel) {
+  const int64_t missing = cuda::stored_length(kernel, tensor.size(-1)) - tensor.size(-1);
+  const at::Tensor dense = (missing > 0 ? at::constant_pad_nd(tensor, {0, missing}) : tensor).contiguous();
+  const bool starts_askew = reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % 16 != 0;
+  return starts_askew ? dense.clone() : dense;
+}
+
+// Row-major as the problem says, of a type that kernels compute in.
+template <class Problem>
+Operands dense_operands(const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+                        const OptionalTensor& bias, at::ScalarType type) {
+  return {cast(input, type).contiguous(), cast(weight, type).contiguous(), bias, output_shape(problem, input)};
+}
+
+Operands tensor_core_operands(const LinearProblem& problem, const at::Tensor& input, const at::Tensor& weight,
+                              const OptionalTensor& bias, const cuda::KernelInfo& kernel) {
+  return {with_stored_rows(input, kernel), with_stored_rows(weight, kernel), bias, output_shape(problem, input)};
+}
+
+// Channels-last; plan.h says how they lie. Nothing is copied of what is so already.
+Operands tensor_core_operands(const ConvProblem& problem, const at::Tensor& input, const at::Tensor& weight,
+                              const OptionalTensor& bias, const cuda::KernelInfo& kernel) {
+  const at::Tensor by_group = input.unflatten(1, {problem.groups, problem.in_channels / problem.groups});
+  std::vector<int64_t> shape = output_shape(problem, input);
+  std::rotate(shape.begin() + 1, shape.begin() + 2, shape.end());
+  Operands operands(with_stored_rows(by_group.movedim({1, 2}, {-2, -1}), kernel),
+                    with_stored_rows(weight.movedim(1, -1), kernel), bias, shape);
+  operands.result = operands.output.movedim(-1, 1);
+  return operands;
+}
+
+// As a CUDA kernel takes them.
+template <class Problem>
+Operands operands_for(const cuda::KernelInfo& kernel, const Problem& problem, const at::Tensor& input,
+                      const at::Tensor& weight, const OptionalTensor& bias) {
+  return cuda::is_for_tensor_cores(kernel.type)
+             ? tensor_core_operands(problem, input, weight, bias, kernel)
+             : dense_operands(problem, input, weight, bias, scalar_type(kernel.type));
+}
+
+// The devices: each computes either problem in operands of its own, and says in `last` what it launched.
 struct Cpu {
   template <class Problem>
-  static Launched run(const char* op, const Problem& problem, const Operands& operands, bool count_zero) {
-    TORCH_CHECK_TYPE(!is_narrow(operands.input), "linear: input has dtype ", operands.input.scalar_type(),
-                     ", but the counted kernels of the CPU take float32 and float64 only");
-    const bool is_double = operands.input.scalar_type() == at::kDouble;
-    if (is_double) {
-      run_in<double>(problem, operands, count_zero);
+  static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+                      const OptionalTensor& bias, const Options& options) {
+    const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const Operands operands = dense_operands(problem, input, weight, bias, type);
+    if (operands.output.numel() == 0) return operands;
+    if (type == at::kDouble) {
+      run_in<double>(problem, operands, options.count_zero);
     } else {
-      run_in<float>(problem, operands, count_zero);
+      run_in<float>(problem, operands, options.count_zero);
     }
-    return {std::string(op) + (is_double ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa()), std::nullopt};
+    last = {std::string(op) + (type == at::kDouble ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa()),
+            std::nullopt};
+    return operands;
   }
 
  private:
@@ -225,57 +304,49 @@ struct Cpu {
 #ifdef FLOPCUDA_WITH_CUDA
 struct Cuda {
   template <class Problem>
-  static Launched run(const char*, const Problem& problem, const Operands& operands, bool count_zero) {
-    const at::Device device = operands.input.device();
-    const c10::cuda::CUDAGuard guard(device);
-    const cuda::DeviceProperties& properties = cuda::device_properties();
-    const auto& kernel = cuda::choose_kernel(problem, device_type(operands.input), count_zero, properties);
-    cuda::launch(cuda::plan(problem, operands.device_pointers(), kernel),
-                 c10::cuda::getCurrentCUDAStream(device.index()).stream());
-    return {kernel.name, cuda::count_waves(problem, kernel, properties).efficiency};
+  static Operands run(const char*, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+                      const OptionalTensor& bias, const Options& options) {
+    const c10::cuda::CUDAGuard guard(input.device());
+    const cuda::DeviceProperties& device = cuda::device_properties();
+    const auto& kernel =
+        cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
+    const Operands operands = operands_for(kernel, problem, input, weight, bias);
+    if (operands.output.numel() == 0) return operands;
+    cuda::launch(cuda::plan(problem, operands.device_pointers(kernel.type), kernel),
+                 c10::cuda::getCurrentCUDAStream(input.device().index()).stream());
+    last = {kernel.name, cuda::count_waves(problem, kernel, device).efficiency};
+    return operands;
   }
 };
 #endif
 
-std::vector<int64_t> output_shape(const ConvProblem& problem, const at::Tensor& input) {
-  std::vector<int64_t> shape = {problem.batch, problem.out_channels};
-  if (input.dim() == 5) shape.push_back(problem.depth.out_size);
-  shape.insert(shape.end(), {problem.height.out_size, problem.width.out_size});
-  return shape;
-}
-
-std::vector<int64_t> output_shape(const LinearProblem& problem, const at::Tensor& input) {
-  std::vector<int64_t> shape = input.sizes().vec();
-  shape.back() = problem.out_features;
-  return shape;
-}
-
 template <class Device, class Problem>
 Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
-             const OptionalTensor& bias, bool count_zero) {
-  Operands operands(input, weight, bias, output_shape(problem, input));
-  last = operands.output.numel() > 0 ? Device::run(op, problem, operands, count_zero) : Launched{};
-  return operands;
+             const OptionalTensor& bias, const Options& options) {
+  last = {};
+  return Device::run(op, problem, input, weight, bias, options);
 }
 
 template <class Device, int axes>
 Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero) {
+            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero, bool allow_tf32) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   const char* const op = axes == 3 ? "conv3d" : "conv2d";
-  const Operands operands = run<Device>(op, problem, input, weight, bias, count_zero);
-  return {with_layout_of(operands.output, input, weight), operands.counters};
+  const Operands operands = run<Device>(op, problem, input, weight, bias, {count_zero, allow_tf32});
+  return {with_layout_of(cast(operands.result, input.scalar_type()), input, weight), operands.counters};
 }
 
 template <class Device>
-Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero) {
-  const Operands operands = run<Device>("linear", linear_problem(input, weight, bias), input, weight, bias, count_zero);
-  return {operands.output, operands.counters};
+Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
+              bool allow_tf32) {
+  const auto problem = linear_problem(input, weight, bias);
+  const Operands operands = run<Device>("linear", problem, input, weight, bias, {count_zero, allow_tf32});
+  return {cast(operands.result, input.scalar_type()), operands.counters};
 }
 
-// What a CUDA device would be told to do, over tensors on the CPU: for the PTX virtual machine. Output and counters,
-// which the launch is to fill; what else its parameters point to; kernel, grid, block, bytes of dynamic shared memory;
-// and the parameters, uint8.
+// What a CUDA device would be told to do, over tensors on the CPU: for the PTX virtual machine. Output, with the
+// operator's dimensions, and counters, which the launch is to fill; what else its parameters point to; kernel, grid,
+// block, bytes of dynamic shared memory; and the parameters, uint8.
 using PlannedResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>, std::string, std::vector<int64_t>,
                                  std::vector<int64_t>, int64_t, at::Tensor>;
 
@@ -284,6 +355,11 @@ const cuda::KernelInfo& kernel_named(const std::string& name) {
     if (name == kernel.name) return kernel;
   }
   TORCH_CHECK(false, "flopcuda has no CUDA kernel named ", name);
+}
+
+// Whether operands of the input's type can be had as a kernel takes them, without loss but for that of TF32.
+bool kernel_takes(const cuda::KernelInfo& kernel, const at::Tensor& input) {
+  return cuda::can_take(kernel.type, device_type(input, kernel.type == cuda::DataType::tf32));
 }
 
 std::vector<int64_t> extents(const cuda::Dim3& dim) { return {dim.x, dim.y, dim.z}; }
@@ -296,15 +372,17 @@ at::Tensor bytes_of(const std::vector<std::byte>& bytes) {
 
 template <class Problem>
 PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
-                        const OptionalTensor& bias, bool count_zero, const std::optional<std::string>& kernel) {
+                        const OptionalTensor& bias, const Options& options, const std::optional<std::string>& kernel) {
   TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
-  const Operands operands(input, weight, bias, output_shape(problem, input));
+  const cuda::DataType type = device_type(input, options.allow_tf32);
   const cuda::KernelInfo& chosen =
-      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, device_type(input), count_zero, {});
-  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(), chosen);
+      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, type, options.count_zero, {});
+  TORCH_CHECK_VALUE(kernel_takes(chosen, input), chosen.name, " is a kernel of another type than the tensors");
+  const Operands operands = operands_for(chosen, problem, input, weight, bias);
+  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(chosen.type), chosen);
   std::vector<at::Tensor> others = {operands.input, operands.weight};
   if (operands.bias) others.push_back(*operands.bias);
-  return {operands.output,     operands.counters,          others,
+  return {operands.result,     operands.counters,          others,
           launch.kernel,       extents(launch.grid),       extents(launch.block),
           launch.shared_bytes, bytes_of(launch.parameters)};
 }
@@ -312,14 +390,14 @@ PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const a
 template <int axes>
 PlannedResult conv_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                         at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                        bool count_zero, const std::optional<std::string>& kernel) {
+                        bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  return plan_over(problem, input, weight, bias, count_zero, kernel);
+  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, kernel);
 }
 
 PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                          bool count_zero, const std::optional<std::string>& kernel) {
-  return plan_over(linear_problem(input, weight, bias), input, weight, bias, count_zero, kernel);
+                          bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel) {
+  return plan_over(linear_problem(input, weight, bias), input, weight, bias, {count_zero, allow_tf32}, kernel);
 }
 
 // A CUDA device by what its maker says of it, for a launch that nobody makes.
@@ -343,10 +421,11 @@ struct DescribedDevice {
 using Choice = std::tuple<std::string, int64_t, double>;
 
 template <class Problem>
-Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, cuda::DataType type, bool count_zero,
-                 const std::optional<std::string>& kernel) {
+Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, const at::Tensor& input,
+                 const Options& options, const std::optional<std::string>& kernel) {
+  const cuda::DataType type = device_type(input, options.allow_tf32);
   const cuda::KernelInfo& chosen =
-      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, type, count_zero, device);
+      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, type, options.count_zero, device);
   const cuda::Waves waves = cuda::count_waves(problem, chosen, device);
   return {chosen.name, waves.blocks, waves.efficiency};
 }
@@ -354,18 +433,19 @@ Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, c
 template <int axes>
 Choice conv_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                   bool count_zero, int64_t multiprocessors, at::ArrayRef<double> rates,
+                   bool count_zero, bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
                    at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   const DescribedDevice device{multiprocessors, rates, resident_blocks};
-  return choose_on(device.properties(), problem, device_type(input), count_zero, kernel);
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
 }
 
 Choice linear_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
-                     int64_t multiprocessors, at::ArrayRef<double> rates, at::IntArrayRef resident_blocks,
-                     const std::optional<std::string>& kernel) {
+                     bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
+                     at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
+  const auto problem = linear_problem(input, weight, bias);
   const DescribedDevice device{multiprocessors, rates, resident_blocks};
-  return choose_on(device.properties(), linear_problem(input, weight, bias), device_type(input), count_zero, kernel);
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
 }
 
 // Schemas: an operator; the kernel that it launches on a device that is described (device.h); the launch that it would
@@ -384,14 +464,15 @@ void define_conv(torch::Library& library) {
   const std::string lists = std::to_string(axes) + "] stride, SymInt[" + std::to_string(2 * axes) +
                             "] padding, SymInt[" + std::to_string(axes) + "] dilation, SymInt groups";
   const std::string arguments =
-      "(Tensor input, Tensor weight, Tensor? bias, SymInt[" + lists + ", bool count_zero=False";
+      "(Tensor input, Tensor weight, Tensor? bias, SymInt[" + lists + ", bool count_zero=False, bool allow_tf32=False";
   library.def((name + arguments + ")" + kRecord).c_str());
   library.def((name + "_choice" + arguments + kChoice).c_str(), conv_choice<axes>);
   library.def((name + "_plan" + arguments + kPlan).c_str(), conv_plan<axes>);
 }
 
 void define_linear(torch::Library& library) {
-  const std::string arguments = "(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False";
+  const std::string arguments =
+      "(Tensor input, Tensor weight, Tensor? bias, bool count_zero=False, bool allow_tf32=False";
   library.def(("linear" + arguments + ")" + kRecord).c_str());
   library.def(("linear_choice" + arguments + kChoice).c_str(), linear_choice);
   library.def(("linear_plan" + arguments + kPlan).c_str(), linear_plan);

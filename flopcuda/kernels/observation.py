@@ -43,7 +43,7 @@ def observe(
     Raises:
         RuntimeError: a check of the machine found a defect in it.
     """
-    problem = problem_for(operation, getattr(torch, dtype), tile)
+    problem = problem_for(operation, torch.float32 if dtype == "tf32" else getattr(torch, dtype), tile)
     result = backend.launch(plan(problem.op, *problem.arguments, kernel=kernel))
     return Observation(
         problem.text,

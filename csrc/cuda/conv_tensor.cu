@@ -1,0 +1,60 @@
+// Counted convolution, forward, on tensor cores, as an implicit GEMM of each group: out[pixel, channel] is the sum over
+// taps and channels of im2col[pixel, k] * weight[channel, k].
+//
+// Images are channels-last, as tensor cores like them: pixels of all images are the rows and output channels the
+// columns, so that a lane writes neighbouring channels of a pixel. tensor_main_loop.cuh says which bottlenecks the loop
+// removes, window_chunk_loader.cuh those of its operand.
+#include "cuda/conv_window.cuh"
+#include "cuda/params.h"
+#include "cuda/tensor_main_loop.cuh"
+#include "cuda/window_chunk_loader.cuh"
+
+namespace flopcuda::cuda {
+namespace {
+
+template <class Tile, bool COUNT_ZERO>
+__device__ void conv_tensor(const ConvParams& params) {
+  using Scalar = TensorScalar<Tile::TYPE>;
+  __shared__ TensorShared<Tile> shared;
+  const uint32_t tile_of_all = blockIdx.x / params.column_tiles;
+  const int group = tile_of_all / params.row_tiles;
+  const int64_t first_row = static_cast<int64_t>(tile_of_all % params.row_tiles) * Tile::BLOCK_M;
+  const int first_column = blockIdx.x % params.column_tiles * Tile::BLOCK_N;
+  const int64_t first_channel = static_cast<int64_t>(group) * params.group_out_channels + first_column;
+  const int rows = static_cast<int>(min(params.columns - first_row, static_cast<int64_t>(Tile::BLOCK_M)));
+  const int columns = min(params.group_out_channels - first_column, Tile::BLOCK_N);
+  const int stored_channels = static_cast<int>(params.group_input_extent);
+
+  WindowChunkLoader<Tile> input(params, group, locate_column(first_row, params.output_pixels), rows,
+                                shared.stages[0].a);
+  RowChunkLoader<Tile, Tile::BLOCK_N, B_SWAP<Tile>, COUNT_ZERO> weight(
+      params.weight, first_channel, columns, params.taps * stored_channels, params.scalar_bytes, shared.stages[0].b);
+  const bool has_bias = params.bias != nullptr;
+  WarpTile<Tile, COUNT_ZERO> tile(rows, columns);
+  tile.set(has_bias ? static_cast<const Scalar*>(params.bias) + first_channel : nullptr);
+
+  const Reduction reduction{params.taps, params.group_in_channels, stored_channels};
+  multiply_segments<Tile, true>(reduction, input, weight, shared.stages, tile,
+                                [&](uint32_t products) { input.end_segment(products); });
+
+  const int64_t pixel_stride = params.output_image_stride / params.output_pixels;
+  tile.store(static_cast<Scalar*>(params.output) + first_row * pixel_stride + first_channel, pixel_stride,
+             params.output_is_aligned);
+  const int64_t padded = static_cast<int64_t>(input.padded()) * columns;
+  add_block_counts<Tile::THREADS>(tile.counts(has_bias, padded), params.counters, shared.counts);
+}
+
+}  // namespace
+
+#define FLOPCUDA_DEFINE_CONV_TENSOR(kernel, share, Tile)                                                          \
+  extern "C" __global__ void __launch_bounds__(Tile::THREADS) kernel(const __grid_constant__ ConvParams params) { \
+    conv_tensor<Tile, false>(params);                                                                             \
+  }                                                                                                               \
+  extern "C" __global__ void __launch_bounds__(Tile::THREADS)                                                     \
+      kernel##_count_zero(const __grid_constant__ ConvParams params) {                                            \
+    conv_tensor<Tile, true>(params);                                                                              \
+  }
+
+FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_DEFINE_CONV_TENSOR)
+
+}  // namespace flopcuda::cuda

@@ -1,0 +1,27 @@
+// What the operands and outputs of a kernel are made of.
+#pragma once
+
+namespace flopcuda::cuda {
+
+// Sums of float16, bfloat16 and tf32 are in float32. tf32 is float32 in memory; what tensor cores multiply of it is in
+// tensor_core.cuh.
+enum class DataType { float32, float64, float16, bfloat16, tf32 };
+
+constexpr int scalar_bytes(DataType type) {
+  switch (type) {
+    case DataType::float16:
+    case DataType::bfloat16:
+      return 2;
+    case DataType::float64:
+      return 8;
+    default:
+      return 4;
+  }
+}
+
+// Whether tensor cores multiply it.
+constexpr bool is_for_tensor_cores(DataType type) {
+  return type == DataType::float16 || type == DataType::bfloat16 || type == DataType::tf32;
+}
+
+}  // namespace flopcuda::cuda

@@ -1,0 +1,339 @@
+// The main loop that the kernels on tensor cores share: C[BLOCK_M x BLOCK_N] += A * B^T over the whole reduction, both
+// operands row-major along it, summed in float32.
+//
+// Bottlenecks it removes: the multiply-adds, of which one instruction does 2,048 for a warp, or 1,024 of TF32; and
+// shared memory. Slices come in copies of 16 bytes that a warp's ldmatrix reads without bank conflicts: a row's four
+// chunks of 16 bytes change places by bits of the row's number.
+//
+// A reduction is so many segments of one length: one, or a convolution's taps. No slice has products of two segments.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/async_copy.cuh"
+#include "cuda/counting.cuh"
+#include "cuda/tensor_core.cuh"
+#include "cuda/tiles.h"
+
+namespace flopcuda::cuda {
+
+constexpr int CHUNKS_PER_ROW = 4;
+
+// One slice of each operand.
+template <class Tile>
+struct TensorStage {
+  static_assert(Tile::ROW_BYTES == CHUNKS_PER_ROW * ACCESS_BYTES, "slices of one layout");
+  alignas(128) char a[Tile::BLOCK_M * Tile::ROW_BYTES];
+  alignas(128) char b[Tile::BLOCK_N * Tile::ROW_BYTES];
+};
+
+// Three stages of large tiles fill what a kernel may declare: counts are added up where they were.
+template <class Tile>
+union TensorShared {
+  TensorStage<Tile> stages[Tile::STAGES];
+  CountScratch<Tile::THREADS> counts;
+};
+
+// Rows of a slice whose chunks change places alike. The eight rows of a matrix that ldmatrix reads are neighbours in A,
+// and pairs that lie CHUNK rows apart in B; in either case one chunk of theirs is on all 32 banks.
+constexpr int A_SWAP = 2;
+template <class Tile>
+constexpr int B_SWAP = Tile::CHUNK;
+
+// Where a chunk of a row lies in a slice.
+template <int SWAP>
+__device__ constexpr int chunk_offset(int row, int chunk) {
+  return row * (CHUNKS_PER_ROW * ACCESS_BYTES) + (chunk ^ (row / SWAP % CHUNKS_PER_ROW)) * ACCESS_BYTES;
+}
+
+// The chunks of a slice that one thread copies: one of each of ROWS rows.
+template <class Tile, int EXTENT, int SWAP>
+struct CopiedChunks {
+  static constexpr int ROWS_PER_PASS = Tile::THREADS / CHUNKS_PER_ROW;
+  static constexpr int ROWS = EXTENT / ROWS_PER_PASS;
+  static_assert(EXTENT % ROWS_PER_PASS == 0, "each thread copies as many");
+  static_assert(ROWS_PER_PASS % (SWAP * CHUNKS_PER_ROW) == 0, "all of a thread's rows swap chunks alike");
+
+  __device__ static int chunk() { return threadIdx.x % CHUNKS_PER_ROW; }
+  __device__ static int row(int i) { return threadIdx.x / CHUNKS_PER_ROW + i * ROWS_PER_PASS; }
+  __device__ static int first_offset() { return chunk_offset<SWAP>(row(0), chunk()); }
+  __device__ static constexpr int offset_from_first(int i) { return i * ROWS_PER_PASS * Tile::ROW_BYTES; }
+};
+
+// Copies the slices of a matrix whose rows start at multiples of 16 bytes.
+template <class Tile, int EXTENT, int SWAP, bool COUNT_ZERO>
+class RowChunkLoader {
+  using Chunks = CopiedChunks<Tile, EXTENT, SWAP>;
+  using Scalar = TensorScalar<Tile::TYPE>;
+
+ public:
+  // The block's rows are those from first_row on, and so many as there are, at least one. slice: of the first stage.
+  __device__ RowChunkLoader(const void* matrix, int64_t first_row, int rows, uint32_t row_stride, uint32_t scalar_bytes,
+                            const char* slice)
+      : destination_(shared_address(slice[Chunks::first_offset()])),
+        source_(static_cast<const Scalar*>(matrix) + first_row * row_stride),
+        scalar_bytes_(scalar_bytes),
+        rows_(rows) {
+#pragma unroll
+    for (int i = 0; i < Chunks::ROWS; ++i) row_offsets_[i] = min(Chunks::row(i), rows - 1) * row_stride;
+  }
+
+  // product: of the segment, the first of the thread's chunk. Beyond the segment, zeros. In place of rows that there
+  // are not, the last one is copied: nobody uses the outputs. Where zeros are counted, they are zeros.
+  __device__ void copy(uint32_t stage_offset, uint32_t product, bool is_beyond) {
+#pragma unroll
+    for (int i = 0; i < Chunks::ROWS; ++i) {
+      const bool is_missing = is_beyond || (COUNT_ZERO && Chunks::row(i) >= rows_);
+      copy_chunk_async(destination_ + stage_offset + Chunks::offset_from_first(i),
+                       element_at(source_, row_offsets_[i] + product, scalar_bytes_), is_missing);
+    }
+  }
+
+  // The next segment follows the last, of so many products.
+  __device__ void begin_segment(int stored_length) {
+#pragma unroll
+    for (uint32_t& offset : row_offsets_) offset += stored_length;
+  }
+
+ private:
+  uint32_t destination_;
+  const Scalar* source_;
+  uint32_t scalar_bytes_;
+  int rows_;
+  uint32_t row_offsets_[Chunks::ROWS];  // of the segment
+};
+
+// The outputs of one lane. In the products of 16 x 8 outputs that a warp's mma computes, a lane has two rows, eight
+// apart, of two neighbouring columns. Which row of the slice is which column of B is free: they are taken so that those
+// of a lane in some products are neighbours, and leave in one store of 16 bytes.
+template <class Tile, bool COUNT_ZERO>
+class WarpTile {
+ public:
+  using Scalar = TensorScalar<Tile::TYPE>;
+
+  __device__ WarpTile(int rows, int columns) : rows_left_(rows - first_row()), columns_left_(columns - first_column()) {
+    const int lane = threadIdx.x % WARP_SIZE;
+    const int b_column = lane % MATRIX_ROWS / 2 * Tile::CHUNK + lane / MMA_M * 2 + lane % 2;
+#pragma unroll
+    for (int step = 0; step < STEPS; ++step) {
+      a_offsets_[step] = chunk_offset<A_SWAP>(warp_row() + lane % MMA_M, step * 2 + lane / MMA_M);
+      b_offsets_[step] = chunk_offset<B_SWAP<Tile>>(warp_column() + b_column, step * 2 + lane / MATRIX_ROWS % 2);
+    }
+  }
+
+  // bias: of the block's first column on, or null.
+  __device__ void set(const Scalar* bias) {
+#pragma unroll
+    for (int n = 0; n < TILES_N; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int column = column_offset(n, i);
+        const float initial = bias && column < columns_left_ ? to_float(bias[first_column() + column]) : 0.0f;
+#pragma unroll
+        for (int m = 0; m < TILES_M; ++m) sums_[m][n][i] = initial;
+      }
+    }
+  }
+
+  // MMA_K products of each output, of which the reduction has so many. a, b: the addresses of the slices.
+  __device__ void multiply_step(uint32_t a, uint32_t b, int step, int real_products) {
+    uint32_t fragment_a[TILES_M][4];
+    uint32_t fragment_b[TILES_N / 2][4];
+#pragma unroll
+    for (int m = 0; m < TILES_M; ++m) load_matrices(fragment_a[m], a + a_offsets_[step] + m * MMA_M * Tile::ROW_BYTES);
+#pragma unroll
+    for (int n = 0; n < TILES_N / 2; ++n) {
+      load_matrices(fragment_b[n], b + b_offsets_[step] + column_offset(2 * n, 0) * Tile::ROW_BYTES);
+    }
+#pragma unroll
+    for (int m = 0; m < TILES_M; ++m) {
+#pragma unroll
+      for (int n = 0; n < TILES_N; ++n) {
+        multiply_matrices<Tile::TYPE>(sums_[m][n], fragment_a[m], fragment_b[n / 2] + n % 2 * 2);
+      }
+    }
+    ++steps_;
+    products_ += real_products;
+    if constexpr (COUNT_ZERO) count_nonzero_products(fragment_a, fragment_b);
+  }
+
+  // Products of each output so far.
+  __device__ uint32_t products() const { return products_; }
+
+  __device__ void store(Scalar* output, int64_t row_stride, bool rows_are_aligned) const {
+#pragma unroll
+    for (int m = 0; m < TILES_M; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (row_offset(m, 2 * half) >= rows_left_) continue;
+        Scalar* const row = output + (first_row() + row_offset(m, 2 * half)) * row_stride + first_column();
+#pragma unroll
+        for (int n = 0; n < TILES_N; n += NEIGHBOURS) store_neighbours(row, m, n, half, rows_are_aligned);
+      }
+    }
+  }
+
+  // accumulators_held_bias: whether the first product was added to something. padded: products with the padding, of
+  // those whose operand the thread has copied.
+  __device__ Counters counts(bool accumulators_held_bias, int64_t padded) const {
+    int rows = 0, columns = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * TILES_M; ++i) rows += row_offset(i / 2, i % 2 * 2) < rows_left_;
+#pragma unroll
+    for (int j = 0; j < 2 * TILES_N; ++j) columns += column_offset(j / 2, j % 2) < columns_left_;
+    const int64_t outputs = rows * columns;
+    Counters counts;
+    counts.mul = products_ * outputs;
+    counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - outputs;
+    counts.pad = padded;
+    // Of one thread, this may be negative: it copies for the others.
+    if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
+    // An mma is a warp's; a lane's share of it is that of its sums.
+    counts.lane = int64_t{steps_} * (TILES_M * TILES_N * 4 * Tile::MMA_K);
+    return counts;
+  }
+
+ private:
+  static constexpr int STEPS = Tile::BLOCK_K / Tile::MMA_K;
+  static constexpr int TILES_M = Tile::WARP_M / MMA_M, TILES_N = Tile::WARP_N / MMA_N;
+
+  static_assert(int64_t{MAX_REDUCTION} * TILES_M * TILES_N * 4 < (int64_t{1} << 32), "32-bit counts of a lane");
+
+  static constexpr int NEIGHBOURS = Tile::CHUNK / 2;  // products in which a lane's columns are neighbours
+  static_assert(TILES_N % NEIGHBOURS == 0 && NEIGHBOURS % 2 == 0, "they fill a store; ldmatrix reads two of them");
+
+  __device__ static int warp_row() { return threadIdx.x / WARP_SIZE / Tile::WARPS_N * Tile::WARP_M; }
+  __device__ static int warp_column() { return threadIdx.x / WARP_SIZE % Tile::WARPS_N * Tile::WARP_N; }
+  __device__ static int first_row() { return warp_row() + threadIdx.x % WARP_SIZE / 4; }
+  __device__ static int first_column() { return warp_column() + threadIdx.x % 4 * Tile::CHUNK; }
+
+  // How far a sum's row and column are from the lane's first.
+  __device__ static constexpr int row_offset(int m, int i) { return m * MMA_M + i / 2 * MATRIX_ROWS; }
+  __device__ static constexpr int column_offset(int n, int i) {
+    return n / NEIGHBOURS * (NEIGHBOURS * MMA_N) + n % NEIGHBOURS * 2 + i % 2;
+  }
+
+  // The tensor cores count, too: 2 for each number that is not 0 makes 4 of each product that is not. It does not
+  // matter whose: one set of sums takes them all, exactly.
+  __device__ void count_nonzero_products(const uint32_t (&a)[TILES_M][4], const uint32_t (&b)[TILES_N / 2][4]) {
+    float fours[4] = {};
+#pragma unroll
+    for (int m = 0; m < TILES_M; ++m) {
+      uint32_t marks_a[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) marks_a[i] = mark_nonzero<Tile::TYPE>(a[m][i]);
+#pragma unroll
+      for (int n = 0; n < TILES_N; ++n) {
+        const uint32_t marks_b[2] = {mark_nonzero<Tile::TYPE>(b[n / 2][n % 2 * 2]),
+                                     mark_nonzero<Tile::TYPE>(b[n / 2][n % 2 * 2 + 1])};
+        multiply_matrices<Tile::TYPE>(fours, marks_a, marks_b);
+      }
+    }
+    nonzero_ += __float2int_rn(fours[0] + fours[1] + fours[2] + fours[3]) / 4;
+  }
+
+  __device__ void store_neighbours(Scalar* row, int m, int n, int half, bool rows_are_aligned) const {
+    const auto sum = [&](int j) { return sums_[m][n + j / 2][2 * half + j % 2]; };
+    const int column = column_offset(n, 0);
+    if (rows_are_aligned && column + Tile::CHUNK <= columns_left_) {
+      // By an intrinsic: the compiler would write a vector piece by piece.
+      __stwb(reinterpret_cast<uint4*>(row + column),
+             make_uint4(round_word<Scalar>(sum, 0), round_word<Scalar>(sum, 1), round_word<Scalar>(sum, 2),
+                        round_word<Scalar>(sum, 3)));
+    } else {
+#pragma unroll
+      for (int j = 0; j < Tile::CHUNK; ++j) {
+        if (column + j < columns_left_) row[column + j] = round_to<Scalar>(sum(j));
+      }
+    }
+  }
+
+  float sums_[TILES_M][TILES_N][4];
+  uint32_t a_offsets_[STEPS];  // of the row whose address the lane gives, by step
+  uint32_t b_offsets_[STEPS];
+  int rows_left_, columns_left_;  // of the problem's in the block, from the lane's first on
+  uint32_t steps_ = 0;
+  uint32_t products_ = 0;  // of each output
+  uint32_t nonzero_ = 0;
+};
+
+struct Reduction {
+  int segments;
+  int length;         // products of a segment
+  int stored_length;  // with the zeros behind them, as far as copies go
+};
+
+// Multiplies the whole reduction. A loader's copy(stage_offset, product, is_beyond) begins to copy its operand's next
+// slice, to the stage that lies so many bytes behind the first; begin_segment follows the last slice of a segment.
+// end_segment(products) is told how many products of each output a segment was.
+template <class Tile, bool HAS_SEGMENTS, class LoaderA, class LoaderB, class Outputs, class EndSegment>
+__device__ inline void multiply_segments(const Reduction& reduction, LoaderA& loader_a, LoaderB& loader_b,
+                                         const TensorStage<Tile> (&stages)[Tile::STAGES], Outputs& tile,
+                                         const EndSegment& end_segment) {
+  using Stage = TensorStage<Tile>;
+  const int first_product = threadIdx.x % CHUNKS_PER_ROW * Tile::CHUNK;
+  int product = first_product;
+  int segments_to_copy = reduction.segments;
+  int left_to_copy = reduction.stored_length;  // the same for all threads, unlike the product
+  const auto copy_slices = [&](int stage) {
+    const bool is_beyond = product >= reduction.stored_length;
+    loader_a.copy(stage * sizeof(Stage), product, is_beyond);
+    loader_b.copy(stage * sizeof(Stage), product, is_beyond);
+    end_copy_group();
+    product += Tile::BLOCK_K;
+    left_to_copy -= Tile::BLOCK_K;
+    if (HAS_SEGMENTS && left_to_copy <= 0 && --segments_to_copy > 0) {
+      loader_a.begin_segment(reduction.stored_length);
+      loader_b.begin_segment(reduction.stored_length);
+      product = first_product;
+      left_to_copy = reduction.stored_length;
+    }
+  };
+#pragma unroll
+  for (int stage = 0; stage < Tile::STAGES - 1; ++stage) copy_slices(stage);
+
+  const uint32_t first_stage = shared_address(stages[0].a[0]);
+  int free_stage = Tile::STAGES - 1;
+  int stage = 0;
+  // Until the slice that was begun first has arrived, for all threads; all have read the one before.
+  const auto await_slice = [] {
+    wait_for_copies_but<Tile::STAGES - 2>();
+    __syncthreads();
+  };
+  const auto multiply = [&](int step, int real_products) {
+    const uint32_t a = first_stage + stage * sizeof(Stage);
+    tile.multiply_step(a, a + sizeof(Stage::a), step, real_products);
+  };
+  const auto end_slice = [&] {
+    free_stage = stage;
+    stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
+  };
+
+#pragma unroll 1
+  for (int segment = 0; segment < (HAS_SEGMENTS ? reduction.segments : 1); ++segment) {
+    const uint32_t products_before = tile.products();
+#pragma unroll 1
+    for (int whole_slices = reduction.length / Tile::BLOCK_K; whole_slices > 0; --whole_slices) {
+      await_slice();
+      copy_slices(free_stage);
+#pragma unroll
+      for (int step = 0; step < Tile::BLOCK_K / Tile::MMA_K; ++step) multiply(step, Tile::MMA_K);
+      end_slice();
+    }
+    const int left = reduction.length % Tile::BLOCK_K;
+    if (left > 0) {
+      await_slice();
+      if (HAS_SEGMENTS) copy_slices(free_stage);
+#pragma unroll
+      for (int step = 0; step < Tile::BLOCK_K / Tile::MMA_K; ++step) {
+        if (step * Tile::MMA_K < left) multiply(step, min(left - step * Tile::MMA_K, Tile::MMA_K));
+      }
+      end_slice();
+    }
+    end_segment(tile.products() - products_before);
+  }
+  wait_for_copies_but<0>();  // of the zeros beyond the reduction, too, before their place is used anew
+  __syncthreads();
+}
+
+}  // namespace flopcuda::cuda
