@@ -18,8 +18,8 @@ from torch.utils.flop_counter import register_flop_formula
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
 from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
-# Sums are in float32 or, of float64, in float64, and rounded once. Tensor cores multiply float16 and bfloat16 as they are;
-# any other kernel has them widened to float32.
+# Sums are in float32 or, of float64, in float64, and rounded once. Tensor cores multiply float16 and bfloat16 as they
+# are; any other kernel has them widened to float32.
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 COUNTER_FIELDS = ("mul", "add", "pad", "zero", "lane")
@@ -232,8 +232,8 @@ def allows_tf32(op: str, input: Tensor) -> bool:
     """
     if not input.is_cuda:
         return False
-    setting = torch.backends.cudnn.conv if op.startswith("conv") else torch.backends.cuda.matmul
-    return bool(setting.fp32_precision == "tf32")
+    backend, operation = (torch.backends.cudnn, "conv") if op.startswith("conv") else (torch.backends.cuda, "matmul")
+    return bool(getattr(backend, operation).fp32_precision == "tf32")
 
 
 def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -224,13 +224,13 @@ def test_one_model_on_two_devices(model: SmallNet, images: Tensor) -> None:
             model(images)
 
 
-@pytest.mark.parametrize(("features", "kernel"), [(64, "flopcuda_linear_{}_128x128x32"), (60, "flopcuda_linear_f32_")])
+@pytest.mark.parametrize("features", [64, 60])
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "f16"), (torch.bfloat16, "bf16")])
-def test_narrow_linear_layers_run_on_tensor_cores(dtype: torch.dtype, name: str, features: int, kernel: str) -> None:
-    """Those whose rows copies of 16 bytes divide; others are widened. Gradients flow through both."""
+def test_narrow_linear_layers_run_on_tensor_cores(dtype: torch.dtype, name: str, features: int) -> None:
+    """Whether copies of 16 bytes divide their rows or not; and so do their gradients."""
     layer = nn.Linear(features, 40).to("cuda", dtype)
     twin = copy.deepcopy(layer)
-    samples = torch.randn(5, features, device="cuda", dtype=dtype, requires_grad=True)
+    samples = torch.randn(50, features, device="cuda", dtype=dtype, requires_grad=True)
     with flopcuda.instrument(layer) as session:
         output = layer(samples)
         (of_samples, of_weight) = torch.autograd.grad(output.float().square().sum(), (samples, layer.weight))
@@ -239,14 +239,58 @@ def test_narrow_linear_layers_run_on_tensor_cores(dtype: torch.dtype, name: str,
     torch.testing.assert_close(output, expected, rtol=tolerance, atol=tolerance)
     grads = torch.autograd.grad(expected.float().square().sum(), (samples, twin.weight))
     torch.testing.assert_close((of_samples, of_weight), grads, rtol=0.1, atol=0.1)
-    forward = session.report().launches[0]
-    assert forward.kernel.startswith(kernel.format(name))
-    assert (forward.counters.mul, forward.counters.add) == (5 * 40 * features, 5 * 40 * features)
-    assert forward.counters.lane >= forward.counters.mul
+    launches = session.report().launches
+    assert {launch.kernel.split("_")[2] for launch in launches} == {name}
+    assert (launches[0].counters.mul, launches[0].counters.add) == (50 * 40 * features, 50 * 40 * features)
+    assert {launch.counters.mul for launch in launches} == {50 * 40 * features}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_convolutions_and_their_gradients_run_on_tensor_cores(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Those of float32 as TF32, where torch allows it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    layer = nn.Conv2d(16, 24, 3, padding=1).to("cuda", dtype)
+    images = torch.randn(2, 16, 9, 8, device="cuda", dtype=dtype, requires_grad=True)
+    with flopcuda.instrument(layer) as session:
+        output = layer(images)
+        (of_images,) = torch.autograd.grad(output.float().sum(), images)
+    twin, samples = copy.deepcopy(layer).double(), images.detach().double().requires_grad_()
+    expected = twin(samples)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), samples)
+    torch.testing.assert_close(output.double(), expected, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(of_images.double(), expected_gradient, rtol=0.02, atol=0.02)
+    name = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "tf32"}[dtype]
+    launches = session.report().launches
+    assert [launch.kernel.split("_")[2] for launch in launches] == [name] * len(launches)
+    assert {launch.phase for launch in launches} == {"forward", "backward_input"}
+    in_image = int(nn.functional.conv2d(torch.ones(1, 1, 9, 8), torch.ones(1, 1, 3, 3), padding=1).sum())
+    products = 2 * 16 * 24 * 9 * 8 * 9
+    assert (launches[0].counters.mul, launches[0].counters.pad) == (products, products - 2 * 16 * 24 * in_image)
+
+
+def test_float32_is_tf32_only_where_torch_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's setting is for convolutions, cuBLAS's for products, those that the kernels see as convolutions too."""
+    layer, image = nn.Conv2d(16, 16, 3).cuda(), torch.randn(1, 16, 9, 9, device="cuda")
+    a, b = torch.randn(2, 70, 64, device="cuda"), torch.randn(2, 64, 70, device="cuda")
+
+    def kernels() -> list[str]:
+        with torch.no_grad(), flopcuda.count() as session:
+            layer(image), a @ b, nn.functional.linear(a, a[0])
+        return [launch.kernel.split("_")[2] for launch in session.report().launches]
+
+    assert kernels() == ["f32", "f32", "f32"]
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert kernels() == ["tf32", "f32", "f32"]
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        assert kernels() == ["tf32", "tf32", "tf32"]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def test_zeros_of_narrow_layers_are_counted() -> None:
-    """By the kernels of float32: a tensor core sees none."""
     layer = nn.Linear(16, 8, bias=False).to("cuda", torch.float16)
     samples = torch.zeros(3, 16, device="cuda", dtype=torch.float16)
     with torch.no_grad(), flopcuda.instrument(layer, count_zero=True) as session:
