@@ -218,15 +218,18 @@ def test_a_model_without_counted_layers_is_refused() -> None:
         predict(nn.ReLU(), torch.ones(2), GPUS["l4"])
 
 
-def test_a_tensor_of_another_width_than_the_kernels_is_converted() -> None:
-    """Rows of 7 numbers of 16 bits are nothing for tensor cores: the layer is widened."""
-    narrow = predict(nn.Linear(7, 8).half(), torch.empty(4, 7, dtype=torch.half), GPUS["a100"]).layers[0]
-    wide = predict(nn.Linear(7, 8), torch.empty(4, 7), GPUS["a100"]).layers[0]
-    if narrow.kernel == wide.kernel:
-        moved = (4 * 7 + 8 * 7 + 8 + 4 * 8) * (2 + 4)  # input, weight, bias, output
-        assert narrow.conversion == pytest.approx(4 * LAUNCH_SECONDS + moved / 2.039e12)
-        assert narrow.bound_by == "conversion"
-    assert wide.conversion == 0
+def test_tensors_that_the_kernel_takes_otherwise_are_converted() -> None:
+    """On tensor cores, all but the bias get their channels last; elsewhere, 16 bits become 32."""
+    images = torch.empty(2, 8, 5, 5, device="meta", dtype=torch.half)
+    (narrow,) = predict(nn.Conv2d(8, 16, 3, dtype=torch.half), images, GPUS["a100"]).layers
+    numbers = [2 * 8 * 5 * 5, 16 * 8 * 3 * 3, 2 * 16 * 3 * 3]
+    if narrow.unit == "fma_f32":
+        expected = 4 * LAUNCH_SECONDS + (sum(numbers) + 16) * (2 + 4) / 2.039e12
+    else:
+        expected = 3 * LAUNCH_SECONDS + sum(numbers) * (2 + 2) / 2.039e12
+    assert narrow.conversion == pytest.approx(expected)
+    assert narrow.seconds == narrow.time.seconds + narrow.conversion
+    assert predict(nn.Conv2d(8, 16, 3), images.float(), GPUS["a100"]).layers[0].conversion == 0
 
 
 Problem = tuple[str, nn.Module, torch.Tensor, dict[str, Any]]
