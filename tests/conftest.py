@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -22,9 +24,15 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _whole_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No TF32 in convolutions in CUDA, which torch allows by default: results are held against float32 and float64."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+def _whole_float32() -> Iterator[None]:
+    """No TF32 in convolutions in CUDA, which torch allows by default: results are held against float32 and float64.
+
+    By torch's inner setter: the public one refuses once torch.testing's internals are imported.
+    """
+    allowed = torch._C._get_cudnn_allow_tf32()
+    torch._C._set_cudnn_allow_tf32(False)
+    yield
+    torch._C._set_cudnn_allow_tf32(allowed)
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -246,11 +246,9 @@ def test_narrow_linear_layers_run_on_tensor_cores(dtype: torch.dtype, name: str,
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_convolutions_and_their_gradients_run_on_tensor_cores(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
-) -> None:
+def test_convolutions_and_their_gradients_run_on_tensor_cores(dtype: torch.dtype) -> None:
     """Those of float32 as TF32, where torch allows it."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch._C._set_cudnn_allow_tf32(True)
     layer = nn.Conv2d(16, 24, 3, padding=1).to("cuda", dtype)
     images = torch.randn(2, 16, 9, 8, device="cuda", dtype=dtype, requires_grad=True)
     with flopcuda.instrument(layer) as session:
@@ -270,7 +268,7 @@ def test_convolutions_and_their_gradients_run_on_tensor_cores(
     assert (launches[0].counters.mul, launches[0].counters.pad) == (products, products - 2 * 16 * 24 * in_image)
 
 
-def test_float32_is_tf32_only_where_torch_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float32_is_tf32_only_where_torch_allows_it() -> None:
     """cuDNN's setting is for convolutions, cuBLAS's for products, those that the kernels see as convolutions too."""
     layer, image = nn.Conv2d(16, 16, 3).cuda(), torch.randn(1, 16, 9, 9, device="cuda")
     a, b = torch.randn(2, 70, 64, device="cuda"), torch.randn(2, 64, 70, device="cuda")
@@ -281,7 +279,7 @@ def test_float32_is_tf32_only_where_torch_allows_it(monkeypatch: pytest.MonkeyPa
         return [launch.kernel.split("_")[2] for launch in session.report().launches]
 
     assert kernels() == ["f32", "f32", "f32"]
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    torch._C._set_cudnn_allow_tf32(True)
     assert kernels() == ["tf32", "f32", "f32"]
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
