@@ -69,6 +69,23 @@ CONV_CASES = {
     # Groups.
     "depthwise": ConvCase(2, 16, (28, 28), 16, padding=(1, 1, 1, 1), groups=16, bias=True),
     "depthwise 5 x 5, stride 2": ConvCase(2, 6, (31, 33), 6, (5, 5), (2, 2), (2, 2, 2, 2), groups=6),
+    **{
+        f"depthwise {size} x {size} on {height} x {width}": ConvCase(
+            2, 3, (height, width), 3, (size, size), stride, (size // 2,) * 4, groups=3, bias=size == 5
+        )
+        # 7 rows or one, and 16, 8, 4 or 2 columns make a tile.
+        for size, height, width, stride in [
+            (3, 7, 7, (1, 1)),
+            (3, 8, 16, (1, 2)),
+            (3, 25, 17, (2, 1)),
+            (5, 13, 31, (2, 2)),
+            (7, 6, 33, (1, 1)),
+            (7, 7, 5, (1, 3)),
+            (7, 30, 3, (2, 2)),
+        ]
+    },
+    "depthwise, dilated": ConvCase(2, 4, (9, 11), 4, padding=(2, 2, 2, 2), dilation=(2, 2), groups=4, bias=True),
+    "depthwise, dilated in a row": ConvCase(2, 4, (9, 21), 4, padding=(1, 3, 1, 3), dilation=(1, 3), groups=4),
     "depthwise with a multiplier of 3": ConvCase(2, 4, (9, 7), 12, padding=(1, 1, 1, 1), groups=4),
     "depthwise with a multiplier of 5": ConvCase(2, 4, (9, 7), 20, padding=(1, 1, 1, 1), groups=4),
     "depthwise in several bands": ConvCase(1, 1, (150, 600), 1, padding=(1, 1, 1, 1)),

@@ -55,7 +55,7 @@ MUTANTS = {
         "return ceil_div(problem.batch * output_size",
         "return ceil_div((problem.batch - 1) * output_size",
     ),
-    "depthwise skips the last image": Patch(
+    "windows skip the last image": Patch(
         "shifted_windows.h", "return problem_.batch * problem_", "return (problem_.batch - 1) * problem_"
     ),
     "windows skip the last half of the slices": Patch(
@@ -67,14 +67,24 @@ MUTANTS = {
     "windows count no padding of slices": Patch(
         "shifted_windows.cpp", "!slices_inside_[tap_z].contains(run.z) || ", ""
     ),
-    "depthwise skips a tap": Patch(
+    "strips skip a tap": Patch(
         "tile_kernel.h",
         "for (int64_t k = 0; k < tile.depth; ++k) {",
         "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (kRows == 1 && k == 4) { rows += kRows; continue; }",
     ),
-    "depthwise skips the last row of a panel": Patch(
+    "strips skip the last row of a panel": Patch(
         "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
     ),
+    "depthwise skips the last plane": Patch("depthwise.cpp", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
+    "depthwise skips the last rows": Patch(
+        "depthwise.cpp", "y < height; y += rows", "y + 1 < height; y += rows"
+    ),
+    "depthwise skips the last columns": Patch(
+        "depthwise.cpp", "ceil_div(width, family_.lanes) - 1", "width / family_.lanes - 1"
+    ),
+    "depthwise skips a column of taps": Patch("plane_kernel.h", "int64_t tap_x = 0;", "int64_t tap_x = 1;"),
+    "depthwise skips the topmost tap": Patch("plane_kernel.h", "tap_y < 0 ||", "tap_y < 1 ||"),
+    "depthwise drops the bias": Patch("depthwise.cpp", "operands_.bias ? operands_.bias + channel :", "true ?"),
     "linear skips the features of a partial panel": Patch(
         "transposed_columns.cpp",
         "return ceil_div(problem.out_features, family.max_columns());",
@@ -114,6 +124,29 @@ MUTANTS = {
     ),
     "few rows see no zeros in the rows": Patch("dot_kernel.h", "(row[lane] == 0) | ", ""),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
+    "depthwise counts waste columns as products": Patch(
+        "plane_kernel.h", "products = tile.valid_columns;", "products = Simd::kLanes;"
+    ),
+    "depthwise counts an addition for the first product": Patch(
+        "plane_kernel.h", "add += tap_y == 0 ? holding : products;", "add += products;"
+    ),
+    "depthwise counts no padding beside a row": Patch(
+        "plane_kernel.h",
+        "tile.rows_inside[y] ? tile.pad_columns[tap_x] : products",
+        "tile.rows_inside[y] ? 0 : products",
+    ),
+    "depthwise counts no padding above and below": Patch(
+        "plane_kernel.h", "tile.rows_inside[y] ? tile.pad_columns[tap_x] : products", "tile.pad_columns[tap_x]"
+    ),
+    "depthwise counts padding as products of zero": Patch(
+        "plane_kernel.h", "zero += products - padding;", "zero += products;"
+    ),
+    "depthwise sees no zeros among the weights": Patch(
+        "plane_kernel.h", "nonzero_weights += weight[tap_y * tile.kernel_width] != 0;", "nonzero_weights += 1;"
+    ),
+    "depthwise sees zeros in waste columns": Patch(
+        "plane_kernel.h", "nonzero.sum(products)", "nonzero.sum(Simd::kLanes)"
+    ),
     "counts products twice": Patch("tile_kernel.h", "mul += products;", "mul += 2 * products;"),
     "counts waste columns as products": Patch(
         "tile_kernel.h", "kRows * tile.valid_columns;  ", "kRows * kColumnVectors * kLanes;  "
@@ -128,7 +161,7 @@ MUTANTS = {
     "im2col counts no padding to the right": Patch(
         "im2col.cpp", "return before.length() + after.length();", "return before.length();"
     ),
-    "depthwise counts no padding beside a row": Patch(
+    "strips count no padding beside a row": Patch(
         "shifted_windows.cpp",
         "padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
         "padding -= run.length;",
@@ -150,6 +183,7 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "shifted windows": ConvCase(2, 40, (20, 20), 8, padding=(1, 1, 1, 1)),
     "depthwise": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
     "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
+    "strips": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), dilation=(2, 1), groups=6),
     "im2col with depth": cube(2, 20, (3, 4, 3), 41, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1)),
     "shifted windows with depth": cube(2, 3, (4, 9, 11), 3, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=3),
     "linear": LinearCase(23, 300, 35),

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "depthwise.h"
 #include "gemm.h"
 #include "im2col.h"
 #include "kernels.h"
@@ -55,6 +56,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const ConvProblem problem = fold_pointwise(original_problem);
   const int64_t out_size = output_size(problem);
   if (problem.batch == 0 || problem.out_channels == 0 || out_size == 0) return;
+  if (is_depthwise(problem)) return depthwise(problem, operands, count_zero, counters);
 
   const int64_t group_rows = problem.out_channels / problem.groups;
   const int64_t depth = problem.in_channels / problem.groups * kernel_size(problem);

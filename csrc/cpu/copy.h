@@ -25,10 +25,39 @@ inline void zero_elements(Scalar* target, int64_t count) {
   for (int64_t i = 0; i < count; ++i) target[i] = 0;
 }
 
+// A vector of even elements, from source[0] to source[2 * kLanes - 2]; reads nothing beyond.
+template <class Scalar>
+inline void copy_even_vector(const Scalar* source, Scalar* target) {
+  constexpr int kLanes = 16 / sizeof(Scalar);
+  typedef Scalar Vector __attribute__((vector_size(16)));
+  Vector first, second, even;
+  std::memcpy(&first, source, sizeof(Vector));
+  std::memcpy(&second, source + kLanes - 1, sizeof(Vector));
+  if constexpr (kLanes == 4) {
+    even = __builtin_shufflevector(first, second, 0, 2, 5, 7);
+  } else {
+    even = __builtin_shufflevector(first, second, 0, 3);
+  }
+  std::memcpy(target, &even, sizeof(Vector));
+}
+
+// Every second element, `count` of them.
+template <class Scalar>
+inline void copy_even(const Scalar* source, int64_t count, Scalar* target) {
+  constexpr int64_t kStep = 16 / sizeof(Scalar);
+  if (count >= kStep) {
+    for (int64_t i = 0; i + kStep <= count; i += kStep) copy_even_vector(source + 2 * i, target + i);
+    copy_even_vector(source + 2 * (count - kStep), target + count - kStep);
+  } else {
+    for (int64_t i = 0; i < count; ++i) target[i] = source[2 * i];
+  }
+}
+
 // Every `stride`-th element of source.
 template <class Scalar>
 inline void copy_strided(const Scalar* source, int64_t stride, int64_t count, Scalar* target) {
   if (stride == 1) return copy_elements(source, count, target);
+  if (stride == 2) return copy_even(source, count, target);
   for (int64_t i = 0; i < count; ++i) target[i] = source[i * stride];
 }
 

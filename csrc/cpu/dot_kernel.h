@@ -104,19 +104,5 @@ constexpr DotFamily<typename Simd::Scalar> make_dots() {
   return family;
 }
 
-// Everything that an instruction set offers, in vectors of kBytes: blocks of kMaxRows by kMaxColumnVectors, strips of
-// one row, dot products.
-template <class Simd, int kMaxRows, int kMaxColumnVectors>
-constexpr TileFamilies<typename Simd::Scalar> make_families() {
-  return {make_family<Simd, kMaxRows, kMaxColumnVectors>(), make_family<Simd, 1, kMaxTileColumnVectors>(),
-          make_dots<Simd>()};
-}
-
-template <int kBytes, int kMaxRows, int kMaxColumnVectors>
-constexpr MicroKernels make_micro_kernels() {
-  return {make_families<Simd<float, kBytes>, kMaxRows, kMaxColumnVectors>(),
-          make_families<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>()};
-}
-
 }  // namespace
 }  // namespace flopcuda::cpu

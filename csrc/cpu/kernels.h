@@ -8,6 +8,8 @@
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
 //   tile_kernel.h          multiplies one register tile; the counters are incremented here, beside the multiply-add
 //   dot_kernel.h           does so for the dot products of a linear layer with few rows, where nothing is packed
+//   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
+//   plane_kernel.h         is the micro-kernel for that
 //   micro_kernel_*.cpp     compile those templates for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 

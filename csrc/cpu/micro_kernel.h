@@ -78,11 +78,43 @@ struct DotFamily {
   Function functions[2][kMaxDotRows][kMaxDotColumns];  // [count_zero][rows - 1][columns - 1]
 };
 
+// Consecutive rows of an output plane, one vector of each, convolved with a kernel of kernel_width columns. The number
+// of rows, the kernel's height and the vertical stride are those of the function it is passed to.
+template <class Scalar>
+struct PlaneTile {
+  const Scalar* input;            // of the first output row, from its topmost tap on; padded
+  int64_t input_stride;           // elements from one row of the padded input to the next
+  const bool* rows_inside;        // for each row of the padded input, whether it is one of the image
+  const int64_t* column_offsets;  // [kernel_width], where a tap finds its first column
+  const int32_t* pad_columns;     // [kernel_width], how many of the valid columns lie beside the image
+  const Scalar* weight;           // [kernel height][kernel_width]
+  int64_t kernel_width;
+  int64_t valid_columns;  // columns that are output elements; the others are tile-edge waste
+  const Scalar* bias;     // one, or null
+  Scalar* output;         // whole vectors are written in the order of the rows, but none beyond output_end
+  int64_t output_stride;
+  Scalar* output_end;
+};
+
+constexpr int kMaxPlaneKernelHeight = 7;
+constexpr int kMaxPlaneStride = 2;
+constexpr int kPlaneRows = 7;  // divides the heights that images of 224 x 224 shrink to
+
+template <class Scalar>
+struct PlaneFamily {
+  using Function = void (*)(const PlaneTile<Scalar>&, Counters&);
+
+  int lanes;
+  // [kernel height / 2 - 1][stride - 1][count_zero][kPlaneRows rows or one], for the kernel heights 3, 5 and 7
+  Function functions[kMaxPlaneKernelHeight / 2][kMaxPlaneStride][2][2];
+};
+
 template <class Scalar>
 struct TileFamilies {
-  TileFamily<Scalar> block;  // many rows: a column vector is used once per row
-  TileFamily<Scalar> strip;  // one row, many columns: depthwise convolutions and other groups of few output channels
-  DotFamily<Scalar> dot;     // linear layers of few samples
+  TileFamily<Scalar> block;   // many rows: a column vector is used once per row
+  TileFamily<Scalar> strip;   // one row, many columns: groups of few output channels
+  DotFamily<Scalar> dot;      // linear layers of few samples
+  PlaneFamily<Scalar> plane;  // depthwise convolutions
 };
 
 // What an instruction set offers.
