@@ -76,15 +76,15 @@ MUTANTS = {
         "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
     ),
     "depthwise skips the last plane": Patch("depthwise.cpp", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
-    "depthwise skips the last rows": Patch(
-        "depthwise.cpp", "y < height; y += rows", "y + 1 < height; y += rows"
-    ),
+    "depthwise skips the last rows": Patch("depthwise.cpp", "y < height; y += rows", "y + 1 < height; y += rows"),
     "depthwise skips the last columns": Patch(
         "depthwise.cpp", "ceil_div(width, family_.lanes) - 1", "width / family_.lanes - 1"
     ),
     "depthwise skips a column of taps": Patch("plane_kernel.h", "int64_t tap_x = 0;", "int64_t tap_x = 1;"),
     "depthwise skips the topmost tap": Patch("plane_kernel.h", "tap_y < 0 ||", "tap_y < 1 ||"),
-    "depthwise drops the bias": Patch("depthwise.cpp", "operands_.bias ? operands_.bias + channel :", "true ?"),
+    "depthwise drops the bias": Patch(
+        "depthwise.cpp", "operands_.bias ? operands_.bias + channel", "false ? operands_.bias + channel"
+    ),
     "linear skips the features of a partial panel": Patch(
         "transposed_columns.cpp",
         "return ceil_div(problem.out_features, family.max_columns());",

@@ -7,6 +7,8 @@
 namespace flopcuda::cpu {
 namespace {
 
+constexpr int64_t kPrefetchDistance = 4;  // cache lines: the rows are too many and too far apart for the hardware's
+
 // As many elements as fit into the vector that every CPU of today has, as many rows of them at a time.
 template <class Scalar>
 struct Square {
@@ -50,24 +52,25 @@ void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t r
                           int64_t panel_stride) {
   constexpr int64_t kSize = Square<Scalar>::kSize;
   constexpr int64_t kChunk = kCacheLineBytes / sizeof(Scalar);  // one cache line of every row at a time
-  for (int64_t first = 0; first < depth; first += kChunk) {
-    const int64_t last = std::min(first + kChunk, depth);
-    int64_t row = 0;
-    for (; row + kSize <= rows; row += kSize) {
-      int64_t k = first;
-      for (; k + kSize <= last; k += kSize) {
+  const int64_t whole_depth = depth - depth % kSize;
+  for (int64_t first = 0; first < depth && rows >= kSize; first += kChunk) {
+    const int64_t last = std::min(first + kChunk, whole_depth);
+    for (int64_t next = 0; next < rows; next += kSize) {
+      const int64_t row = std::min(next, rows - kSize);  // the last rows may overlap those before
+      const Scalar* square_rows = source + row * source_stride;
+      for (int64_t i = 0; i < kSize; ++i) {
+        __builtin_prefetch(square_rows + i * source_stride + first + kPrefetchDistance * kChunk, 0, 2);
+      }
+      for (int64_t k = first; k < last; k += kSize) {
         Square<Scalar> square;
-        square.load(source + row * source_stride + k, source_stride);
+        square.load(square_rows + k, source_stride);
         square.transpose();
         square.store(panel + k * panel_stride + row, panel_stride);
       }
-      for (; k < last; ++k) {
-        for (int64_t i = row; i < row + kSize; ++i) panel[k * panel_stride + i] = source[i * source_stride + k];
-      }
     }
-    for (; row < rows; ++row) {
-      for (int64_t k = first; k < last; ++k) panel[k * panel_stride + row] = source[row * source_stride + k];
-    }
+  }
+  for (int64_t k = rows >= kSize ? whole_depth : 0; k < depth; ++k) {
+    for (int64_t row = 0; row < rows; ++row) panel[k * panel_stride + row] = source[row * source_stride + k];
   }
 }
 

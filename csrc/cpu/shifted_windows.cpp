@@ -14,7 +14,14 @@ constexpr int64_t kBlockBytes = 256 * 1024;  // packed elements of a block, in L
 // How many elements further than the first tap the last one reads.
 int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.dilation / axis.stride; }
 
-int64_t window_pitch(const ConvProblem& problem) { return problem.width.out_size + largest_shift(problem.width); }
+// From one row of windows to the next. Without a stride, the zeros behind one row are also those before the next.
+int64_t window_pitch(const ConvProblem& problem) {
+  const Axis& axis = problem.width;
+  const int64_t pitch = axis.out_size + largest_shift(axis);
+  if (axis.stride > 1) return pitch;
+  const int64_t zeros_behind = std::max<int64_t>(0, pitch - axis.pad - axis.in_size);
+  return pitch - std::min(axis.pad, zeros_behind);
+}
 
 std::vector<bool> phases_used(const Axis& axis) {
   std::vector<bool> used(axis.stride, false);
