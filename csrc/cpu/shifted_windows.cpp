@@ -17,10 +17,10 @@ int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.d
 // From one row of windows to the next. Without a stride, the zeros behind one row are also those before the next.
 int64_t window_pitch(const ConvProblem& problem) {
   const Axis& axis = problem.width;
-  const int64_t pitch = axis.out_size + largest_shift(axis);
+  const int64_t shift = largest_shift(axis), pitch = axis.out_size + shift;
   if (axis.stride > 1) return pitch;
   const int64_t zeros_behind = std::max<int64_t>(0, pitch - axis.pad - axis.in_size);
-  return pitch - std::min(axis.pad, zeros_behind);
+  return pitch - std::min({axis.pad, zeros_behind, shift});  // no less than the outputs
 }
 
 std::vector<bool> phases_used(const Axis& axis) {
@@ -84,9 +84,10 @@ template <class Scalar>
 BlockLimits ShiftedWindows<Scalar>::limits() const {
   const int64_t rows = bands_.length(0);
   const int64_t panels = ceil_div(rows * pitch_, family_.max_columns());
-  // The last panel reads up to a tile's width beyond the last window.
+  // The last panel reads up to a tile's width beyond the last window, whose zeros may be those of a row that is not
+  // there.
   const int64_t slices = channel_block_ * problem_.depth.kernel_size;
-  return {panels, rows + panels, slices * slice_size() + family_.max_columns()};
+  return {panels, rows + panels, slices * slice_size() + family_.max_columns() + largest_shift(problem_.width)};
 }
 
 template <class Scalar>
