@@ -229,7 +229,7 @@ class WarpTile {
         multiply_matrices<Tile::TYPE>(fours, marks_a, marks_b);
       }
     }
-    nonzero_ += __float2int_rn(fours[0] + fours[1] + fours[2] + fours[3]) / 4;
+    nonzero_ += __float2uint_rn(fours[0] + fours[1] + fours[2] + fours[3]) >> 2;
   }
 
   __device__ void store_neighbours(Scalar* row, int m, int n, int half, bool rows_are_aligned) const {
