@@ -10,4 +10,9 @@ def last_launch() -> tuple[str, float | None]: ...
 def cuda_kernels() -> list[dict[str, Any]]: ...
 def device_rates(capability: int) -> list[float]: ...
 
+# What the planner knows of devices (csrc/cuda/device.h), by unit in the order of UNITS.
+UNITS: list[str]
 INSTRUCTION_MACS: list[int]
+SCHEDULERS: int
+SLICE_LATENCY: float
+RESIDENT_THREADS: int

@@ -239,7 +239,6 @@ def allows_tf32(op: str, input: Tensor) -> bool:
 def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Refuse what the kernels do not take, with ``op`` in front.
 
-
     Raises:
         RuntimeError: the operands are not all on one device, or not all of one dtype.
         TypeError: an operand is nested, sparse, quantised, of another dtype or on a device without counted kernels.

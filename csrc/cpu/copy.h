@@ -6,10 +6,14 @@
 
 namespace flopcuda::cpu {
 
+// Elements of the vector that every CPU of today has.
+template <class Scalar>
+constexpr int kBaselineLanes = 16 / sizeof(Scalar);
+
 // The ranges must not overlap.
 template <class Scalar>
 inline void copy_elements(const Scalar* source, int64_t count, Scalar* target) {
-  constexpr int64_t kStep = 16 / sizeof(Scalar);  // elements of a vector that every CPU of today has
+  constexpr int64_t kStep = kBaselineLanes<Scalar>;
   if (count > 64) {
     std::memcpy(target, source, count * sizeof(Scalar));
   } else if (count >= kStep) {
@@ -28,7 +32,7 @@ inline void zero_elements(Scalar* target, int64_t count) {
 // A vector of even elements, from source[0] to source[2 * kLanes - 2]; reads nothing beyond.
 template <class Scalar>
 inline void copy_even_vector(const Scalar* source, Scalar* target) {
-  constexpr int kLanes = 16 / sizeof(Scalar);
+  constexpr int kLanes = kBaselineLanes<Scalar>;
   typedef Scalar Vector __attribute__((vector_size(16)));
   Vector first, second, even;
   std::memcpy(&first, source, sizeof(Vector));
@@ -44,7 +48,7 @@ inline void copy_even_vector(const Scalar* source, Scalar* target) {
 // Every second element, `count` of them.
 template <class Scalar>
 inline void copy_even(const Scalar* source, int64_t count, Scalar* target) {
-  constexpr int64_t kStep = 16 / sizeof(Scalar);
+  constexpr int64_t kStep = kBaselineLanes<Scalar>;
   if (count >= kStep) {
     for (int64_t i = 0; i + kStep <= count; i += kStep) copy_even_vector(source + 2 * i, target + i);
     copy_even_vector(source + 2 * (count - kStep), target + count - kStep);

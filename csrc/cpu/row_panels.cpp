@@ -4,15 +4,17 @@
 #include <algorithm>
 #include <cstring>
 
+#include "copy.h"
+
 namespace flopcuda::cpu {
 namespace {
 
 constexpr int64_t kPrefetchDistance = 4;  // cache lines: the rows are too many and too far apart for the hardware's
 
-// As many elements as fit into the vector that every CPU of today has, as many rows of them at a time.
+// A vector of as many rows as it has elements.
 template <class Scalar>
 struct Square {
-  static constexpr int kSize = 16 / sizeof(Scalar);
+  static constexpr int kSize = kBaselineLanes<Scalar>;
   typedef Scalar Vector __attribute__((vector_size(16)));
 
   Vector rows[kSize];

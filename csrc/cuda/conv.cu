@@ -7,6 +7,7 @@
 #include "cuda/conv_window.cuh"
 #include "cuda/gemm_main_loop.cuh"
 #include "cuda/im2col_loader.cuh"
+#include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
 #include "cuda/row_major_loader.cuh"
 
@@ -77,15 +78,11 @@ __device__ void conv_tile(const ConvParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_CONV(kernel, share, Tile, taps)                                \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::min_blocks(false)) \
-      kernel(const __grid_constant__ ConvParams params) {                              \
-    conv_tile<Tile, TapSource::taps, false>(params);                                   \
-  }                                                                                    \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::min_blocks(true))  \
-      kernel##_count_zero(const __grid_constant__ ConvParams params) {                 \
-    conv_tile<Tile, TapSource::taps, true>(params);                                    \
-  }
+#define FLOPCUDA_DEFINE_CONV(kernel, share, Tile, taps)                                            \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS, Tile::min_blocks(false)),             \
+                         conv_tile<Tile, TapSource::taps, false>)                                  \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS, Tile::min_blocks(true)), \
+                         conv_tile<Tile, TapSource::taps, true>)
 
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DEFINE_CONV)
 

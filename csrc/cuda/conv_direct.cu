@@ -6,6 +6,7 @@
 // the inputs that neighbouring windows share come from the L1 cache.
 #include "cuda/conv_window.cuh"
 #include "cuda/counting.cuh"
+#include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
 #include "cuda/scalar.cuh"
 #include "cuda/tiles.h"
@@ -135,15 +136,9 @@ __device__ void conv_direct(const ConvParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_DIRECT(kernel, share, Scalar)                  \
-  extern "C" __global__ void __launch_bounds__(DirectConfig::THREADS)  \
-      kernel(const __grid_constant__ ConvParams params) {              \
-    conv_direct<Scalar, false>(params);                                \
-  }                                                                    \
-  extern "C" __global__ void __launch_bounds__(DirectConfig::THREADS)  \
-      kernel##_count_zero(const __grid_constant__ ConvParams params) { \
-    conv_direct<Scalar, true>(params);                                 \
-  }
+#define FLOPCUDA_DEFINE_DIRECT(kernel, share, Scalar)                                             \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (DirectConfig::THREADS), conv_direct<Scalar, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (DirectConfig::THREADS), conv_direct<Scalar, true>)
 
 FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DEFINE_DIRECT)
 

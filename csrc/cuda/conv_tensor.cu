@@ -5,6 +5,7 @@
 // columns, so that a lane writes neighbouring channels of a pixel. tensor_main_loop.cuh says which bottlenecks the loop
 // removes, window_chunk_loader.cuh those of its operand.
 #include "cuda/conv_window.cuh"
+#include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
 #include "cuda/tensor_main_loop.cuh"
 #include "cuda/window_chunk_loader.cuh"
@@ -46,14 +47,9 @@ __device__ void conv_tensor(const ConvParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_CONV_TENSOR(kernel, share, Tile)                                                          \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS) kernel(const __grid_constant__ ConvParams params) { \
-    conv_tensor<Tile, false>(params);                                                                             \
-  }                                                                                                               \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS)                                                     \
-      kernel##_count_zero(const __grid_constant__ ConvParams params) {                                            \
-    conv_tensor<Tile, true>(params);                                                                              \
-  }
+#define FLOPCUDA_DEFINE_CONV_TENSOR(kernel, share, Tile)                                \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS), conv_tensor<Tile, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS), conv_tensor<Tile, true>)
 
 FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_DEFINE_CONV_TENSOR)
 

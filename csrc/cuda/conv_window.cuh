@@ -27,6 +27,11 @@ __device__ inline Pixel locate_column(int64_t column, int32_t output_pixels) {
 // The coordinate of what lies nowhere: the sum with any coordinate, or with itself, is still negative.
 constexpr int32_t OUTSIDE = -(1 << 30);
 
+// Whether an input is there, and not padding.
+__device__ inline bool is_inside(const AxisParams& axis, int32_t coordinate) {
+  return static_cast<uint32_t>(coordinate) < static_cast<uint32_t>(axis.in_size);
+}
+
 // Where a tap lies in the kernel, or the first tap of a window in the image. Coordinates are within +-2^30 (the planner
 // sees to it).
 struct Position {
@@ -62,9 +67,6 @@ struct Position {
  private:
   __device__ static int32_t first_input(const AxisParams& axis, int32_t output) {
     return output * axis.stride - axis.pad;
-  }
-  __device__ static bool is_inside(const AxisParams& axis, int32_t coordinate) {
-    return static_cast<uint32_t>(coordinate) < static_cast<uint32_t>(axis.in_size);
   }
 };
 

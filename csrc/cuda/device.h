@@ -10,6 +10,7 @@ namespace flopcuda::cuda {
 // What executes a kernel's multiply-adds: fused multiply-add units, or tensor cores by the type of their operands.
 enum class Unit { fma_f32, fma_f64, mma_f16, mma_tf32, mma_f64 };
 constexpr int UNITS = 5;
+constexpr std::array<const char*, UNITS> UNIT_NAMES = {"fma_f32", "fma_f64", "mma_f16", "mma_tf32", "mma_f64"};
 
 // Multiply-adds of one instruction of a warp: a lane each, or the tile of an mma (m16n8k16, m16n8k8, m8n8k4).
 constexpr std::array<int32_t, UNITS> INSTRUCTION_MACS = {32, 32, 2048, 1024, 256};
@@ -20,11 +21,21 @@ using Rates = std::array<double, UNITS>;
 // Those of a compute capability, times ten (80); of the last known one before it if it is not known.
 Rates rates_of(int capability);
 
+// Of a multiprocessor, each issues one instruction a cycle: NVIDIA's whitepapers since Volta.
+constexpr int SCHEDULERS = 4;
+
+// Cycles that a block waits in each slice: a barrier, and twice the 29 of a read of shared memory (Luo et al.,
+// arXiv:2402.13499).
+constexpr double SLICE_LATENCY = 100;
+
+// Threads of a multiprocessor for which the launch bounds of most kernels leave registers.
+constexpr int RESIDENT_THREADS = 512;
+
 // An A100 where nothing else is said.
 struct DeviceProperties {
   int32_t multiprocessors = 108;
   Rates rates = rates_of(80);
-  // Blocks of each of kernels() that a multiprocessor holds at a time; empty where that is not known.
+  // Blocks of each of kernels() that a multiprocessor holds at a time; where it is empty, RESIDENT_THREADS.
   std::vector<int32_t> resident_blocks;
 };
 

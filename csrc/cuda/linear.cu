@@ -3,6 +3,7 @@
 // Both operands are row-major along the reduction. Output features are the columns, so that neighbouring lanes write
 // neighbouring outputs. gemm_main_loop.cuh says which bottlenecks the loop removes.
 #include "cuda/gemm_main_loop.cuh"
+#include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
 #include "cuda/row_major_loader.cuh"
 
@@ -64,15 +65,10 @@ __device__ void linear_tile(const LinearParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_LINEAR(kernel, share, Tile)                                    \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::min_blocks(false)) \
-      kernel(const __grid_constant__ LinearParams params) {                            \
-    linear_tile<Tile, false>(params);                                                  \
-  }                                                                                    \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS, Tile::min_blocks(true))  \
-      kernel##_count_zero(const __grid_constant__ LinearParams params) {               \
-    linear_tile<Tile, true>(params);                                                   \
-  }
+#define FLOPCUDA_DEFINE_LINEAR(kernel, share, Tile)                                                                \
+  FLOPCUDA_DEFINE_KERNEL(kernel, LinearParams, (Tile::THREADS, Tile::min_blocks(false)), linear_tile<Tile, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, LinearParams, (Tile::THREADS, Tile::min_blocks(true)),               \
+                         linear_tile<Tile, true>)
 
 FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DEFINE_LINEAR)
 

@@ -2,6 +2,7 @@
 //
 // Output features are the columns, so that a lane writes neighbouring outputs. tensor_main_loop.cuh says which
 // bottlenecks the loop removes.
+#include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
 #include "cuda/tensor_main_loop.cuh"
 
@@ -35,14 +36,9 @@ __device__ void linear_tensor(const LinearParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_TENSOR(kernel, share, Tile)                                                                 \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS) kernel(const __grid_constant__ LinearParams params) { \
-    linear_tensor<Tile, false>(params);                                                                             \
-  }                                                                                                                 \
-  extern "C" __global__ void __launch_bounds__(Tile::THREADS)                                                       \
-      kernel##_count_zero(const __grid_constant__ LinearParams params) {                                            \
-    linear_tensor<Tile, true>(params);                                                                              \
-  }
+#define FLOPCUDA_DEFINE_TENSOR(kernel, share, Tile)                                         \
+  FLOPCUDA_DEFINE_KERNEL(kernel, LinearParams, (Tile::THREADS), linear_tensor<Tile, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, LinearParams, (Tile::THREADS), linear_tensor<Tile, true>)
 
 FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_DEFINE_TENSOR)
 

@@ -89,24 +89,21 @@ int64_t count_blocks(const KernelInfo& kernel, const GemmShape& problem) {
                                                   divide_up(shape.columns, kernel.block_n)});
 }
 
-// Where the device does not say: what the launch bounds of most kernels promise.
 int64_t resident_blocks(const KernelInfo& kernel, const DeviceProperties& device) {
   const size_t index = &kernel - kernels().data();
-  return index < device.resident_blocks.size() ? device.resident_blocks[index] : 512 / kernel.threads;
+  return index < device.resident_blocks.size() ? device.resident_blocks[index] : RESIDENT_THREADS / kernel.threads;
 }
 
 // Cycles of a multiprocessor for one slice of so many blocks that it holds at a time: as many as its unit takes for
 // their multiply-adds, lanes beyond the problem included, or its schedulers for all instructions of the main loop. One
 // block waits besides for its own barrier and copies; other blocks fill that time.
 double estimate_slice(const KernelInfo& kernel, const DeviceProperties& device, int64_t blocks) {
-  constexpr double SCHEDULERS = 4;
-  constexpr double LATENCY = 100;  // of a barrier and the first reads of shared memory
   if (blocks == 0) return 0;
   const int unit = static_cast<int>(kernel.unit);
   const double multiply_adds = static_cast<double>(kernel.block_m) * kernel.block_n * kernel.block_k;
   const double issue = multiply_adds / INSTRUCTION_MACS[unit] / kernel.multiply_share / SCHEDULERS;
   const double busy = std::max(issue, multiply_adds / device.rates[unit]);
-  return std::max(static_cast<double>(blocks) * busy, busy + LATENCY);
+  return std::max(static_cast<double>(blocks) * busy, busy + SLICE_LATENCY);
 }
 
 // On tensor cores, no slice has products of two segments.
@@ -355,13 +352,6 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const GemmS
   return plan;
 }
 
-// The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,
-// rounded up.
-Waves make_waves(int64_t blocks, const DeviceProperties& device) {
-  const double rounded = static_cast<double>(divide_up(blocks, device.multiprocessors)) * device.multiprocessors;
-  return {blocks, blocks == 0 ? 0 : static_cast<double>(blocks) / rounded};
-}
-
 }  // namespace
 
 int64_t stored_length(const KernelInfo& kernel, int64_t length) {
@@ -384,14 +374,23 @@ const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, boo
   return fastest_kernel(Operation::linear, type, count_zero, problem, check_linear(problem), device);
 }
 
+// The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,
+// rounded up.
+double wave_efficiency(int64_t blocks, const DeviceProperties& device) {
+  const double rounded = static_cast<double>(divide_up(blocks, device.multiprocessors)) * device.multiprocessors;
+  return blocks == 0 ? 0 : static_cast<double>(blocks) / rounded;
+}
+
 Waves count_waves(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
   check_kernel(kernel, problem, Operation::conv);
-  return make_waves(count_blocks(kernel, check_conv(problem)), device);
+  const int64_t blocks = count_blocks(kernel, check_conv(problem));
+  return {blocks, wave_efficiency(blocks, device)};
 }
 
 Waves count_waves(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
   check_kernel(kernel, problem, Operation::linear);
-  return make_waves(count_blocks(kernel, check_linear(problem)), device);
+  const int64_t blocks = count_blocks(kernel, check_linear(problem));
+  return {blocks, wave_efficiency(blocks, device)};
 }
 
 LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {

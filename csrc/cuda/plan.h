@@ -83,10 +83,12 @@ const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool 
 const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,
                                 const DeviceProperties& device);
 
-// How the blocks of a launch fill a device.
+// How so many blocks fill a device: those of its average multiprocessor over those of the busiest; 0 without blocks.
+double wave_efficiency(int64_t blocks, const DeviceProperties& device);
+
+// The blocks of a launch, and how they fill a device.
 struct Waves {
   int64_t blocks;
-  // Blocks of the average multiprocessor over those of the busiest; 0 without blocks.
   double efficiency;
 };
 

@@ -20,7 +20,7 @@ __device__ inline uint32_t mark_inside(const AxisParams& axis, int32_t first_inp
   uint32_t bits = 0;
   for (uint32_t tap = 0; tap < axis.kernel_size.divisor; ++tap) {
     const int32_t coordinate = first_input + static_cast<int32_t>(tap) * axis.dilation;
-    bits |= static_cast<uint32_t>(static_cast<uint32_t>(coordinate) < static_cast<uint32_t>(axis.in_size)) << tap;
+    bits |= static_cast<uint32_t>(is_inside(axis, coordinate)) << tap;
   }
   return bits;
 }

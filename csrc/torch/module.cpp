@@ -43,11 +43,6 @@ const char* type_name(cuda::DataType type) {
   return "unknown";
 }
 
-const char* unit_name(cuda::Unit unit) {
-  constexpr const char* NAMES[cuda::UNITS] = {"fma_f32", "fma_f64", "mma_f16", "mma_tf32", "mma_f64"};
-  return NAMES[static_cast<int>(unit)];
-}
-
 py::list cuda_kernels() {
   py::list list;
   for (const cuda::KernelInfo& kernel : cuda::kernels()) {
@@ -58,7 +53,7 @@ py::list cuda_kernels() {
     entry["counts_zero"] = kernel.counts_zero;
     entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
     entry["threads"] = kernel.threads;
-    entry["unit"] = unit_name(kernel.unit);
+    entry["unit"] = cuda::UNIT_NAMES[static_cast<int>(kernel.unit)];
     entry["multiply_share"] = kernel.multiply_share;
     list.append(entry);
   }
@@ -89,7 +84,11 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "device_rates", [](int capability) { return cuda::rates_of(capability); },
       "Multiply-adds a cycle of a multiprocessor, by unit, of a compute capability times ten.", py::arg("capability"));
+  module.attr("UNITS") = cuda::UNIT_NAMES;
   module.attr("INSTRUCTION_MACS") = cuda::INSTRUCTION_MACS;
+  module.attr("SCHEDULERS") = cuda::SCHEDULERS;
+  module.attr("SLICE_LATENCY") = cuda::SLICE_LATENCY;
+  module.attr("RESIDENT_THREADS") = cuda::RESIDENT_THREADS;
 }
 
 }  // namespace flopcuda

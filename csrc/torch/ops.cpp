@@ -312,9 +312,9 @@ struct Cuda {
         cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
     const Operands operands = operands_for(kernel, problem, input, weight, bias);
     if (operands.output.numel() == 0) return operands;
-    cuda::launch(cuda::plan(problem, operands.device_pointers(kernel.type), kernel),
-                 c10::cuda::getCurrentCUDAStream(input.device().index()).stream());
-    last = {kernel.name, cuda::count_waves(problem, kernel, device).efficiency};
+    const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(kernel.type), kernel);
+    cuda::launch(plan, c10::cuda::getCurrentCUDAStream(input.device().index()).stream());
+    last = {kernel.name, cuda::wave_efficiency(plan.grid.x, device)};
     return operands;
   }
 };

@@ -24,7 +24,7 @@ from flopcuda import _C
 from flopcuda.kernels.occupancy import MULTIPROCESSORS, Multiprocessor
 
 #: What multiplies, in the order of :func:`flopcuda._C.device_rates`.
-UNITS = ("fma_f32", "fma_f64", "mma_f16", "mma_tf32", "mma_f64")
+UNITS = tuple(_C.UNITS)
 
 
 @dataclass(frozen=True)

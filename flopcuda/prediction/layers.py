@@ -29,7 +29,6 @@ from flopcuda.report import NotCounted
 from flopcuda.session import Session
 
 _DTYPE_BYTES = {"float64": 8, "float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
-_FEWEST_THREADS = 512  # of a multiprocessor, for which the kernels' launch bounds leave registers
 
 
 @dataclass(frozen=True)
@@ -245,9 +244,8 @@ def _conversion_seconds(op: str, tensors: Sequence[Tensor | None], kernel: Mappi
 def tiling_of(kernel: str, gpu: GPU) -> Tiling:
     """One of the project's kernels on a GPU."""
     entry = _entries()[kernel]
-    index = list(_entries()).index(kernel)
-    resident = device_of(gpu).resident_blocks[index]
-    return Tiling(kernel, tuple(entry["tile"]), entry["unit"], entry["multiply_share"], resident)
+    resident = dict(zip(_entries(), device_of(gpu).resident_blocks, strict=True))
+    return Tiling(kernel, tuple(entry["tile"]), entry["unit"], entry["multiply_share"], resident[kernel])
 
 
 @cache
@@ -263,7 +261,7 @@ def _resident_blocks(gpu: GPU) -> list[int]:
     for name, entry in _entries().items():
         used = usage.get((name, gpu.architecture))
         if used is None:
-            blocks.append(_FEWEST_THREADS // entry["threads"])
+            blocks.append(_C.RESIDENT_THREADS // entry["threads"])
         else:
             held = occupancy(gpu.architecture, entry["threads"], used.registers, used.shared_bytes)
             blocks.append(held.blocks)

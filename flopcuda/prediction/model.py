@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from flopcuda import _C
 from flopcuda.prediction.gpus import GPU, UNITS
 
-SCHEDULERS = 4  # of a multiprocessor, each issues one instruction a cycle: NVIDIA's whitepapers since Volta
-SLICE_LATENCY = 100  # cycles: a barrier, and twice the 29 of a read of shared memory (Luo et al., arXiv:2402.13499)
+SCHEDULERS, SLICE_LATENCY = _C.SCHEDULERS, _C.SLICE_LATENCY  # the planner's, whose sources csrc/cuda/device.h has
 FILL_LATENCY = 480  # cycles: a read of memory, 466 on A100 and 479 on H100 (ibidem)
 BANDWIDTH_SHARE = 0.91  # of the peak that a copy reaches (ibidem)
 LAUNCH_SECONDS = (
