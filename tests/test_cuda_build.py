@@ -99,7 +99,7 @@ def test_every_planned_kernel_is_an_entry_of_the_ptx(build: Build, planned_kerne
 def test_a_kernel_takes_one_parameter_by_value(build: Build) -> None:
     parameters = [text for ptx in build.ptx.values() for text in re.findall(r"\.entry \w+\((.*?)\)", ptx, re.S)]
     assert {re.sub(r"\w+_param_", "param_", text).strip() for text in parameters} == {
-        ".param .align 8 .b8 param_0[224]",
+        ".param .align 8 .b8 param_0[256]",
         ".param .align 8 .b8 param_0[72]",
     }
 
@@ -114,7 +114,7 @@ def test_no_kernel_spills_registers_or_has_a_stack(build: Build) -> None:
 def test_kernels_leave_room_for_each_other(build: Build) -> None:
     for (kernel, architecture), usage in build.usage.items():
         limit = MAX_REGISTERS if re.search("_f64_|_count_zero", kernel) else 128
-        limit = 255 if re.search("_b?f16_", kernel) else limit
+        limit = 255 if re.search("_b?f16_|_tf32_", kernel) else limit  # on tensor cores
         assert usage.registers <= limit, (kernel, architecture, usage)
         assert usage.shared_bytes <= 48 * 1024, (kernel, architecture, usage)
 

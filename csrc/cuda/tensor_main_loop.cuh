@@ -229,7 +229,10 @@ class WarpTile {
         multiply_matrices<Tile::TYPE>(fours, marks_a, marks_b);
       }
     }
-    nonzero_ += __float2uint_rn(fours[0] + fours[1] + fours[2] + fours[3]) >> 2;
+    uint32_t sum = 0;
+#pragma unroll
+    for (float count : fours) sum += __float2uint_rn(count);
+    nonzero_ += sum >> 2;
   }
 
   __device__ void store_neighbours(Scalar* row, int m, int n, int half, bool rows_are_aligned) const {
