@@ -190,6 +190,7 @@ def choose_kernel(
     *,
     device: Device,
     count_zero: bool = False,
+    allow_tf32: bool = False,
     kernel: str | None = None,
     **options: Any,
 ) -> KernelChoice:
@@ -202,6 +203,7 @@ def choose_kernel(
         bias: the operator's.
         device: to choose for.
         count_zero: the operator's.
+        allow_tf32: whether float32 may be multiplied as TF32.
         kernel: one of ``_C.cuda_kernels()``, to be told how its grid would fill the device.
         options: the operator's other arguments.
 
@@ -221,17 +223,21 @@ def choose_kernel(
     unit = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, "groups": 1}
     geometry = {**unit, **options} if op.startswith("conv") else {}
     choose = getattr(torch.ops.flopcuda, f"{op}_choice")
-    return KernelChoice(*choose(*operands, count_zero=count_zero, **geometry, **vars(device), kernel=kernel))
+    switches = {"count_zero": count_zero, "allow_tf32": allow_tf32}
+    return KernelChoice(*choose(*operands, **switches, **geometry, **vars(device), kernel=kernel))
 
 
 def allows_tf32(op: str, input: Tensor) -> bool:
+    """Whether an operator may multiply its operands as TF32: in CUDA, where torch is set to."""
+    return input.is_cuda and is_set_to_tf32(op)
+
+
+def is_set_to_tf32(op: str) -> bool:
     """Whether torch lets tensor cores multiply the first ten bits of a float32's significand only.
 
     By default it does in convolutions and not in matrix products. Source: "TensorFloat-32 (TF32) on Ampere (and later)
     devices", https://docs.pytorch.org/docs/stable/notes/cuda.html.
     """
-    if not input.is_cuda:
-        return False
     backend, operation = (torch.backends.cudnn, "conv") if op.startswith("conv") else (torch.backends.cuda, "matmul")
     return bool(getattr(backend, operation).fp32_precision == "tf32")
 

@@ -45,6 +45,15 @@ def test_the_dtype_is_the_models() -> None:
     assert "conv_f64_" in result.output
 
 
+def test_products_are_tf32_where_that_is_asked_for() -> None:
+    try:
+        result = run("--gpu", "a100", "--batch", "64", "--float32-matmul-precision", "high")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert result.exit_code == 0, result.output
+    assert "linear_tf32_" in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -232,6 +232,27 @@ def test_tensors_that_the_kernel_takes_otherwise_are_converted() -> None:
     assert predict(nn.Conv2d(8, 16, 3), images.float(), GPUS["a100"]).layers[0].conversion == 0
 
 
+def test_float32_is_tf32_where_torch_is_set_to() -> None:
+    """cuDNN's setting is for convolutions, cuBLAS's for products; bytes stay those of float32."""
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.Flatten(), nn.Linear(16 * 9, 32))
+    images = torch.empty(64, 8, 5, 5, device="meta")
+
+    def types() -> list[str]:
+        return [layer.kernel.split("_")[2] for layer in predict(model, images, GPUS["a100"]).layers]
+
+    assert types() == ["f32", "f32"]
+    torch._C._set_cudnn_allow_tf32(True)
+    assert types() == ["tf32", "f32"]
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert types() == ["tf32", "tf32"]
+        narrow = predict(model, images, GPUS["a100"]).layers[1]
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert narrow.work.bytes == 4 * (64 * 16 * 9 + 32 * 16 * 9 + 64 * 32)
+
+
 Problem = tuple[str, nn.Module, torch.Tensor, dict[str, Any]]
 
 
@@ -268,13 +289,13 @@ def resnet_problems(dtype: torch.dtype) -> list[Problem]:
 
 
 def loss_of_choice(problem: Problem, gpu: GPU) -> float:
-    """Predicted seconds of the kernel that is chosen over those of the best of all that can compute this."""
+    """Predicted seconds of the kernel that is chosen over those of the best of its type that can compute this."""
     op, layer, images, options = problem
     (chosen,) = predict(layer, images, gpu).layers
-    dtype = str(images.dtype).removeprefix("torch.")
+    kernels = {entry["name"]: entry for entry in _C.cuda_kernels()}
     times = []
-    for entry in _C.cuda_kernels():
-        if entry["operation"] not in op or entry["counts_zero"] or entry["dtype"] != dtype:
+    for entry in kernels.values():
+        if entry["operation"] not in op or entry["counts_zero"] or entry["dtype"] != kernels[chosen.kernel]["dtype"]:
             continue
         try:
             choose_kernel(op, images, layer.weight, None, device=device_of(gpu), kernel=entry["name"], **options)
@@ -285,9 +306,17 @@ def loss_of_choice(problem: Problem, gpu: GPU) -> float:
     return chosen.time.seconds / min(times)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tf32"),
+    [
+        *((dtype, False) for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)),
+        (torch.float32, True),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", GPUS)
-def test_the_chosen_kernel_is_within_a_tenth_of_the_best(name: str, dtype: torch.dtype) -> None:
+def test_the_chosen_kernel_is_within_a_tenth_of_the_best(name: str, dtype: torch.dtype, tf32: bool) -> None:
+    torch._C._set_cudnn_allow_tf32(tf32)
     generator = random.Random(0)
     problems = [*resnet_problems(dtype), *(random_problem(generator, dtype) for _ in range(150))]
     losses = {f"{problem[1]} of {tuple(problem[2].shape)}": loss_of_choice(problem, GPUS[name]) for problem in problems}

@@ -26,6 +26,14 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @batch_option
 @input_size_option
 @click.option("--dtype", type=click.Choice(list(_DTYPES)), default="float32", show_default=True, help="Of the model.")
+@click.option(
+    "--float32-matmul-precision",
+    "precision",
+    type=click.Choice(["highest", "high"]),
+    default="highest",
+    show_default=True,
+    help="torch's setting: with high, matrix products are TF32, as convolutions are by torch's default.",
+)
 @click.option("--json", "json_file", type=_FILE, help="Write the result here too.")
 @click.option("--plot", "plot_file", type=_FILE, help="Draw the roofline plot here; needs matplotlib.")
 def predict_command(
@@ -34,6 +42,7 @@ def predict_command(
     batch: int,
     input_size: tuple[int, ...],
     dtype: str,
+    precision: str,
     json_file: Path | None,
     plot_file: Path | None,
 ) -> None:
@@ -44,6 +53,7 @@ def predict_command(
     with one_sentence_errors():
         network = load_model(model).to(_DTYPES[dtype])
         inputs = torch.empty(batch, *input_size, dtype=_DTYPES[dtype], device="meta")
+        torch.set_float32_matmul_precision(precision)
         prediction = predict(network, inputs, GPUS[gpu_name], name=model)
         if json_file:
             json_file.write_text(json.dumps(prediction.to_dict(), indent=2) + "\n")

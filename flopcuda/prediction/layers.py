@@ -22,7 +22,7 @@ from flopcuda.arguments import as_arguments
 from flopcuda.backends import Operands, Outcome
 from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
-from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, choose_kernel
+from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, choose_kernel, is_set_to_tf32
 from flopcuda.prediction.gpus import GPU
 from flopcuda.prediction.model import LAUNCH_SECONDS, Tiling, Time, Work, predict_time, roofline
 from flopcuda.report import NotCounted
@@ -113,6 +113,9 @@ class Prediction:
 def predict(model: nn.Module, inputs: Tensor | Sequence[Any], gpu: GPU, *, name: str | None = None) -> Prediction:
     """Predict the time of each counted launch of one forward pass, by this project's kernels, on a GPU.
 
+    float32 is multiplied as TF32 where torch is set to, as on a GPU: by default in convolutions, and in matrix products
+    after ``torch.set_float32_matmul_precision("high")``.
+
     Args:
         model: the model; stays as it is, and needs no copy of its parameters.
         inputs: its positional arguments; a single tensor stands for itself. Values are not looked at: tensors on the
@@ -178,7 +181,14 @@ class _PredictingBackend:
     def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
         """Predict one operator on tensors of the meta device."""
         output, _ = OPERATORS[op](*operands, **options, count_zero=count_zero)
-        choice = choose_kernel(op, *operands, device=device_of(self._gpu), count_zero=count_zero, **options)
+        choice = choose_kernel(
+            op,
+            *operands,
+            device=device_of(self._gpu),
+            count_zero=count_zero,
+            allow_tf32=is_set_to_tf32(op),
+            **options,
+        )
         entry = _entries()[choice.name]
         work = work_of(op, operands, output, options.get("groups", 1), entry)
         time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu)
