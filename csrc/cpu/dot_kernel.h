@@ -55,7 +55,7 @@ template <class Simd, int kRows, int kColumns, bool kCountZero>
 void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counters) {
   constexpr int64_t kLanes = Simd::kLanes, kOutputs = kRows * kColumns;
   PartialSums<Simd, kRows, kColumns> partial;
-  int64_t mul = 0, add = 0, zero = 0, lane = 0;
+  Tally mul, add, zero, lane;
   int64_t holding = 0;  // of the partial sums, those that hold a value
 
   for (int64_t k = 0; k < tile.depth; k += kLanes) {
@@ -75,8 +75,8 @@ void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counter
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kColumns; ++j) {
       typename Simd::Scalar sum = partial.sums[i][j][0];
-      for (int64_t k = 1; k < holding; ++k, ++add) sum += partial.sums[i][j][k];
-      if (tile.bias) sum += tile.bias[j], ++add;
+      for (int64_t k = 1; k < holding; ++k) sum += partial.sums[i][j][k], add += 1;
+      if (tile.bias) sum += tile.bias[j], add += 1;
       tile.output[i * tile.output_stride + j] = sum;
     }
   }

@@ -52,7 +52,7 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
 
   const int64_t products = tile.valid_columns;  // of a vector that feed an output element
   int64_t holding = tile.bias ? products : 0;   // of a row's accumulators, those that hold a value
-  int64_t mul = 0, add = 0, pad = 0, zero = 0, lane = 0;
+  Tally mul, add, pad, zero, lane;
   NonzeroProducts<Simd> nonzero;
 
   for (int64_t tap_x = 0; tap_x < tile.kernel_width; ++tap_x) {
@@ -87,12 +87,13 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
     }
     holding = products;
   }
+  zero += -nonzero.sum(products);
 
   store_rows<Simd, kRows>(sums, tile);
   counters.mul += mul;
   counters.add += add;
   counters.pad += pad;
-  counters.zero += zero - nonzero.sum(products);
+  counters.zero += zero;
   counters.lane += lane;
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "micro_kernel.h"
+#include "tally.h"
 
 namespace flopcuda::cpu {
 namespace {
@@ -118,7 +119,7 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   const int64_t products = kRows * tile.valid_columns;  // of one update that feed an output element
   const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
   int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value
-  int64_t mul = 0, add = 0, pad = 0, zero = 0, lane = 0;
+  Tally mul, add, pad, zero, lane;
   const typename Simd::Scalar* rows = tile.rows;
 
   for (int64_t k = 0; k < tile.depth; ++k) {
