@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import cpu_models
+from benchmarks.counting_cost import counting_cost
 from benchmarks.cpu_layers import layer_times
 from benchmarks.cpu_plot import plot
 from benchmarks.dense import dense_rates
@@ -48,6 +49,7 @@ def measure(rounds: int, thread_counts: list[int]) -> dict[str, Any]:
     torch.set_num_threads(1)
     measured["layers"] = [row for item in cpu_models.MODELS.items() for row in layer_times(*item, rounds)]
     measured["dense"] = dense_rates(rounds)
+    measured["counting_cost"] = counting_cost(3 * rounds)
     torch.set_num_threads(max(thread_counts))
     measured["zero"] = [cpu_models.zero_counting(name, 1, rounds) for name in cpu_models.MODELS]
     measured["scaling"] = cpu_models.scaling(3)
@@ -66,6 +68,8 @@ def print_tables(measured: dict[str, Any]) -> None:
     peak = measured["peaks"]["1"]["flops"]
     dense = [{**row, "share": row["flops"] / peak} for row in measured["dense"]]
     console.print(_table("share of the FMA peak, one thread", dense, ("what", "share")))
+    costs = [{"layer": row["layer"], "percent": 100 * (row["median"] - 1)} for row in measured["counting_cost"]]
+    console.print(_table("what counting costs, one thread", costs, ("layer", "percent")))
     console.print(_table("zero counting", measured["zero"], ("model", "batch", "median", "min", "max")))
     scaling = [
         {**row, "picoseconds a MAC": row["seconds_per_mac"] * 1e12, "original's": row["original"] * 1e12}

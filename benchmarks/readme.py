@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -33,11 +34,16 @@ def cpu_table(measured: dict[str, object]) -> str:
     dense = ", ".join(f"{row['what']} {row['flops'] / peak:.0%}" for row in measured["dense"])
     slowest = max(measured["layers"], key=lambda row: row["ratio"])
     training = ", ".join(f"{row['median']:.2f}" for row in measured["training"])
+    cost = measured["counting_cost"]
+    dearest = max(cost, key=lambda row: row["median"])
+    typical = statistics.median(row["median"] for row in cost)
     zero = ", ".join(f"{row['model']} {row['median']:.2f}" for row in measured["zero"])
     notes = [
         f"A training step of {measured['training'][0]['model']}, batch {measured['training'][0]['batch']}: {training}.",
         f"Slowest kind of layer: {slowest['description']} of {slowest['model']}, {slowest['ratio']:.2f}.",
         f"Of the multiply-adds that one core can do ({peak / 1e9:.0f} GFLOPS): {dense}.",
+        f"The same kernels with counters over those without, median of {len(cost)} layers: "
+        f"{typical:.3f}; dearest: {dearest['layer']}, {dearest['median']:.3f}.",
         f"Counting products with zero as well, time over that without: {zero}.",
         f"Peak resident memory of {measured['memory']['model']}, batch {measured['memory']['batch']}: "
         f"{measured['memory']['ratio']:.2f} of the original's.",

@@ -9,15 +9,18 @@ from pathlib import Path
 
 
 def paired_times(
-    first: Callable[[], object], second: Callable[[], object], rounds: int
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[list[float], list[float]]:
-    """Durations in seconds of both, run in turn, once for each round after one of warm-up."""
+    """Durations by a clock in seconds of both, run in turn, once for each round after one of warm-up."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds + 1):
         for run, durations in zip((first, second), times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             run()
-            durations.append(time.perf_counter() - start)
+            durations.append(clock() - start)
     return times[0][1:], times[1][1:]
 
 

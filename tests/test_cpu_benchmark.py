@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import flopcuda
-from benchmarks import cpu, cpu_layers, cpu_models
+from benchmarks import counting_cost, cpu, cpu_layers, cpu_models
 from benchmarks.machine_peak import Peak
+from tests.cpu_kernels import Counters, build_kernels
 
 
 class Layers(nn.Module):
@@ -38,6 +39,17 @@ def test_a_replayed_launch_and_torch_compute_the_same() -> None:
         torch.testing.assert_close(output, original())
         assert output.shape == launch.output_shape
         assert int(counters[0]) == launch.counters.mul
+
+
+def test_the_build_without_counters_computes_the_same_and_counts_nothing() -> None:
+    counting, silent = build_kernels(), build_kernels(counting_cost.WITHOUT_COUNTERS)
+    for case in counting_cost.LAYERS.values():
+        operands = case.tensors()
+        expected, counted = counting_cost.layer_run(counting, case, operands, count_zero=True)()
+        output, nothing = counting_cost.layer_run(silent, case, operands, count_zero=True)()
+        assert torch.equal(output, expected)
+        assert min(counted.mul, counted.add, counted.zero, counted.lane) > 0
+        assert bytes(nothing) == bytes(Counters())
 
 
 def test_the_roofline_has_two_sides() -> None:

@@ -97,9 +97,7 @@ MUTANTS = {
         "column < problem.out_features; column += kMaxDotColumns",
         "column < problem.out_features - 3; column += kMaxDotColumns",
     ),
-    "few rows skip the last elements": Patch(
-        "dot_kernel.h", "k < tile.depth; k += kLanes", "k + kLanes <= tile.depth; k += kLanes"
-    ),
+    "few rows skip the last elements": Patch("dot_kernel.h", "rest = tile.depth - k; rest > 0", "rest = 0; rest > 0"),
     "few rows drop the bias": Patch("dot_kernel.h", "if (tile.bias) sum", "if (false) sum"),
     "few rows leave a lane out of the sum": Patch(
         "dot_kernel.h", "int64_t k = 1; k < holding", "int64_t k = 2; k < holding"
@@ -131,15 +129,11 @@ MUTANTS = {
         "plane_kernel.h", "add += tap_y == 0 ? holding : products;", "add += products;"
     ),
     "depthwise counts no padding beside a row": Patch(
-        "plane_kernel.h",
-        "tile.rows_inside[y] ? tile.pad_columns[tap_x] : products",
-        "tile.rows_inside[y] ? 0 : products",
+        "plane_kernel.h", "pad += inside * tile.pad_columns[tap_x] + ", "pad += "
     ),
-    "depthwise counts no padding above and below": Patch(
-        "plane_kernel.h", "tile.rows_inside[y] ? tile.pad_columns[tap_x] : products", "tile.pad_columns[tap_x]"
-    ),
+    "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (vectors - inside) * products;", ";"),
     "depthwise counts padding as products of zero": Patch(
-        "plane_kernel.h", "zero += products - padding;", "zero += products;"
+        "plane_kernel.h", "zero += inside * (products - tile.pad_columns[tap_x]);", "zero += vectors * products;"
     ),
     "depthwise sees no zeros among the weights": Patch(
         "plane_kernel.h", "nonzero_weights += weight[tap_y * tile.kernel_width] != 0;", "nonzero_weights += 1;"

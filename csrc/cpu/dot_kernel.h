@@ -58,18 +58,19 @@ void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counter
   Tally mul, add, zero, lane;
   int64_t holding = 0;  // of the partial sums, those that hold a value
 
-  for (int64_t k = 0; k < tile.depth; k += kLanes) {
-    const int64_t count = tile.depth - k < kLanes ? tile.depth - k : kLanes;
-    if (count == kLanes) {
-      partial.multiply_add(tile, k, [](const auto* source) { return Simd::load(source); });
-    } else {
-      partial.multiply_add(tile, k, [count](const auto* source) { return load_first<Simd>(source, count); });
-    }
+  // The products of the `count` elements from k on, whose vectors `load` gives.
+  const auto multiply = [&](int64_t k, int64_t count, const auto& load) {
+    partial.multiply_add(tile, k, load);
     lane += kOutputs * kLanes;
     mul += kOutputs * count;
     add += holding < count ? kOutputs * holding : kOutputs * count;
     holding = holding < count ? count : holding;
     if constexpr (kCountZero) zero += count_zero_products(tile, k, count, kRows, kColumns);
+  };
+  int64_t k = 0;
+  for (; k + kLanes <= tile.depth; k += kLanes) multiply(k, kLanes, Simd::load);
+  if (const int64_t rest = tile.depth - k; rest > 0) {
+    multiply(k, rest, [rest](const auto* source) { return load_first<Simd>(source, rest); });
   }
 
   for (int i = 0; i < kRows; ++i) {

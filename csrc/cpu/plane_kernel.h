@@ -63,10 +63,10 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
     for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) {
       weights[tap_y] = Simd::broadcast(weight[tap_y * tile.kernel_width]);
     }
+    int64_t vectors = 0, inside = 0;  // multiplied, and those of them whose row is one of the image
 #pragma GCC unroll 20
     for (int y = 0; y < kInputRows; ++y) {
       const Vector values = Simd::load(input + y * tile.input_stride);
-      const int64_t padding = tile.rows_inside[y] ? tile.pad_columns[tap_x] : products;
       int nonzero_weights = 0;
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
@@ -77,15 +77,16 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
         lane += Simd::kLanes;
         mul += products;
         add += tap_y == 0 ? holding : products;  // a row's first tap of the column is the topmost
-        pad += padding;
-        if constexpr (kCountZero) {
-          zero += products - padding;
-          nonzero_weights += weight[tap_y * tile.kernel_width] != 0;
-        }
+        vectors += 1;
+        inside += tile.rows_inside[y];
+        if constexpr (kCountZero) nonzero_weights += weight[tap_y * tile.kernel_width] != 0;
       }
       if constexpr (kCountZero) nonzero.add(values, nonzero_weights);
     }
     holding = products;
+    // Multiplied here, once for the column's taps: `inside` is the same for all columns and leaves the loop.
+    pad += inside * tile.pad_columns[tap_x] + (vectors - inside) * products;
+    if constexpr (kCountZero) zero += inside * (products - tile.pad_columns[tap_x]);
   }
   zero += -nonzero.sum(products);
 
