@@ -23,13 +23,14 @@ __device__ inline void copy_async(uint32_t destination, const Scalar* source, ui
       : "memory");
 }
 
-// Likewise of 16 bytes, at a multiple of 16 on both sides, past the L1 cache.
+// Likewise of 16 bytes, at a multiple of 16 on both sides, past the L1 cache; or zeros, if the bit of `missing` is
+// set. It is tested here: ptxas then tests those of several copies by one instruction (R2P).
 template <class Scalar>
-__device__ inline void copy_chunk_async(uint32_t destination, const Scalar* source, uint32_t missing) {
+__device__ inline void copy_chunk_async(uint32_t destination, const Scalar* source, uint32_t missing, int bit) {
   asm volatile(
-      "{ .reg .pred missing; setp.ne.u32 missing, %2, 0; cp.async.cg.shared.global [%0], [%1], 16, missing; }" ::"r"(
-          destination),
-      "l"(source), "r"(missing)
+      "{ .reg .pred is_missing; .reg .b32 flag; and.b32 flag, %2, %3; setp.ne.u32 is_missing, flag, 0;"
+      " cp.async.cg.shared.global [%0], [%1], 16, is_missing; }" ::"r"(destination),
+      "l"(source), "r"(missing), "r"(1u << bit)
       : "memory");
 }
 

@@ -35,8 +35,8 @@ __device__ void conv_tensor(const ConvParams& params) {
   tile.set(has_bias ? static_cast<const Scalar*>(params.bias) + first_channel : nullptr);
 
   const Reduction reduction{params.taps, params.group_in_channels, stored_channels};
-  multiply_segments<Tile, true>(reduction, input, weight, shared.stages, tile,
-                                [&](uint32_t products) { input.end_segment(products); });
+  multiply_segments<Tile>(reduction, input, weight, shared.stages, tile,
+                          [&](uint32_t products) { input.end_segment(products); });
 
   const int64_t pixel_stride = params.output_image_stride / params.output_pixels;
   tile.store(static_cast<Scalar*>(params.output) + first_row * pixel_stride + first_channel, pixel_stride,

@@ -27,7 +27,7 @@ __device__ void linear_tensor(const LinearParams& params) {
   tile.set(has_bias ? static_cast<const Scalar*>(params.bias) + first_column : nullptr);
 
   const Reduction reduction{1, params.in_features, static_cast<int>(params.row_stride)};
-  multiply_segments<Tile, false>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
+  multiply_segments<Tile>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
 
   tile.store(static_cast<Scalar*>(params.output) + first_row * params.out_features + first_column, params.out_features,
              params.output_is_aligned);

@@ -55,6 +55,8 @@ struct CopiedChunks {
   static_assert(ROWS_PER_PASS % (SWAP * CHUNKS_PER_ROW) == 0, "all of a thread's rows swap chunks alike");
 
   __device__ static int chunk() { return threadIdx.x % CHUNKS_PER_ROW; }
+  // The first of a slice's products in the chunk.
+  __device__ static int first_product() { return chunk() * Tile::CHUNK; }
   __device__ static int row(int i) { return threadIdx.x / CHUNKS_PER_ROW + i * ROWS_PER_PASS; }
   __device__ static int first_offset() { return chunk_offset<SWAP>(row(0), chunk()); }
   __device__ static constexpr int offset_from_first(int i) { return i * ROWS_PER_PASS * Tile::ROW_BYTES; }
@@ -71,36 +73,41 @@ class RowChunkLoader {
   __device__ RowChunkLoader(const void* matrix, int64_t first_row, int rows, uint32_t row_stride, uint32_t scalar_bytes,
                             const char* slice)
       : destination_(shared_address(slice[Chunks::first_offset()])),
-        source_(static_cast<const Scalar*>(matrix) + first_row * row_stride),
+        source_(static_cast<const Scalar*>(matrix) + first_row * row_stride + Chunks::first_product()),
         scalar_bytes_(scalar_bytes),
         rows_(rows) {
 #pragma unroll
     for (int i = 0; i < Chunks::ROWS; ++i) row_offsets_[i] = min(Chunks::row(i), rows - 1) * row_stride;
   }
 
-  // product: of the segment, the first of the thread's chunk. Beyond the segment, zeros. In place of rows that there
+  // Of the slices to come, the thread's chunks are zeros if they lie beyond the segment. In place of rows that there
   // are not, the last one is copied: nobody uses the outputs. Where zeros are counted, they are zeros.
-  __device__ void copy(uint32_t stage_offset, uint32_t product, bool is_beyond) {
+  __device__ void begin_run(bool is_beyond) {
+    missing_ = is_beyond ? ~0u : 0;
 #pragma unroll
-    for (int i = 0; i < Chunks::ROWS; ++i) {
-      const bool is_missing = is_beyond || (COUNT_ZERO && Chunks::row(i) >= rows_);
-      copy_chunk_async(destination_ + stage_offset + Chunks::offset_from_first(i),
-                       element_at(source_, row_offsets_[i] + product, scalar_bytes_), is_missing);
-    }
+    for (int i = 0; i < Chunks::ROWS; ++i) missing_ |= (COUNT_ZERO && Chunks::row(i) >= rows_) << i;
   }
 
-  // The next segment follows the last, of so many products.
-  __device__ void begin_segment(int stored_length) {
+  // The thread's chunks of the next slice.
+  __device__ void copy(uint32_t stage_offset) {
 #pragma unroll
-    for (uint32_t& offset : row_offsets_) offset += stored_length;
+    for (int i = 0; i < Chunks::ROWS; ++i) {
+      copy_chunk_async(destination_ + stage_offset + Chunks::offset_from_first(i),
+                       element_at(source_, row_offsets_[i], scalar_bytes_), missing_, COUNT_ZERO ? i : 0);
+    }
+    source_ += Tile::BLOCK_K;
   }
+
+  // The next segment follows the last, of so many products, from whose start the copies have come so far.
+  __device__ void begin_segment(int stored_length, int copied_length) { source_ += stored_length - copied_length; }
 
  private:
   uint32_t destination_;
-  const Scalar* source_;
+  const Scalar* source_;  // the thread's chunk of the next slice, in the block's first row
   uint32_t scalar_bytes_;
   int rows_;
-  uint32_t row_offsets_[Chunks::ROWS];  // of the segment
+  uint32_t row_offsets_[Chunks::ROWS];
+  uint32_t missing_;  // a bit of each row
 };
 
 // The outputs of one lane. In the products of 16 x 8 outputs that a warp's mma computes, a lane has two rows, eight
@@ -266,72 +273,108 @@ struct Reduction {
   int stored_length;  // with the zeros behind them, as far as copies go
 };
 
-// Multiplies the whole reduction. A loader's copy(stage_offset, product, is_beyond) begins to copy its operand's next
-// slice, to the stage that lies so many bytes behind the first; begin_segment follows the last slice of a segment.
-// end_segment(products) is told how many products of each output a segment was.
-template <class Tile, bool HAS_SEGMENTS, class LoaderA, class LoaderB, class Outputs, class EndSegment>
+// Copies the slices of both operands in order, in runs of slices that are copied alike: a segment's whole ones, and one
+// that it does not fill. So the main loop asks for no slice where it lies.
+//
+// A loader's copy(stage_offset) begins to copy its operand's next slice, to the stage that lies so many bytes behind
+// the first; begin_run(is_beyond) says whether the thread's products in the run lie beyond the segment, and
+// begin_segment follows the last slice of a segment.
+template <class Tile, class LoaderA, class LoaderB>
+class SliceCopies {
+ public:
+  __device__ SliceCopies(const Reduction& reduction, LoaderA& a, LoaderB& b)
+      : reduction_(reduction),
+        a_(a),
+        b_(b),
+        segments_left_(reduction.segments),
+        products_left_(reduction.stored_length) {}
+
+  // The next so many slices, or fewer, are of one run: how many.
+  __device__ int begin(int slices) {
+    if (run_ == 0) begin_run();
+    const int begun = min(slices, run_);
+    run_ -= begun;
+    return begun;
+  }
+
+  __device__ void copy(int stage) {
+    a_.copy(stage * sizeof(TensorStage<Tile>));
+    b_.copy(stage * sizeof(TensorStage<Tile>));
+    end_copy_group();
+  }
+
+ private:
+  // Behind the last segment are zeros.
+  __device__ void begin_run() {
+    if (products_left_ <= 0 && segments_left_ > 1) {
+      --segments_left_;
+      const int copied_length = reduction_.stored_length - products_left_;
+      a_.begin_segment(reduction_.stored_length, copied_length);
+      b_.begin_segment(reduction_.stored_length, copied_length);
+      products_left_ = reduction_.stored_length;
+    }
+    const int whole_slices = max(products_left_, 0) / Tile::BLOCK_K;
+    const bool is_beyond = whole_slices == 0 && threadIdx.x % CHUNKS_PER_ROW * Tile::CHUNK >= products_left_;
+    a_.begin_run(is_beyond);
+    b_.begin_run(is_beyond);
+    run_ = max(whole_slices, 1);
+    products_left_ -= run_ * Tile::BLOCK_K;
+  }
+
+  const Reduction& reduction_;
+  LoaderA& a_;
+  LoaderB& b_;
+  int run_ = 0;  // its slices that have not been begun
+  int segments_left_;
+  int products_left_;  // of the segment, behind the run; the same for all threads
+};
+
+// Multiplies the whole reduction. end_segment(products) is told how many products of each output a segment was.
+template <class Tile, class LoaderA, class LoaderB, class Outputs, class EndSegment>
 __device__ inline void multiply_segments(const Reduction& reduction, LoaderA& loader_a, LoaderB& loader_b,
                                          const TensorStage<Tile> (&stages)[Tile::STAGES], Outputs& tile,
                                          const EndSegment& end_segment) {
   using Stage = TensorStage<Tile>;
-  const int first_product = threadIdx.x % CHUNKS_PER_ROW * Tile::CHUNK;
-  int product = first_product;
-  int segments_to_copy = reduction.segments;
-  int left_to_copy = reduction.stored_length;  // the same for all threads, unlike the product
-  const auto copy_slices = [&](int stage) {
-    const bool is_beyond = product >= reduction.stored_length;
-    loader_a.copy(stage * sizeof(Stage), product, is_beyond);
-    loader_b.copy(stage * sizeof(Stage), product, is_beyond);
-    end_copy_group();
-    product += Tile::BLOCK_K;
-    left_to_copy -= Tile::BLOCK_K;
-    if (HAS_SEGMENTS && left_to_copy <= 0 && --segments_to_copy > 0) {
-      loader_a.begin_segment(reduction.stored_length);
-      loader_b.begin_segment(reduction.stored_length);
-      product = first_product;
-      left_to_copy = reduction.stored_length;
-    }
-  };
+  SliceCopies<Tile, LoaderA, LoaderB> copies(reduction, loader_a, loader_b);
 #pragma unroll
-  for (int stage = 0; stage < Tile::STAGES - 1; ++stage) copy_slices(stage);
+  for (int stage = 0; stage < Tile::STAGES - 1; ++stage) {
+    copies.begin(1);
+    copies.copy(stage);
+  }
 
   const uint32_t first_stage = shared_address(stages[0].a[0]);
   int free_stage = Tile::STAGES - 1;
   int stage = 0;
-  // Until the slice that was begun first has arrived, for all threads; all have read the one before.
-  const auto await_slice = [] {
+  // Copies a slice, and multiplies the one that was begun first.
+  const auto multiply_slice = [&](int products) {
+    // Until it has arrived, for all threads; all have read the one before.
     wait_for_copies_but<Tile::STAGES - 2>();
     __syncthreads();
-  };
-  const auto multiply = [&](int step, int real_products) {
+    copies.copy(free_stage);
     const uint32_t a = first_stage + stage * sizeof(Stage);
-    tile.multiply_step(a, a + sizeof(Stage::a), step, real_products);
-  };
-  const auto end_slice = [&] {
+#pragma unroll
+    for (int step = 0; step < Tile::BLOCK_K / Tile::MMA_K; ++step) {
+      const int left = products - step * Tile::MMA_K;
+      if (left > 0) tile.multiply_step(a, a + sizeof(Stage::a), step, min(left, Tile::MMA_K));
+    }
     free_stage = stage;
     stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
   };
 
 #pragma unroll 1
-  for (int segment = 0; segment < (HAS_SEGMENTS ? reduction.segments : 1); ++segment) {
+  for (int segment = 0; segment < reduction.segments; ++segment) {
     const uint32_t products_before = tile.products();
+    int whole_slices = reduction.length / Tile::BLOCK_K;
+    while (whole_slices > 0) {
+      const int run = copies.begin(whole_slices);
+      whole_slices -= run;
 #pragma unroll 1
-    for (int whole_slices = reduction.length / Tile::BLOCK_K; whole_slices > 0; --whole_slices) {
-      await_slice();
-      copy_slices(free_stage);
-#pragma unroll
-      for (int step = 0; step < Tile::BLOCK_K / Tile::MMA_K; ++step) multiply(step, Tile::MMA_K);
-      end_slice();
+      for (int slice = 0; slice < run; ++slice) multiply_slice(Tile::BLOCK_K);
     }
     const int left = reduction.length % Tile::BLOCK_K;
     if (left > 0) {
-      await_slice();
-      if (HAS_SEGMENTS) copy_slices(free_stage);
-#pragma unroll
-      for (int step = 0; step < Tile::BLOCK_K / Tile::MMA_K; ++step) {
-        if (step * Tile::MMA_K < left) multiply(step, min(left - step * Tile::MMA_K, Tile::MMA_K));
-      }
-      end_slice();
+      copies.begin(1);
+      multiply_slice(left);
     }
     end_segment(tile.products() - products_before);
   }

@@ -3,8 +3,8 @@
 //
 // Bottlenecks it removes: in NCHW, neighbours along the reduction are whole images apart, and a number of 16 bits is
 // less than cp.async can copy; here a copy of 16 bytes moves eight of them. And integer work: whether a tap of a window
-// lies in the image is found once a block, as a bit for each coordinate of a tap along each axis. A copy then takes a
-// test of the current tap's bits, and a tap is followed by the next with a few additions.
+// lies in the image is found once a block, as a bit for each coordinate of a tap along each axis. The current tap's
+// bits tell once a run which copies are of zeros, and a tap is followed by the next with a few additions.
 #pragma once
 
 #include <cstdint>
@@ -43,7 +43,7 @@ class WindowChunkLoader {
       : params_(params),
         destination_(shared_address(slice[Chunks::first_offset()])),
         source_(static_cast<const Scalar*>(params.input) + first_pixel.image * params.input_image_stride +
-                group * params.group_input_extent),
+                group * params.group_input_extent + Chunks::first_product()),
         tap_(params.tap_walk.first_tap()),
         multiplied_tap_(params.tap_walk.first_tap()) {
 #pragma unroll
@@ -58,17 +58,31 @@ class WindowChunkLoader {
     }
   }
 
-  // In place of the padding, of rows that there are not, and beyond the tap's channels, zeros.
-  __device__ void copy(uint32_t stage_offset, uint32_t channel, bool is_beyond) {
+  // Of the slices to come, the thread's chunks are zeros in place of the padding, of rows that there are not, and if
+  // they lie beyond the tap's channels.
+  __device__ void begin_run(bool is_beyond) {
+    missing_ = is_beyond ? ~0u : 0;
+#pragma unroll
+    for (int i = 0; i < Chunks::ROWS; ++i) missing_ |= ((tap_ & ~inside_[i]) != 0) << i;
+  }
+
+  __device__ void copy(uint32_t stage_offset) {
 #pragma unroll
     for (int i = 0; i < Chunks::ROWS; ++i) {
       copy_chunk_async(destination_ + stage_offset + Chunks::offset_from_first(i),
-                       element_at(source_, row_offsets_[i] + (tap_offset_ + channel), params_.scalar_bytes),
-                       is_beyond | ((tap_ & ~inside_[i]) != 0));
+                       element_at(source_, row_offsets_[i], params_.scalar_bytes), missing_, i);
     }
+    source_ += Tile::BLOCK_K;
   }
 
-  __device__ void begin_segment(int) { params_.tap_walk.advance(tap_, tap_offset_); }
+  // The next tap, after copies of so many of the last one's channels.
+  __device__ void begin_segment(int, int copied_length) {
+    source_ -= copied_length;
+    uint32_t step = 0;
+    params_.tap_walk.advance(tap_, step);
+#pragma unroll
+    for (uint32_t& offset : row_offsets_) offset += step;
+  }
 
   // So many products of each output with one tap have been multiplied. Of the four threads that copy a row, one counts
   // those with the padding.
@@ -89,11 +103,11 @@ class WindowChunkLoader {
 
   const ConvParams& params_;
   uint32_t destination_;
-  const Scalar* source_;  // the group's first channel of the block's first image
+  const Scalar* source_;  // the thread's chunk of the next slice, in the block's first image
   uint32_t tap_, multiplied_tap_;
-  uint32_t tap_offset_ = 0;
   uint32_t inside_[Chunks::ROWS];
-  uint32_t row_offsets_[Chunks::ROWS];  // to a window's first input, modulo 2^32
+  uint32_t row_offsets_[Chunks::ROWS];  // to the tap's input in a window, modulo 2^32
+  uint32_t missing_;                    // a bit of each row
   int existing_rows_ = 0;
   uint32_t padded_ = 0;
 };
