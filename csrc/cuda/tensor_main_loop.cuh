@@ -46,6 +46,12 @@ __device__ constexpr int chunk_offset(int row, int chunk) {
   return row * (CHUNKS_PER_ROW * ACCESS_BYTES) + (chunk ^ (row / SWAP % CHUNKS_PER_ROW)) * ACCESS_BYTES;
 }
 
+// Which product of a slice is the first that the thread copies.
+template <class Tile>
+__device__ inline int first_product() {
+  return threadIdx.x % CHUNKS_PER_ROW * Tile::CHUNK;
+}
+
 // The chunks of a slice that one thread copies: one of each of ROWS rows.
 template <class Tile, int EXTENT, int SWAP>
 struct CopiedChunks {
@@ -55,8 +61,6 @@ struct CopiedChunks {
   static_assert(ROWS_PER_PASS % (SWAP * CHUNKS_PER_ROW) == 0, "all of a thread's rows swap chunks alike");
 
   __device__ static int chunk() { return threadIdx.x % CHUNKS_PER_ROW; }
-  // The first of a slice's products in the chunk.
-  __device__ static int first_product() { return chunk() * Tile::CHUNK; }
   __device__ static int row(int i) { return threadIdx.x / CHUNKS_PER_ROW + i * ROWS_PER_PASS; }
   __device__ static int first_offset() { return chunk_offset<SWAP>(row(0), chunk()); }
   __device__ static constexpr int offset_from_first(int i) { return i * ROWS_PER_PASS * Tile::ROW_BYTES; }
@@ -73,7 +77,7 @@ class RowChunkLoader {
   __device__ RowChunkLoader(const void* matrix, int64_t first_row, int rows, uint32_t row_stride, uint32_t scalar_bytes,
                             const char* slice)
       : destination_(shared_address(slice[Chunks::first_offset()])),
-        source_(static_cast<const Scalar*>(matrix) + first_row * row_stride + Chunks::first_product()),
+        source_(static_cast<const Scalar*>(matrix) + first_row * row_stride + first_product<Tile>()),
         scalar_bytes_(scalar_bytes),
         rows_(rows) {
 #pragma unroll
@@ -314,7 +318,7 @@ class SliceCopies {
       products_left_ = reduction_.stored_length;
     }
     const int whole_slices = max(products_left_, 0) / Tile::BLOCK_K;
-    const bool is_beyond = whole_slices == 0 && threadIdx.x % CHUNKS_PER_ROW * Tile::CHUNK >= products_left_;
+    const bool is_beyond = whole_slices == 0 && first_product<Tile>() >= products_left_;
     a_.begin_run(is_beyond);
     b_.begin_run(is_beyond);
     run_ = max(whole_slices, 1);

@@ -43,7 +43,7 @@ class WindowChunkLoader {
       : params_(params),
         destination_(shared_address(slice[Chunks::first_offset()])),
         source_(static_cast<const Scalar*>(params.input) + first_pixel.image * params.input_image_stride +
-                group * params.group_input_extent + Chunks::first_product()),
+                group * params.group_input_extent + first_product<Tile>()),
         tap_(params.tap_walk.first_tap()),
         multiplied_tap_(params.tap_walk.first_tap()) {
 #pragma unroll
