@@ -148,9 +148,13 @@ MUTANTS = {
     ),
     # On tensor cores.
     "tensor cores skip every other step": Patch(
-        "tensor_main_loop.cuh", "++step) multiply(step, Tile::MMA_K);", "step += 2) multiply(step, Tile::MMA_K);"
+        "tensor_main_loop.cuh",
+        "step < Tile::BLOCK_K / Tile::MMA_K; ++step)",
+        "step < Tile::BLOCK_K / Tile::MMA_K; step += 2)",
     ),
-    "tensor cores skip every other slice": Patch("tensor_main_loop.cuh", "--whole_slices) {", "whole_slices -= 2) {"),
+    "tensor cores skip every other slice": Patch(
+        "tensor_main_loop.cuh", "whole_slices -= run;", "whole_slices -= 2 * run;"
+    ),
     "tensor cores forget what is left of a segment": Patch(
         "tensor_main_loop.cuh", "const int left = reduction.length % Tile::BLOCK_K;", "const int left = 0;"
     ),
@@ -160,7 +164,7 @@ MUTANTS = {
         "    const uint32_t products_before = tile.products();\n    if (segment == 1) continue;\n",
     ),
     "tensor cores count the products beyond a segment": Patch(
-        "tensor_main_loop.cuh", "min(left - step * Tile::MMA_K, Tile::MMA_K)", "Tile::MMA_K"
+        "tensor_main_loop.cuh", "min(left, Tile::MMA_K)", "Tile::MMA_K"
     ),
     "tensor cores count outputs that do not exist": Patch(
         "tensor_main_loop.cuh", "rows += row_offset(i / 2, i % 2 * 2) < rows_left_;", "++rows;"
@@ -193,7 +197,7 @@ MUTANTS = {
         "window_chunk_loader.cuh", "if (Chunks::chunk() == 0) padded_", "padded_"
     ),
     "tensor cores see the numbers of rows that do not exist": Patch(
-        "tensor_main_loop.cuh", "is_beyond || (COUNT_ZERO && Chunks::row(i) >= rows_)", "is_beyond"
+        "tensor_main_loop.cuh", "(COUNT_ZERO && Chunks::row(i) >= rows_) << i", "0"
     ),
     "tensor cores see no zeros among the weights": Patch(
         "tensor_main_loop.cuh",

@@ -122,20 +122,20 @@ struct DirectConfig {
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
 #define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                   \
-  X(flopcuda_linear_f16_128x128x32, 0.50, F16_128x128x32)   \
-  X(flopcuda_linear_f16_64x64x32, 0.27, F16_64x64x32)       \
-  X(flopcuda_linear_bf16_128x128x32, 0.50, BF16_128x128x32) \
-  X(flopcuda_linear_bf16_64x64x32, 0.27, BF16_64x64x32)     \
-  X(flopcuda_linear_tf32_128x128x16, 0.48, TF32_128x128x16) \
-  X(flopcuda_linear_tf32_64x64x16, 0.27, TF32_64x64x16)
+  X(flopcuda_linear_f16_128x128x32, 0.52, F16_128x128x32)   \
+  X(flopcuda_linear_f16_64x64x32, 0.26, F16_64x64x32)       \
+  X(flopcuda_linear_bf16_128x128x32, 0.52, BF16_128x128x32) \
+  X(flopcuda_linear_bf16_64x64x32, 0.26, BF16_64x64x32)     \
+  X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16) \
+  X(flopcuda_linear_tf32_64x64x16, 0.26, TF32_64x64x16)
 
 #define FLOPCUDA_CONV_TENSOR_KERNELS(X)                   \
-  X(flopcuda_conv_f16_128x128x32, 0.38, F16_128x128x32)   \
-  X(flopcuda_conv_f16_64x64x32, 0.17, F16_64x64x32)       \
-  X(flopcuda_conv_bf16_128x128x32, 0.38, BF16_128x128x32) \
-  X(flopcuda_conv_bf16_64x64x32, 0.17, BF16_64x64x32)     \
-  X(flopcuda_conv_tf32_128x128x16, 0.38, TF32_128x128x16) \
-  X(flopcuda_conv_tf32_64x64x16, 0.17, TF32_64x64x16)
+  X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32)   \
+  X(flopcuda_conv_f16_64x64x32, 0.28, F16_64x64x32)       \
+  X(flopcuda_conv_bf16_128x128x32, 0.52, BF16_128x128x32) \
+  X(flopcuda_conv_bf16_64x64x32, 0.28, BF16_64x64x32)     \
+  X(flopcuda_conv_tf32_128x128x16, 0.52, TF32_128x128x16) \
+  X(flopcuda_conv_tf32_64x64x16, 0.28, TF32_64x64x16)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \
