@@ -87,6 +87,12 @@ COMPARED_KERNELS = (
     "CUTLASS float64 product 64x64x8",
     "flopcuda_linear_f16_128x128x32",
     "CUTLASS float16 product 128x128x32, tensor cores",
+    "flopcuda_conv_f16_128x128x32",
+    "CUTLASS float16 convolution 128x128x32, tensor cores",
+    "flopcuda_linear_tf32_128x128x16",
+    "CUTLASS TF32 product 128x128x16, tensor cores",
+    "flopcuda_conv_tf32_128x128x16",
+    "CUTLASS TF32 convolution 128x128x16, tensor cores",
 )
 
 

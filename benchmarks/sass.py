@@ -49,36 +49,35 @@ def _product(scalar: str, unit: str, block: str, warp: str, instruction: str, ve
         cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>, 4>::GemmKernel"""
 
 
-_CONVOLUTION = """cutlass::conv::kernel::DefaultConv2dFprop<float, cutlass::layout::TensorNHWC, float,
-    cutlass::layout::TensorNHWC, float, cutlass::layout::TensorNHWC, float, cutlass::arch::OpClassSimt,
-    cutlass::arch::Sm80, cutlass::gemm::GemmShape<128, 128, 8>, cutlass::gemm::GemmShape<32, 64, 8>,
-    cutlass::gemm::GemmShape<1, 1, 1>, cutlass::epilogue::thread::LinearCombination<float, 1, float, float>,
-    cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>, 4, cutlass::arch::OpMultiplyAdd,
-    cutlass::conv::IteratorAlgorithm::kOptimized>::Kernel"""
+def _convolution(scalar: str, unit: str, block: str, warp: str, instruction: str, vector: int) -> str:
+    image = f"{scalar}, cutlass::layout::TensorNHWC"
+    return f"""cutlass::conv::kernel::DefaultConv2dFprop<{image}, {image}, {image}, float, cutlass::arch::{unit},
+        cutlass::arch::Sm80, cutlass::gemm::GemmShape<{block}>, cutlass::gemm::GemmShape<{warp}>,
+        cutlass::gemm::GemmShape<{instruction}>, cutlass::epilogue::thread::LinearCombination<{scalar}, {vector},
+        float, float>, cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>, 4, cutlass::arch::OpMultiplyAdd,
+        cutlass::conv::IteratorAlgorithm::kOptimized>::Kernel"""
+
+
 _GEMM = "cutlass/gemm/device/gemm.h"
+_FPROP = "cutlass/conv/kernel/default_conv2d_fprop.h"
+#: Scalar, unit, block, warp and instruction tile, vector of the epilogue.
+_SIMT = "float", "OpClassSimt", "128, 128, 8", "32, 64, 8", "1, 1, 1", 1
+_F16 = "cutlass::half_t", "OpClassTensorOp", "128, 128, 32", "64, 64, 32", "16, 8, 16", 8
+_TF32 = "float", "OpClassTensorOp", "128, 128, 16", "64, 64, 16", "16, 8, 8", 4
 
 CUTLASS_KERNELS = (
-    CutlassKernel(
-        "CUTLASS float32 product 128x128x8",
-        256,
-        _GEMM,
-        _product("float", "OpClassSimt", "128, 128, 8", "32, 64, 8", "1, 1, 1", 1),
-    ),
-    CutlassKernel(
-        "CUTLASS float32 convolution 128x128x8", 256, "cutlass/conv/kernel/default_conv2d_fprop.h", _CONVOLUTION
-    ),
+    CutlassKernel("CUTLASS float32 product 128x128x8", 256, _GEMM, _product(*_SIMT)),
+    CutlassKernel("CUTLASS float32 convolution 128x128x8", 256, _FPROP, _convolution(*_SIMT)),
     CutlassKernel(
         "CUTLASS float64 product 64x64x8",
         128,
         _GEMM,
         _product("double", "OpClassSimt", "64, 64, 8", "32, 32, 8", "1, 1, 1", 1),
     ),
-    CutlassKernel(
-        "CUTLASS float16 product 128x128x32, tensor cores",
-        128,
-        _GEMM,
-        _product("cutlass::half_t", "OpClassTensorOp", "128, 128, 32", "64, 64, 32", "16, 8, 16", 8),
-    ),
+    CutlassKernel("CUTLASS float16 product 128x128x32, tensor cores", 128, _GEMM, _product(*_F16)),
+    CutlassKernel("CUTLASS float16 convolution 128x128x32, tensor cores", 128, _FPROP, _convolution(*_F16)),
+    CutlassKernel("CUTLASS TF32 product 128x128x16, tensor cores", 128, _GEMM, _product(*_TF32)),
+    CutlassKernel("CUTLASS TF32 convolution 128x128x16, tensor cores", 128, _FPROP, _convolution(*_TF32)),
 )
 
 

@@ -41,6 +41,9 @@ def test_no_figure_got_worse() -> None:
         ("flopcuda_linear_f32_128x128x16", "CUTLASS float32 product 128x128x8"),
         ("flopcuda_conv_f32_128x128x16", "CUTLASS float32 convolution 128x128x8"),
         ("flopcuda_linear_f16_128x128x32", "CUTLASS float16 product 128x128x32, tensor cores"),
+        ("flopcuda_conv_f16_128x128x32", "CUTLASS float16 convolution 128x128x32, tensor cores"),
+        ("flopcuda_linear_tf32_128x128x16", "CUTLASS TF32 product 128x128x16, tensor cores"),
+        ("flopcuda_conv_tf32_128x128x16", "CUTLASS TF32 convolution 128x128x16, tensor cores"),
     ],
 )
 def test_recorded_main_loops_are_leaner_than_cutlass(ours: str, theirs: str) -> None:
