@@ -24,7 +24,7 @@ MUTANTS = {
     "skips every 9th update, a tap of a 3 x 3 kernel": Patch(
         "tile_kernel.h",
         "for (int64_t k = 0; k < tile.depth; ++k) {",
-        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (k % 9 == 4) { rows += kRows; continue; }",
+        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (k % 9 == 4) continue;",
     ),
     "forgets the last, partial depth block": Patch(
         "gemm.cpp",
@@ -56,10 +56,25 @@ MUTANTS = {
         "return ceil_div((problem.batch - 1) * output_size",
     ),
     "windows skip the last image": Patch(
-        "shifted_windows.h", "return problem_.batch * problem_", "return (problem_.batch - 1) * problem_"
+        "shifted_windows.cpp",
+        "slices_{problem.batch * problem",
+        "slices_{std::max<int64_t>(1, problem.batch - 1) * problem",
     ),
     "windows skip the last half of the slices": Patch(
-        "shifted_windows.h", "* problem_.depth.out_size * bands_", "* ((problem_.depth.out_size + 1) / 2) * bands_"
+        "shifted_windows.cpp",
+        "slices_{problem.batch * problem.depth.out_size,",
+        "slices_{problem.batch * ((problem.depth.out_size + 1) / 2),",
+    ),
+    "windows skip the last image of a block": Patch(
+        "shifted_windows.cpp",
+        "slice < slice_count(block_index); ++slice",
+        "slice + 1 < slice_count(block_index); ++slice",
+    ),
+    "windows skip the end of a row where vectors lie along channels": Patch(
+        "shifted_windows.cpp", "part < parts.parts; ++part", "part + 1 < parts.parts; ++part"
+    ),
+    "skips the last channels where vectors lie along them": Patch(
+        "row_panels.cpp", "steps{ceil_div(rows, width.step), ", "steps{rows / width.step, "
     ),
     "im2col takes slices outside the image for padding of nothing": Patch(
         "im2col.cpp", "slices_inside_[tap.z].contains(run.z) && ", ""
@@ -70,7 +85,7 @@ MUTANTS = {
     "strips skip a tap": Patch(
         "tile_kernel.h",
         "for (int64_t k = 0; k < tile.depth; ++k) {",
-        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (kRows == 1 && k == 4) { rows += kRows; continue; }",
+        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (kRows == 1 && k == 4) continue;",
     ),
     "strips skip the last row of a panel": Patch(
         "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
@@ -87,10 +102,10 @@ MUTANTS = {
     ),
     "linear skips the features of a partial panel": Patch(
         "transposed_columns.cpp",
-        "return ceil_div(problem.out_features, family.max_columns());",
-        "return problem.out_features / family.max_columns();",
+        "return ceil_div(problem.out_features, width.max);",
+        "return problem.out_features / width.max;",
     ),
-    "convolution drops the bias": Patch("conv.cpp", "operands.bias ? Start::kRowBias : ", ""),
+    "convolution drops the bias": Patch("conv.cpp", "!operands.bias ? Start::kNothing", "true ? Start::kNothing"),
     "linear drops the bias": Patch("linear.cpp", "operands.bias ? Start::kColumnBias : ", ""),
     "few rows skip the last columns": Patch(
         "linear.cpp",
@@ -148,7 +163,11 @@ MUTANTS = {
     "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
     "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
     "counts no addition onto an earlier depth block": Patch("tile_kernel.h", "add += holding;\n  }", "}"),
-    "drops the padding count": Patch("tile_kernel.h", "pad += kRows * tile.pad_columns[k];", ""),
+    "drops the padding count": Patch("tile_kernel.h", "pad += products - inside;", ""),
+    "drops the padding of rows": Patch("tile_kernel.h", "(kRows - tile.rows.padding[k])", "kRows"),
+    "counts waste channels as products": Patch(
+        "gemm.cpp", "transposed ? row_panel.rows : panel.valid", "transposed ? row_panel.packed_rows : panel.valid"
+    ),
     "im2col counts no padding to the left": Patch(
         "im2col.cpp", "return before.length() + after.length();", "return after.length();"
     ),
@@ -160,12 +179,10 @@ MUTANTS = {
         "padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
         "padding -= run.length;",
     ),
-    "counts padding as products of zero": Patch(
-        "tile_kernel.h", "kRows * (tile.valid_columns - tile.pad_columns[k])", "kRows * tile.valid_columns"
-    ),
-    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.nonzero_rows[k]}", "int64_t{kRows}"),
+    "counts padding as products of zero": Patch("tile_kernel.h", "zero += inside - ", "zero += products - "),
+    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.rows.nonzero[k]}", "int64_t{kRows}"),
     "sees no zeros among the inputs": Patch(
-        "tile_kernel.h", "* tile.nonzero_columns[k];", "* (tile.valid_columns - tile.pad_columns[k]);"
+        "tile_kernel.h", "* tile.columns.nonzero[k];", "* (tile.valid_columns - tile.columns.padding[k]);"
     ),
 }
 
@@ -175,6 +192,9 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "im2col with groups": ConvCase(4, 20, (4, 3), 82, (3, 2), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     "pointwise": ConvCase(2, 300, (5, 7), 5, (1, 1), bias=True),
     "shifted windows": ConvCase(2, 40, (20, 20), 8, padding=(1, 1, 1, 1)),
+    "vectors along channels": ConvCase(3, 60, (7, 4), 31, padding=(1, 1, 1, 1), bias=True),
+    "rows of vectors along channels": ConvCase(2, 60, (3, 8), 64, padding=(1, 1, 1, 1)),
+    "pointwise, vectors along channels": ConvCase(2, 520, (3, 3), 31, (1, 1), bias=True),
     "depthwise": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
     "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
     "strips": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), dilation=(2, 1), groups=6),

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "buffer.h"
+#include "micro_kernel.h"
 
 namespace flopcuda::cpu {
 
@@ -73,6 +74,11 @@ template <class Scalar>
 struct ColumnBlock : ColumnLayout {
   ColumnBlock(const BlockLimits& limits, int64_t depth_block)
       : ColumnLayout(limits, depth_block), values(limits.values) {}
+
+  TileSide<Scalar> side(int64_t panel) const {
+    return {values.data() + panels[panel].values_offset, value_offsets.data(), pad_columns(panel),
+            nonzero_columns(panel)};
+  }
 
   AlignedArray<Scalar> values;
 };

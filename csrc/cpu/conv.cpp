@@ -1,5 +1,5 @@
 // The counted convolution: rows of weights times the columns of the input, group by group. Chooses how the columns are
-// packed (im2col or shifted windows) and the family of tiles.
+// packed (im2col or shifted windows), along which side of the product the vectors lie, and the family of tiles.
 #include <omp.h>
 
 #include <algorithm>
@@ -19,6 +19,12 @@ constexpr int64_t kMaxBlockPanels = 8;  // of 32 KiB: a block, its rows and its 
 // Measured: copying one element takes about as long as this many multiply-adds of a whole vector.
 constexpr int64_t kCopyCost = 1;
 
+// Measured: transposing one element of the output takes about as long as this many of its multiply-adds.
+constexpr double kTransposeCost = 8;
+
+// Tiles of fewer broadcast columns wait for the latency of their multiply-adds.
+constexpr int64_t kMinBroadcasts = 4;
+
 // With fewer output channels in a group than this, strips are faster than blocks.
 constexpr int64_t kMinBlockRows = 4;
 
@@ -34,19 +40,49 @@ ConvProblem fold_pointwise(ConvProblem problem) {
   return problem;
 }
 
-// Im2col copies an element per column and tap; shifted windows copy each element of the padded image once but multiply
-// waste columns too. Compares the two, per update.
+// One way to compute a convolution.
+struct Way {
+  Vectors vectors;
+  bool windows;  // or else im2col
+};
+
+// Columns that are multiplied, waste included.
 template <class Scalar>
-bool windows_are_cheaper(const ConvProblem& problem, const TileFamily<Scalar>& family) {
-  const int64_t rows = problem.out_channels / problem.groups;
+int64_t multiplied_columns(const ConvProblem& problem, const TileFamily<Scalar>& family, const Way& way) {
+  const PanelWidth width = column_width(family, way.vectors);
+  const int64_t slices = problem.batch * problem.depth.out_size;
+  if (!way.windows) return Im2col<Scalar>::panel_count(problem, width) * width.max;
+  if (way.vectors == Vectors::kColumns) {
+    return slices * width.rounded(ShiftedWindows<Scalar>::columns_per_slice(problem));
+  }
+  const int64_t row_panels = ceil_div(problem.width.out_size, width.max);  // each within a row of the output
+  return slices * problem.height.out_size * std::max(problem.width.out_size, row_panels * kMinBroadcasts);
+}
+
+// Multiply-adds of one update, and what costs time beside them. Im2col copies an element per column and tap; shifted
+// windows copy each element of the padded image once, but multiply waste columns too. Vectors along the columns waste
+// lanes at the end of an image, those along the rows in the last channels, and their tiles are transposed.
+template <class Scalar>
+double cost(const ConvProblem& problem, const TileFamily<Scalar>& family, const Way& way) {
   const int64_t taps = problem.height.kernel_size * problem.width.kernel_size;
-  const int64_t im2col_columns = Im2col<Scalar>::panel_count(problem, family) * family.max_columns();
-  const int64_t window_columns = problem.batch * problem.depth.out_size *
-                                 ceil_div(ShiftedWindows<Scalar>::columns_per_slice(problem), family.lanes) *
-                                 family.lanes;
-  const int64_t copy_cost = kCopyCost * family.lanes;
-  return window_columns * (rows + copy_cost * std::min(phase_count(problem), taps) / taps) <
-         im2col_columns * (rows + copy_cost);
+  const PanelWidth width = row_width(family, way.vectors);
+  const double rows = width.rounded(problem.out_channels / problem.groups);
+  const double depth = problem.in_channels / problem.groups * kernel_size(problem);
+  const double copies = way.windows ? double(std::min(phase_count(problem), taps)) / taps : 1;
+  const double transposing = way.vectors == Vectors::kRows ? rows * kTransposeCost / depth : 0;
+  return multiplied_columns(problem, family, way) * (rows + transposing + copies * kCopyCost * family.lanes);
+}
+
+template <class Scalar>
+Way cheapest_way(const ConvProblem& problem, const TileFamily<Scalar>& family) {
+  // Windows are no gain where every tap has a phase of its own.
+  const bool windows = phase_count(problem) < problem.height.kernel_size * problem.width.kernel_size;
+  Way best{Vectors::kColumns, false};
+  for (const Way& way : {Way{Vectors::kColumns, true}, Way{Vectors::kRows, false}, Way{Vectors::kRows, true}}) {
+    if (way.windows && !windows) continue;
+    if (cost(problem, family, way) < cost(problem, family, best)) best = way;
+  }
+  return best;
 }
 
 }  // namespace
@@ -63,22 +99,29 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const int threads = omp_get_max_threads();
   const TileFamilies<Scalar>& tiles = selected_tiles<Scalar>();
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;
-  const int64_t row_panels = ceil_div(group_rows, family.max_rows);
+  const Way way = cheapest_way(problem, family);
+  const PanelWidth rows_width = row_width(family, way.vectors), columns_width = column_width(family, way.vectors);
+  const RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, rows_width);
 
   std::unique_ptr<ColumnSource<Scalar>> columns;
   TaskGrid grid;
-  if (windows_are_cheaper(problem, family)) {
-    columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, family, threads);
-    grid = plan_tasks(problem.groups, row_panels, columns->block_count(), 1, threads);
+  if (way.windows) {
+    // The weights are packed for every block: few where the threads can share panels of rows instead.
+    const bool rows_are_enough = threads == 1 || problem.groups * rows.panel_count() >= 2 * threads;
+    const int64_t blocks_wanted = rows_are_enough ? 1 : 4 * threads;
+    columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, columns_width, blocks_wanted);
+    grid = plan_tasks(problem.groups, rows.panel_count(), columns->block_count(), 1, threads);
   } else {
-    const int64_t panels = Im2col<Scalar>::panel_count(problem, family);
-    grid = plan_tasks(problem.groups, row_panels, panels, kMaxBlockPanels, threads);
-    columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, family, grid.column_blocks);
+    const int64_t panels = Im2col<Scalar>::panel_count(problem, columns_width);
+    const int64_t max_panels = kMaxBlockPanels * family.max_columns() / columns_width.max;
+    grid = plan_tasks(problem.groups, rows.panel_count(), panels, max_panels, threads);
+    columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, columns_width, grid.column_blocks);
   }
-  const RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, family.max_rows);
-  const ProductOutput<Scalar> output{operands.bias ? Start::kRowBias : Start::kNothing, operands.bias, operands.output,
-                                     out_size};
-  multiply(family, rows, *columns, grid.row_ranges, output, count_zero, counters);
+  const bool wide = way.vectors == Vectors::kRows;
+  const AlignedArray<Scalar> wide_bias = widen_bias(wide ? operands.bias : nullptr, problem.out_channels);
+  const Start start = !operands.bias ? Start::kNothing : wide ? Start::kColumnBias : Start::kRowBias;
+  const ProductOutput<Scalar> output{start, wide ? wide_bias.data() : operands.bias, operands.output, out_size};
+  multiply(family, way.vectors, rows, *columns, grid.row_ranges, output, count_zero, counters);
 }
 
 template void conv(const ConvProblem&, const Operands<float>&, bool, Counters&);

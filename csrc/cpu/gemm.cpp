@@ -31,6 +31,7 @@ struct Workspace {
 template <class Scalar>
 struct Product {
   const TileFamily<Scalar>& family;
+  Vectors vectors;
   const RowPanels<Scalar>& rows;
   const ColumnSource<Scalar>& columns;
   const ProductOutput<Scalar>& output;
@@ -45,64 +46,73 @@ struct Product {
                 Workspace<Scalar>& work) const;
 };
 
+// Copies the elements of one run of columns from the output to a tile that is not a part of it: because its columns are
+// not consecutive there, or because the tile is transposed.
 template <class Scalar>
-void gather(const ColumnLayout& block, const ColumnPanel& panel, int64_t rows, const Scalar* output, int64_t row_stride,
-            Scalar* tile) {
-  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
-    const ColumnRun& run = block.runs[i];
-    for (int64_t row = 0; row < rows; ++row) {
-      copy_elements(output + row * row_stride + run.output_offset, run.length,
-                    tile + row * panel.columns + run.panel_column);
-    }
+void gather(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* output, int64_t output_stride, Scalar* tile,
+            int64_t tile_stride) {
+  output += run.output_offset;
+  if (vectors == Vectors::kRows) {
+    tile += run.panel_column * tile_stride;
+    return transpose_into_panel(output, output_stride, rows, run.length, tile, tile_stride);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    copy_elements(output + row * output_stride, run.length, tile + row * tile_stride + run.panel_column);
+  }
+}
+
+// The reverse.
+template <class Scalar>
+void scatter(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* tile, int64_t tile_stride, Scalar* output,
+             int64_t output_stride) {
+  output += run.output_offset;
+  if (vectors == Vectors::kRows) {
+    tile += run.panel_column * tile_stride;
+    return transpose_into_panel(tile, tile_stride, run.length, rows, output, output_stride);
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    copy_elements(tile + row * tile_stride + run.panel_column, run.length, output + row * output_stride);
   }
 }
 
 template <class Scalar>
-void scatter(const ColumnLayout& block, const ColumnPanel& panel, int64_t rows, const Scalar* tile, Scalar* output,
-             int64_t row_stride) {
-  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
-    const ColumnRun& run = block.runs[i];
-    for (int64_t row = 0; row < rows; ++row) {
-      copy_elements(tile + row * panel.columns + run.panel_column, run.length,
-                    output + row * row_stride + run.output_offset);
-    }
-  }
-}
-
-template <class Scalar>
-void Product<Scalar>::run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth,
+void Product<Scalar>::run_tile(int64_t group, int64_t row_panel_index, int64_t column_panel, int64_t first_depth,
                                int64_t depth, Workspace<Scalar>& work) const {
   const ColumnBlock<Scalar>& block = work.block;
   const ColumnPanel& panel = block.panels[column_panel];
-  const int64_t tile_rows = rows.panel_rows(row_panel);
-  const int64_t first_row = group * rows.rows() + rows.first_row(row_panel);
+  const ColumnRun* first_run = block.runs.data() + panel.first_run;
+  const ColumnRun* last_run = first_run + panel.run_count;
+  const RowPanel& row_panel = rows.panel(row_panel_index);
+  const int64_t first_row = group * rows.rows() + row_panel.first_row;
   Scalar* output_rows = output.values + first_row * output.row_stride;
+  const bool transposed = vectors == Vectors::kRows;
+  const int64_t tile_rows = transposed ? panel.columns : row_panel.rows;
+  const int64_t tile_columns = transposed ? row_panel.packed_rows : panel.columns;
 
   Tile<Scalar> tile;
   tile.depth = depth;
-  tile.rows = rows.values(work.rows, row_panel, depth);
-  tile.columns = block.values.data() + panel.values_offset;
-  tile.column_offsets = block.value_offsets.data();
-  tile.pad_columns = block.pad_columns(column_panel);
-  tile.nonzero_rows = work.rows.nonzero.data() + (row_panel - work.rows.first_panel) * depth;
-  tile.nonzero_columns = block.nonzero_columns(column_panel);
-  tile.valid_columns = panel.valid_columns;
+  (transposed ? tile.columns : tile.rows) = rows.side(work.rows, row_panel_index, depth);
+  (transposed ? tile.rows : tile.columns) = block.side(column_panel);
+  tile.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
   tile.start = first_depth == 0 ? output.start : Start::kOutput;
   tile.bias = output.bias;
-  if (tile.start == Start::kRowBias) tile.bias += first_row;
-  if (tile.start == Start::kColumnBias) tile.bias += block.runs[panel.first_run].output_offset;
-  if (panel.contiguous) {
-    tile.output = output_rows + block.runs[panel.first_run].output_offset;
-    tile.output_stride = output.row_stride;
-  } else {
-    tile.output = work.tile.data();
-    tile.output_stride = panel.columns;
-    if (tile.start == Start::kOutput) gather(block, panel, tile_rows, output_rows, output.row_stride, tile.output);
+  if (tile.start != Start::kNothing)
+    tile.bias += transposed || tile.start == Start::kRowBias ? first_row : first_run->output_offset;
+  const bool is_detached = transposed || !panel.contiguous;
+  tile.output = is_detached ? work.tile.data() : output_rows + first_run->output_offset;
+  tile.output_stride = is_detached ? tile_columns : output.row_stride;
+  if (is_detached && tile.start == Start::kOutput) {
+    for (const ColumnRun* run = first_run; run < last_run; ++run) {
+      gather(vectors, *run, row_panel.rows, output_rows, output.row_stride, tile.output, tile_columns);
+    }
   }
 
-  family.functions[count_zero][tile_rows - 1][panel.columns / family.lanes - 1](tile, work.counters);
+  family.functions[count_zero][tile_rows - 1][tile_columns / family.lanes - 1](tile, work.counters);
 
-  if (!panel.contiguous) scatter(block, panel, tile_rows, tile.output, output_rows, output.row_stride);
+  if (!is_detached) return;
+  for (const ColumnRun* run = first_run; run < last_run; ++run) {
+    scatter(vectors, *run, row_panel.rows, tile.output, tile_columns, output_rows, output.row_stride);
+  }
 }
 
 template <class Scalar>
@@ -157,11 +167,12 @@ TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, i
 }
 
 template <class Scalar>
-void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, const ColumnSource<Scalar>& columns,
-              int64_t row_ranges, const ProductOutput<Scalar>& output, bool count_zero, Counters& counters) {
-  const int64_t panel_bytes = columns.depth_block() * family.max_rows * int64_t{sizeof(Scalar)};
+void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels<Scalar>& rows,
+              const ColumnSource<Scalar>& columns, int64_t row_ranges, const ProductOutput<Scalar>& output,
+              bool count_zero, Counters& counters) {
+  const int64_t panel_bytes = columns.depth_block() * rows.max_panel_rows() * int64_t{sizeof(Scalar)};
   const int64_t row_block_panels = std::clamp<int64_t>(kRowBlockBytes / panel_bytes, 1, rows.panel_count());
-  const Product<Scalar> product{family, rows, columns, output, row_block_panels, count_zero};
+  const Product<Scalar> product{family, vectors, rows, columns, output, row_block_panels, count_zero};
   const Partition ranges{rows.panel_count(), row_ranges};
   const int64_t tasks = columns.block_count() * rows.groups() * row_ranges;
   const int threads = static_cast<int>(std::clamp<int64_t>(tasks, 1, omp_get_max_threads()));
@@ -169,7 +180,7 @@ void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, c
   std::vector<Workspace<Scalar>> workspaces;  // allocated out here: an exception must not leave the parallel region
   workspaces.reserve(threads);
   for (int i = 0; i < threads; ++i) {
-    workspaces.emplace_back(columns.limits(), columns.depth_block(), row_block_panels, family.max_rows);
+    workspaces.emplace_back(columns.limits(), columns.depth_block(), row_block_panels, rows.max_panel_rows());
   }
 
   // Tasks are handed out in chunks, small enough that a thread that is held up leaves work to the others. Those of one
@@ -187,9 +198,9 @@ void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, c
   for (const Workspace<Scalar>& work : workspaces) counters += work.counters;
 }
 
-template void multiply(const TileFamily<float>&, const RowPanels<float>&, const ColumnSource<float>&, int64_t,
+template void multiply(const TileFamily<float>&, Vectors, const RowPanels<float>&, const ColumnSource<float>&, int64_t,
                        const ProductOutput<float>&, bool, Counters&);
-template void multiply(const TileFamily<double>&, const RowPanels<double>&, const ColumnSource<double>&, int64_t,
-                       const ProductOutput<double>&, bool, Counters&);
+template void multiply(const TileFamily<double>&, Vectors, const RowPanels<double>&, const ColumnSource<double>&,
+                       int64_t, const ProductOutput<double>&, bool, Counters&);
 
 }  // namespace flopcuda::cpu

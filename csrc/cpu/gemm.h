@@ -7,6 +7,7 @@
 //           for each row panel: micro-kernel      accumulators stay in registers
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "../common/counters.h"
@@ -16,15 +17,30 @@
 
 namespace flopcuda::cpu {
 
-// Updates packed at a time: a panel of two AVX-512 vectors x 256 updates takes 32 KiB, which leaves room in L1 for the
-// rows.
-constexpr int64_t kDepthBlock = 256;
+// Updates of columns packed at a time. A panel of two AVX-512 vectors x 256 updates takes 32 KiB and leaves room in L1
+// for the rows; one of 14 broadcast columns x 512 takes 28 KiB, and longer blocks transpose partial sums less often.
+inline int64_t max_depth_block(const PanelWidth& width) { return width.step == 1 ? 512 : 256; }
 
 // How the columns are cut into blocks and the row panels into ranges; each pair of them, for each group, is a task.
 struct TaskGrid {
   int64_t column_blocks;
   int64_t row_ranges;
 };
+
+// Along which side of the product the vectors of a tile lie; its other side is broadcast.
+enum class Vectors { kColumns, kRows };
+
+// Of the panels of a product's rows.
+template <class Scalar>
+PanelWidth row_width(const TileFamily<Scalar>& family, Vectors vectors) {
+  return vectors == Vectors::kRows ? PanelWidth{family.lanes, family.max_columns()} : PanelWidth{1, family.max_rows};
+}
+
+// Of the panels of a product's columns.
+template <class Scalar>
+PanelWidth column_width(const TileFamily<Scalar>& family, Vectors vectors) {
+  return row_width(family, vectors == Vectors::kRows ? Vectors::kColumns : Vectors::kRows);
+}
 
 // The grid that finishes first on `threads` threads, when blocks may have at most `max_block_panels` panels.
 TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
@@ -33,15 +49,26 @@ TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, i
 // Where a product's accumulators begin and its results go.
 template <class Scalar>
 struct ProductOutput {
-  Start start;         // kNothing, kRowBias or kColumnBias
-  const Scalar* bias;  // [groups * rows] or [columns + kMaxTileColumns]
+  Start start;         // of a tile: kNothing, kRowBias or kColumnBias
+  const Scalar* bias;  // for each of the product's rows or columns, and kMaxTileColumns more if it is a tile's columns
   Scalar* values;
   int64_t row_stride;
 };
 
+// A bias, if there is one, that a tile can read up to its full width.
+template <class Scalar>
+AlignedArray<Scalar> widen_bias(const Scalar* bias, int64_t size) {
+  if (!bias) return {};
+  AlignedArray<Scalar> wide(size + kMaxTileColumns);
+  std::copy(bias, bias + size, wide.data());
+  std::fill(wide.data() + size, wide.data() + size + kMaxTileColumns, Scalar{0});
+  return wide;
+}
+
 // For float and double.
 template <class Scalar>
-void multiply(const TileFamily<Scalar>& family, const RowPanels<Scalar>& rows, const ColumnSource<Scalar>& columns,
-              int64_t row_ranges, const ProductOutput<Scalar>& output, bool count_zero, Counters& counters);
+void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels<Scalar>& rows,
+              const ColumnSource<Scalar>& columns, int64_t row_ranges, const ProductOutput<Scalar>& output,
+              bool count_zero, Counters& counters);
 
 }  // namespace flopcuda::cpu

@@ -9,31 +9,30 @@
 namespace flopcuda::cpu {
 
 template <class Scalar>
-Im2col<Scalar>::Im2col(const ConvProblem& problem, const Scalar* input, const TileFamily<Scalar>& family,
-                       int64_t blocks)
+Im2col<Scalar>::Im2col(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks)
     : problem_(problem),
       input_(input),
-      family_(family),
-      blocks_{panel_count(problem, family), blocks},
+      width_(width),
+      blocks_{panel_count(problem, width), blocks},
       taps_(kernel_size(problem)),
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)) {}
 
 template <class Scalar>
-int64_t Im2col<Scalar>::panel_count(const ConvProblem& problem, const TileFamily<Scalar>& family) {
-  return ceil_div(problem.batch * output_size(problem), family.max_columns());
+int64_t Im2col<Scalar>::panel_count(const ConvProblem& problem, const PanelWidth& width) {
+  return ceil_div(problem.batch * output_size(problem), width.max);
 }
 
 template <class Scalar>
 int64_t Im2col<Scalar>::depth_block() const {
-  return std::min(kDepthBlock, problem_.in_channels / problem_.groups * kernel_size(problem_));
+  return std::min(max_depth_block(width_), problem_.in_channels / problem_.groups * kernel_size(problem_));
 }
 
 template <class Scalar>
 BlockLimits Im2col<Scalar>::limits() const {
   const int64_t panels = blocks_.length(0);
-  const int64_t columns = panels * family_.max_columns();
+  const int64_t columns = panels * width_.max;
   return {panels, std::min(columns, panels + ceil_div(columns, problem_.width.out_size) + 1), columns * depth_block()};
 }
 
@@ -41,7 +40,7 @@ template <class Scalar>
 void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
   const int64_t out_height = problem_.height.out_size, out_width = problem_.width.out_size;
   const int64_t columns = problem_.batch * output_size(problem_);
-  const int64_t max_columns = family_.max_columns();
+  const int64_t max_columns = width_.max;
 
   int64_t column = blocks_.begin(block_index) * max_columns;
   int64_t x = column % out_width;
@@ -62,7 +61,7 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
       if (y == out_height) y = 0, ++z;
       if (z == problem_.depth.out_size) z = 0, ++image;
     }
-    block.finish_panel(ceil_div(valid_columns, family_.lanes) * family_.lanes);
+    block.finish_panel(width_.rounded(valid_columns));
     column += valid_columns;
   }
   for (int64_t k = 0; k < depth_block(); ++k) block.value_offsets[k] = k * max_columns;

@@ -15,10 +15,10 @@ namespace flopcuda::cpu {
 template <class Scalar>
 class Im2col : public ColumnSource<Scalar> {
  public:
-  Im2col(const ConvProblem& problem, const Scalar* input, const TileFamily<Scalar>& family, int64_t blocks);
+  Im2col(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks);
 
   // Panels that the columns of a convolution fill.
-  static int64_t panel_count(const ConvProblem& problem, const TileFamily<Scalar>& family);
+  static int64_t panel_count(const ConvProblem& problem, const PanelWidth& width);
 
   int64_t block_count() const override { return blocks_.parts; }
   int64_t depth_block() const override;
@@ -42,7 +42,7 @@ class Im2col : public ColumnSource<Scalar> {
 
   ConvProblem problem_;
   const Scalar* input_;
-  const TileFamily<Scalar>& family_;
+  PanelWidth width_;
   Partition blocks_;  // of the panels
   int64_t taps_;
   std::vector<Range> slices_inside_, rows_inside_, columns_inside_;

@@ -43,15 +43,6 @@ void multiply_unpacked(const LinearProblem& problem, const Operands<Scalar>& ope
   counters += total;
 }
 
-// A tile reads its bias up to its full width.
-template <class Scalar>
-AlignedArray<Scalar> widen_bias(const Scalar* bias, int64_t size) {
-  AlignedArray<Scalar> wide(size + kMaxTileColumns);
-  std::copy(bias, bias + size, wide.data());
-  std::fill(wide.data() + size, wide.data() + size + kMaxTileColumns, Scalar{0});
-  return wide;
-}
-
 }  // namespace
 
 template <class Scalar>
@@ -59,16 +50,17 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
   if (problem.rows == 0 || problem.out_features == 0) return;
   if (problem.rows <= kMaxUnpackedRows) return multiply_unpacked(problem, operands, count_zero, counters);
   const TileFamily<Scalar>& family = selected_tiles<Scalar>().block;
-  const TaskGrid grid =
-      plan_tasks(1, ceil_div(problem.rows, family.max_rows), TransposedColumns<Scalar>::panel_count(problem, family),
-                 kMaxBlockPanels, omp_get_max_threads());
-  const TransposedColumns<Scalar> columns(problem, operands.weight, family, grid.column_blocks);
-  const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, family.max_rows);
-  const AlignedArray<Scalar> wide_bias =
-      operands.bias ? widen_bias(operands.bias, problem.out_features) : AlignedArray<Scalar>();
+  const PanelWidth row_panels = row_width(family, Vectors::kColumns);
+  const PanelWidth column_panels = column_width(family, Vectors::kColumns);
+  const TaskGrid grid = plan_tasks(1, ceil_div(problem.rows, row_panels.max),
+                                   TransposedColumns<Scalar>::panel_count(problem, column_panels), kMaxBlockPanels,
+                                   omp_get_max_threads());
+  const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks);
+  const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, row_panels);
+  const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
   const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
                                      operands.output, problem.out_features};
-  multiply(family, rows, columns, grid.row_ranges, output, count_zero, counters);
+  multiply(family, Vectors::kColumns, rows, columns, grid.row_ranges, output, count_zero, counters);
 }
 
 template void linear(const LinearProblem&, const Operands<float>&, bool, Counters&);

@@ -17,18 +17,23 @@ enum class Start {
   kOutput,      // the partial sums of an earlier depth block
 };
 
+// The rows or the columns of a tile: update k reads them at values + offsets[k]. Each array has an element per update.
+template <class Scalar>
+struct TileSide {
+  const Scalar* values;
+  const int64_t* offsets;
+  const int32_t* padding;  // how many of the rows, or valid columns, hold a zero-padding tap
+  const int32_t* nonzero;  // how many of them are not 0; read only when zeros are counted
+};
+
 // One register tile of the product: `depth` rank-1 updates of rows x columns accumulators. The number of rows and of
 // column vectors are those of the function it is passed to.
 template <class Scalar>
 struct Tile {
   int64_t depth;
-  const Scalar* rows;              // packed, [depth][rows]
-  const Scalar* columns;           // update k reads its columns at columns + column_offsets[k]
-  const int64_t* column_offsets;   // [depth]
-  const int32_t* pad_columns;      // [depth], how many of the valid columns hold a zero-padding tap
-  const int32_t* nonzero_rows;     // [depth], how many rows are not 0; read only when zeros are counted
-  const int32_t* nonzero_columns;  // [depth], how many valid columns are not 0; read only when zeros are counted
-  int64_t valid_columns;           // columns that feed an output element; the others are tile-edge waste
+  TileSide<Scalar> rows;
+  TileSide<Scalar> columns;
+  int64_t valid_columns;  // columns that feed an output element; the others are tile-edge waste
   Start start;
   const Scalar* bias;
   Scalar* output;

@@ -1,4 +1,4 @@
-// Integer division rounded up, and a range cut into parts of nearly equal size.
+// Integer division rounded up, a range cut into parts of nearly equal size, and the width of panels.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +17,13 @@ struct Partition {
     return part * (size / parts) + (part < longer ? part : longer);
   }
   int64_t length(int64_t part) const { return size / parts + (part < size % parts ? 1 : 0); }
+};
+
+// How wide a panel may be: a multiple of `step` elements.
+struct PanelWidth {
+  int64_t step, max;
+
+  int64_t rounded(int64_t elements) const { return ceil_div(elements, step) * step; }
 };
 
 }  // namespace flopcuda::cpu

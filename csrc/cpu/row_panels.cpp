@@ -77,19 +77,30 @@ void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t r
 }
 
 template <class Scalar>
+RowPanels<Scalar>::RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, const PanelWidth& width)
+    : source_(values), groups_(groups), rows_(rows), max_panel_rows_(width.max), depth_(depth) {
+  const Partition steps{ceil_div(rows, width.step), ceil_div(rows, width.max)};
+  for (int64_t panel = 0; panel < steps.parts; ++panel) {
+    const int64_t first_row = steps.begin(panel) * width.step, packed_rows = steps.length(panel) * width.step;
+    panels_.push_back({first_row, std::min(packed_rows, rows - first_row), packed_rows});
+  }
+}
+
+template <class Scalar>
 void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth,
                              bool count_zero, RowBlock<Scalar>& block) const noexcept {
   if (block.group == group && block.first_panel == first && block.first_depth == first_depth) return;
   block.group = group, block.first_panel = first, block.first_depth = first_depth;
   for (int64_t panel = first; panel < last; ++panel) {
-    const int64_t rows = panel_rows(panel);
-    const Scalar* source = source_ + (group * panels_.size + first_row(panel)) * depth_ + first_depth;
-    Scalar* packed = block.values.data() + (first_row(panel) - first_row(first)) * depth;
-    transpose_into_panel(source, depth_, rows, depth, packed, rows);
+    const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows_;
+    const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * depth_ + first_depth;
+    Scalar* packed = block.values.data() + (panel - first) * depth * stride;
+    transpose_into_panel(source, depth_, rows, depth, packed, stride);
+    for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
     if (!count_zero) continue;
     int32_t* nonzero = block.nonzero.data() + (panel - first) * depth;
     for (int64_t k = 0; k < depth; ++k) {
-      nonzero[k] = static_cast<int32_t>(rows - std::count(packed + k * rows, packed + (k + 1) * rows, Scalar{0}));
+      nonzero[k] = static_cast<int32_t>(count_nonzero(packed + k * stride, rows));
     }
   }
 }

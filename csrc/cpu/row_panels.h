@@ -1,10 +1,12 @@
 // The rows of a product (the weights of a convolution, the input of a linear layer), packed for the micro-kernel:
-// panels of at most family.max_rows rows in which update k's values stand together.
+// panels of a few rows in which update k's values stand together.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "buffer.h"
+#include "micro_kernel.h"
 #include "partition.h"
 
 namespace flopcuda::cpu {
@@ -18,41 +20,54 @@ void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t r
 template <class Scalar>
 struct RowBlock {
   RowBlock(int64_t panels, int64_t panel_rows, int64_t depth)
-      : values(panels * panel_rows * depth), nonzero(panels * depth) {}
+      : offsets(depth), padding(depth), values(panels * panel_rows * depth), nonzero(panels * depth) {
+    for (int64_t k = 0; k < depth; ++k) offsets[k] = k * panel_rows;
+  }
 
   // What is packed; nothing before the first time.
   int64_t group = -1, first_panel = -1, first_depth = -1;
+  std::vector<int64_t> offsets;   // of an update in a panel
+  std::vector<int32_t> padding;   // of an update: none
   AlignedArray<Scalar> values;    // panel by panel, [depth][panel rows]
   AlignedArray<int32_t> nonzero;  // [panel][depth]; of zeros that are counted
+};
+
+struct RowPanel {
+  int64_t first_row;  // in a group
+  int64_t rows;
+  int64_t packed_rows;  // those beyond `rows` are zeros
 };
 
 template <class Scalar>
 class RowPanels {
  public:
   // `values` is row-major, [groups * rows, depth].
-  RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, int64_t max_panel_rows)
-      : source_(values), groups_(groups), panels_{rows, ceil_div(rows, max_panel_rows)}, depth_(depth) {}
+  RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, const PanelWidth& width);
 
   int64_t groups() const { return groups_; }
   int64_t depth() const { return depth_; }
-  int64_t panel_count() const { return panels_.parts; }
-  int64_t rows() const { return panels_.size; }
-  int64_t first_row(int64_t panel) const { return panels_.begin(panel); }
-  int64_t panel_rows(int64_t panel) const { return panels_.length(panel); }
+  int64_t panel_count() const { return static_cast<int64_t>(panels_.size()); }
+  int64_t max_panel_rows() const { return max_panel_rows_; }
+  int64_t rows() const { return rows_; }
+  const RowPanel& panel(int64_t index) const { return panels_[index]; }
 
   // Packs the panels from `first` on up to `last`, unless the block holds them already.
   void pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth, bool count_zero,
             RowBlock<Scalar>& block) const noexcept;
 
-  // The packed values of one of the block's panels: [depth][panel_rows].
-  const Scalar* values(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
-    return block.values.data() + (first_row(panel) - first_row(block.first_panel)) * depth;
+  // One of the block's panels, which holds `depth` updates.
+  TileSide<Scalar> side(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
+    const int64_t updates = (panel - block.first_panel) * depth;
+    return {block.values.data() + updates * max_panel_rows_, block.offsets.data(), block.padding.data(),
+            block.nonzero.data() + updates};
   }
 
  private:
   const Scalar* source_;
   int64_t groups_;
-  Partition panels_;
+  int64_t rows_;
+  int64_t max_panel_rows_;
+  std::vector<RowPanel> panels_;
   int64_t depth_;
 };
 

@@ -29,38 +29,49 @@ std::vector<bool> phases_used(const Axis& axis) {
   return used;
 }
 
-// Few enough output rows in a band that its packed channels fit; bands enough to keep the threads busy, unless they
-// would become so small that the waste at their ends matters.
-int64_t choose_bands(const ConvProblem& problem, int64_t row_bytes, int64_t columns_per_slice, int64_t max_columns,
-                     int64_t threads) {
+// Few enough output rows in a band that its packed channels fit; bands enough for as many blocks as are wanted, unless
+// they would become so small that their halo or the waste at their ends matters.
+int64_t choose_bands(const ConvProblem& problem, int64_t row_bytes, int64_t columns_per_slice, const PanelWidth& width,
+                     int64_t blocks) {
   const int64_t out_rows = problem.height.out_size;
   const int64_t max_rows = std::max<int64_t>(1, kBlockBytes / row_bytes - largest_shift(problem.height));
   const int64_t bands_that_fit = ceil_div(out_rows, max_rows);
-  const int64_t bands_wanted = ceil_div(4 * threads, problem.batch * problem.depth.out_size * problem.groups);
-  const int64_t bands_not_small = columns_per_slice / (4 * max_columns);
+  const int64_t bands_wanted = ceil_div(blocks, problem.batch * problem.depth.out_size * problem.groups);
+  const int64_t bands_not_small = width.step == 1 ? out_rows / 2 : columns_per_slice / (4 * width.max);
   return std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), out_rows);
 }
 
 }  // namespace
 
 template <class Scalar>
-ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar* input,
-                                       const TileFamily<Scalar>& family, int64_t threads)
+ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar* input, const PanelWidth& width,
+                                       int64_t blocks)
     : problem_(problem),
       input_(input),
-      family_(family),
+      width_(width),
       taps_(kernel_size(problem)),
-      channel_block_(std::min(std::max<int64_t>(1, kDepthBlock / taps_), problem.in_channels / problem.groups)),
+      channel_block_(
+          std::min(std::max<int64_t>(1, max_depth_block(width) / taps_), problem.in_channels / problem.groups)),
       pitch_(window_pitch(problem)),
       bands_{problem.height.out_size,
              choose_bands(problem,
                           channel_block_ * problem.depth.kernel_size * phase_count(problem) * pitch_ * sizeof(Scalar),
-                          columns_per_slice(problem), family.max_columns(), threads)},
+                          columns_per_slice(problem), width, blocks)},
+      slices_{problem.batch * problem.depth.out_size, choose_slice_blocks(blocks)},
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)),
       phase_rows_used_(phases_used(problem.height)),
       phase_columns_used_(phases_used(problem.width)) {}
+
+// As many slices in a block as fit, since the weights are packed for every block; but as many blocks as are wanted.
+template <class Scalar>
+int64_t ShiftedWindows<Scalar>::choose_slice_blocks(int64_t blocks) const {
+  const int64_t slices = problem_.batch * problem_.depth.out_size;
+  if (bands_.parts > 1) return slices;
+  const int64_t slices_that_fit = std::max<int64_t>(1, kBlockBytes / (band_size() * int64_t{sizeof(Scalar)}));
+  return std::min(slices, std::max(ceil_div(slices, slices_that_fit), ceil_div(blocks, problem_.groups)));
+}
 
 template <class Scalar>
 int64_t ShiftedWindows<Scalar>::columns_per_slice(const ConvProblem& problem) {
@@ -73,40 +84,40 @@ int64_t ShiftedWindows<Scalar>::phase_rows() const {
 }
 
 template <class Scalar>
-typename ShiftedWindows<Scalar>::Band ShiftedWindows<Scalar>::band(int64_t block_index) const {
+typename ShiftedWindows<Scalar>::Band ShiftedWindows<Scalar>::band(int64_t block_index, int64_t slice) const {
   const int64_t index = block_index % bands_.parts;
-  const int64_t slice = block_index / bands_.parts;
+  slice += slices_.begin(block_index / bands_.parts);
   const Range rows{bands_.begin(index), bands_.begin(index) + bands_.length(index)};
   return {slice / problem_.depth.out_size, slice % problem_.depth.out_size, rows};
 }
 
 template <class Scalar>
 BlockLimits ShiftedWindows<Scalar>::limits() const {
-  const int64_t rows = bands_.length(0);
-  const int64_t panels = ceil_div(rows * pitch_, family_.max_columns());
+  const int64_t rows = slices_.length(0) * bands_.length(0);
+  const int64_t panels = rows * ceil_div(pitch_, width_.max);
   // The last panel reads up to a tile's width beyond the last window, whose zeros may be those of a row that is not
   // there.
-  const int64_t slices = channel_block_ * problem_.depth.kernel_size;
-  return {panels, rows + panels, slices * slice_size() + family_.max_columns() + largest_shift(problem_.width)};
+  const int64_t tail = width_.max + largest_shift(problem_.width);
+  return {panels, rows + panels, slices_.length(0) * band_size() + tail};
 }
 
 template <class Scalar>
 void ShiftedWindows<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
   // Waste columns read elements that no phase ever holds: zeros, since denormals would be slow to multiply.
   if (block.index < 0) zero_elements(block.values.data(), limits().values);
-  lay_out_panels(band(block_index), block);
+  for (int64_t slice = 0; slice < slice_count(block_index); ++slice) {
+    lay_out_panels(band(block_index, slice), slice * band_size(), block);
+  }
   lay_out_taps(block);
 }
 
 template <class Scalar>
-void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, ColumnLayout& block) const {
+void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const {
   const int64_t out_height = problem_.height.out_size, out_width = problem_.width.out_size;
   const int64_t slice_offset =
       band.image * problem_.out_channels * output_size(problem_) + band.z * out_height * out_width;
-  const int64_t columns = (band.rows.length() - 1) * pitch_ + out_width;
-  for (int64_t first = 0; first < columns; first += family_.max_columns()) {
-    const Range panel{first, std::min(first + family_.max_columns(), columns)};
-    block.add_panel(first);
+  const auto add_panel = [&](const Range& panel) {
+    block.add_panel(values_offset + panel.begin);
     for (int64_t row = panel.begin / pitch_; row * pitch_ < panel.end; ++row) {
       const Range run = intersect({row * pitch_, row * pitch_ + out_width}, panel);
       if (run.length() == 0) continue;
@@ -115,7 +126,21 @@ void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, ColumnLayout& bloc
       const int64_t output_offset = slice_offset + y * out_width + x;
       block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length()});
     }
-    block.finish_panel(ceil_div(panel.length(), family_.lanes) * family_.lanes);
+    block.finish_panel(width_.rounded(panel.length()));
+  };
+  if (width_.step == 1) {  // panels of any width: no waste column between two rows need be multiplied
+    const Partition parts{out_width, ceil_div(out_width, width_.max)};
+    for (int64_t row = 0; row < band.rows.length(); ++row) {
+      for (int64_t part = 0; part < parts.parts; ++part) {
+        const int64_t begin = row * pitch_ + parts.begin(part);
+        add_panel({begin, begin + parts.length(part)});
+      }
+    }
+    return;
+  }
+  const int64_t columns = (band.rows.length() - 1) * pitch_ + out_width;
+  for (int64_t first = 0; first < columns; first += width_.max) {
+    add_panel({first, std::min(first + width_.max, columns)});
   }
 }
 
@@ -159,12 +184,14 @@ int64_t ShiftedWindows<Scalar>::count_pad_columns(const ColumnLayout& block, con
 template <class Scalar>
 void ShiftedWindows<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
                                   ColumnBlock<Scalar>& block) const noexcept {
-  const Band band = this->band(block.index);
   const int64_t first_channel = problem_.in_channels / problem_.groups * group + first_depth / taps_;
-  Scalar* target = block.values.data();
-  for (int64_t channel = first_channel; channel < first_channel + depth / taps_; ++channel) {
-    for (int64_t tap_z = 0; tap_z < problem_.depth.kernel_size; ++tap_z, target += slice_size()) {
-      pack_slice(band, channel, tap_z, target);
+  for (int64_t slice = 0; slice < slice_count(block.index); ++slice) {
+    const Band band = this->band(block.index, slice);
+    Scalar* target = block.values.data() + slice * band_size();
+    for (int64_t channel = first_channel; channel < first_channel + depth / taps_; ++channel) {
+      for (int64_t tap_z = 0; tap_z < problem_.depth.kernel_size; ++tap_z, target += slice_size()) {
+        pack_slice(band, channel, tap_z, target);
+      }
     }
   }
   if (!count_zero) return;

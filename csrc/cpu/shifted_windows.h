@@ -22,12 +22,13 @@ namespace flopcuda::cpu {
 template <class Scalar>
 class ShiftedWindows : public ColumnSource<Scalar> {
  public:
-  ShiftedWindows(const ConvProblem& problem, const Scalar* input, const TileFamily<Scalar>& family, int64_t threads);
+  // `blocks` are wanted, all groups taken together.
+  ShiftedWindows(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks);
 
   // Waste columns included, for one output slice when it is a single band.
   static int64_t columns_per_slice(const ConvProblem& problem);
 
-  int64_t block_count() const override { return problem_.batch * problem_.depth.out_size * bands_.parts; }
+  int64_t block_count() const override { return slices_.parts * bands_.parts; }
   int64_t depth_block() const override { return channel_block_ * taps_; }
   BlockLimits limits() const override;
   void layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept override;
@@ -35,18 +36,22 @@ class ShiftedWindows : public ColumnSource<Scalar> {
             ColumnBlock<Scalar>& block) const noexcept override;
 
  private:
-  // The rows of one output slice that are a block.
+  // The rows of one output slice in a block, which holds them of one or several slices.
   struct Band {
     int64_t image, z;
     Range rows;
   };
 
-  Band band(int64_t block_index) const;
+  // Slices of which a block holds a band.
+  int64_t slice_count(int64_t block_index) const { return slices_.length(block_index / bands_.parts); }
+  Band band(int64_t block_index, int64_t slice) const;
+  int64_t choose_slice_blocks(int64_t blocks) const;
   int64_t phase_rows() const;  // of the largest band
   int64_t phase_size() const { return phase_rows() * pitch_; }
   // Of a channel, at one of the kernel's depths.
   int64_t slice_size() const { return phase_count(problem_) * phase_size(); }
-  void lay_out_panels(const Band& band, ColumnLayout& block) const;
+  int64_t band_size() const { return channel_block_ * problem_.depth.kernel_size * slice_size(); }
+  void lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const;
   void lay_out_taps(ColumnLayout& block) const;
   int64_t count_pad_columns(const ColumnLayout& block, const ColumnPanel& panel, int64_t tap_z, int64_t tap_y,
                             int64_t tap_x) const;
@@ -56,11 +61,12 @@ class ShiftedWindows : public ColumnSource<Scalar> {
 
   ConvProblem problem_;
   const Scalar* input_;
-  const TileFamily<Scalar>& family_;
+  PanelWidth width_;
   int64_t taps_;
   int64_t channel_block_;  // input channels packed at a time
   int64_t pitch_;          // elements from one row of a phase to the next
   Partition bands_;        // of an output slice's rows
+  Partition slices_;       // of all images
   std::vector<Range> slices_inside_, rows_inside_, columns_inside_;
   std::vector<bool> phase_rows_used_, phase_columns_used_;
 };

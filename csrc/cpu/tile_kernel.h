@@ -120,21 +120,17 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
   int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value
   Tally mul, add, pad, zero, lane;
-  const typename Simd::Scalar* rows = tile.rows;
 
   for (int64_t k = 0; k < tile.depth; ++k) {
-    accumulators.multiply_add(rows, tile.columns + tile.column_offsets[k]);
-    rows += kRows;
+    accumulators.multiply_add(tile.rows.values + tile.rows.offsets[k], tile.columns.values + tile.columns.offsets[k]);
 
     lane += kRows * kColumnVectors * kLanes;
     mul += products;
     add += holding;
     holding = products;
-    pad += kRows * tile.pad_columns[k];
-    if constexpr (kCountZero) {
-      const int64_t nonzero = int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
-      zero += kRows * (tile.valid_columns - tile.pad_columns[k]) - nonzero;
-    }
+    const int64_t inside = (kRows - tile.rows.padding[k]) * (tile.valid_columns - tile.columns.padding[k]);
+    pad += products - inside;
+    if constexpr (kCountZero) zero += inside - int64_t{tile.rows.nonzero[k]} * tile.columns.nonzero[k];
   }
 
   if (tile.start == Start::kOutput) {

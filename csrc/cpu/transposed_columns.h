@@ -11,10 +11,9 @@ namespace flopcuda::cpu {
 template <class Scalar>
 class TransposedColumns : public ColumnSource<Scalar> {
  public:
-  TransposedColumns(const LinearProblem& problem, const Scalar* weight, const TileFamily<Scalar>& family,
-                    int64_t blocks);
+  TransposedColumns(const LinearProblem& problem, const Scalar* weight, const PanelWidth& width, int64_t blocks);
 
-  static int64_t panel_count(const LinearProblem& problem, const TileFamily<Scalar>& family);
+  static int64_t panel_count(const LinearProblem& problem, const PanelWidth& width);
 
   int64_t block_count() const override { return blocks_.parts; }
   int64_t depth_block() const override;
@@ -26,7 +25,7 @@ class TransposedColumns : public ColumnSource<Scalar> {
  private:
   LinearProblem problem_;
   const Scalar* weight_;
-  const TileFamily<Scalar>& family_;
+  PanelWidth width_;
   Partition blocks_;  // of the panels
 };
 
