@@ -47,7 +47,7 @@ __device__ void conv_tile(const ConvParams& params) {
   __syncthreads();
 
   RowMajorLoader<Tile, Tile::BLOCK_M> weight(params.weight, block.first_channel, block.rows, params.reduction,
-                                             params.scalar_bytes, stages[0].a);
+                                             params.reduction, params.scalar_bytes, stages[0].a);
   InputLoader input(params, block.group, block.first_pixel, block.columns, stages[0].b, input_shared);
   const ThreadPosition<Tile> position;
   const bool has_bias = params.bias != nullptr;

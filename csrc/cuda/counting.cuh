@@ -10,6 +10,7 @@
 
 #include "common/counters.h"
 #include "cuda/tiles.h"
+#include "cuda/triangle.cuh"
 
 namespace flopcuda::cuda {
 
@@ -58,14 +59,22 @@ class GemmTally {
   // So many of the values that the thread copies for its block lie in the padding, as the low bits of `marks` say.
   __device__ void add_padding(uint32_t marks) { padding_ += marks; }
 
+  // Products of each of the thread's outputs.
+  __device__ uint32_t products() const { return steps_; }
+
   // valid: as the constructor was told, to be found out anew: no register holds it in the main loop.
   // accumulators_held_bias: whether the first product was added to something.
   __device__ Counters counts(const ValidOutputs& valid, bool accumulators_held_bias) const {
     const int64_t outputs = valid.rows * valid.columns;
+    return counts(valid, {outputs, steps_ * outputs}, accumulators_held_bias);
+  }
+
+  // used: of all that the thread issued.
+  __device__ Counters counts(const ValidOutputs& valid, const UsedCounts& used, bool accumulators_held_bias) const {
     Counters counts;
-    counts.mul = steps_ * outputs;
+    counts.mul = used.products;
     // An empty accumulator is given its first product; all others are added to it.
-    counts.add = accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - outputs;
+    counts.add = accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - used.outputs;
     // Each row multiplies every value of the padding.
     counts.pad = static_cast<int64_t>(padding_ % (1u << PADDING_COUNT_BITS)) * valid.block_rows;
     // Of one thread, this may be negative: it copies for the others.

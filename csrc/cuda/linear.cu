@@ -1,9 +1,11 @@
-// Counted linear layer, forward: out[row, o] = sum over i of in[row, i] * weight[o, i].
+// Counted linear layer, forward: out[row, o] = sum over i of in[row, i] * weight[o, i]; or a batch of such products, of
+// which a triangle may be all that is wanted.
 //
 // Both operands are row-major along the reduction. Output features are the columns, so that neighbouring lanes write
 // neighbouring outputs. gemm_main_loop.cuh says which bottlenecks the loop removes.
 #include "cuda/gemm_main_loop.cuh"
 #include "cuda/kernel_entry.cuh"
+#include "cuda/linear_tiles.cuh"
 #include "cuda/params.h"
 #include "cuda/row_major_loader.cuh"
 
@@ -12,18 +14,37 @@ namespace {
 
 // The outputs of one block. Kept in shared memory: registers are needed for the main loop that lies between its uses.
 struct BlockOutputs {
-  int64_t first_row;
+  int64_t first_row;         // of the rows of the whole batch, one product after another
+  int64_t first_weight_row;  // likewise
   int64_t first_column;
   int rows;     // from the first on, at most BLOCK_M
   int columns;  // from the first on, at most BLOCK_N
+  int reduction;
+  UsedPart used;
 };
 
 template <class Tile>
 __device__ BlockOutputs locate_block(const LinearParams& params) {
-  const int64_t first_row = static_cast<int64_t>(blockIdx.x / params.column_tiles) * Tile::BLOCK_M;
-  const int64_t first_column = static_cast<int64_t>(blockIdx.x % params.column_tiles) * Tile::BLOCK_N;
-  return {first_row, first_column, static_cast<int>(min(params.rows - first_row, static_cast<int64_t>(Tile::BLOCK_M))),
-          static_cast<int>(min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N)))};
+  const TilePosition tile = locate_tile<Tile>(params);
+  return {tile.batch * params.rows + tile.first_row,
+          tile.batch * params.out_features + tile.first_column,
+          tile.first_column,
+          tile.rows,
+          tile.columns,
+          tile.used.reduction(tile.rows, params.in_features),
+          tile.used};
+}
+
+template <class Tile>
+__device__ void clear_unused(const UsedPart& used, const ThreadPosition<Tile>& position, ThreadTile<Tile>& tile) {
+#pragma unroll
+  for (int i = 0; i < Tile::THREAD_M; ++i) {
+#pragma unroll
+    for (int j = 0; j < Tile::THREAD_N; ++j) {
+      const int row = position.first_row() + position.row_offset(i);
+      if (!used.uses(row, position.first_column() + position.column_offset(j))) tile.accumulators[i][j] = 0;
+    }
+  }
 }
 
 template <class Tile, bool COUNT_ZERO>
@@ -35,9 +56,9 @@ __device__ void linear_tile(const LinearParams& params) {
   __syncthreads();
 
   RowMajorLoader<Tile, Tile::BLOCK_M> input(params.input, block.first_row, block.rows, params.in_features,
-                                            params.scalar_bytes, stages[0].a);
-  RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_column, block.columns, params.in_features,
-                                             params.scalar_bytes, stages[0].b);
+                                            block.reduction, params.scalar_bytes, stages[0].a);
+  RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_weight_row, block.columns, params.in_features,
+                                             block.reduction, params.scalar_bytes, stages[0].b);
   const ThreadPosition<Tile> position;
   const bool has_bias = params.bias != nullptr;
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_column + position.first_column();
@@ -54,13 +75,17 @@ __device__ void linear_tile(const LinearParams& params) {
     for (int i = 0; i < Tile::THREAD_M; ++i) tile.accumulators[i][j] = initial;
   }
 
-  multiply_reduction(params.in_features, input, weight, stages, tile, tally);
+  multiply_reduction(block.reduction, input, weight, stages, tile, tally);
 
+  if (block.used.columns < block.columns) clear_unused(block.used, position, tile);
   Scalar* const first_output =
       static_cast<Scalar*>(params.output) + block.first_row * params.out_features + block.first_column;
   store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
                 [&](int column) { return first_output + column; });
-  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), has_bias), params.counters);
+  const UsedCounts used = count_used<Tile::THREAD_M>(
+      block.used, tally.products(), block.rows, [&](int i) { return position.first_row() + position.row_offset(i); },
+      [&](int limit) { return position.count_columns(min(block.columns, limit)); });
+  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), used, has_bias), params.counters);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "common/counters.h"
+#include "common/problem.h"
 
 #ifdef __CUDACC__
 #define FLOPCUDA_HOST_DEVICE __host__ __device__
@@ -109,7 +110,7 @@ struct ConvParams {
   uint32_t unused;  // no hidden padding: equal problems give equal bytes
 };
 
-// C[rows x out_features] = X[rows x in_features] * W[out_features x in_features]^T.
+// Of each of a batch, C[rows x out_features] = X[rows x in_features] * W[out_features x in_features]^T.
 struct LinearParams {
   const void* input;
   const void* weight;
@@ -117,12 +118,14 @@ struct LinearParams {
   void* output;
   Counters* counters;
 
-  int64_t rows;
+  int64_t rows;  // of one product of the batch
   int32_t in_features;
   int32_t out_features;
 
-  // As above: tiles along the columns (output features) vary first, then tiles along the rows.
+  // As above: tiles along the columns (output features) vary first, then tiles along the rows, then the batch.
+  uint32_t row_tiles;
   uint32_t column_tiles;
+  Triangle triangle;
 
   uint32_t output_is_aligned;
   uint32_t scalar_bytes;
@@ -130,7 +133,7 @@ struct LinearParams {
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 256 && sizeof(LinearParams) == 72,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 256 && sizeof(LinearParams) == 80,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

@@ -171,7 +171,10 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem)
   return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
 }
 
-std::string find_objection(const KernelInfo&, const LinearProblem&) { return {}; }
+std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem) {
+  if (problem.triangle == Triangle::none || !kernel.counts_zero) return {};
+  return " counts zeros, and so multiplies all of a product, not a triangle";
+}
 
 template <class Problem>
 const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
@@ -188,6 +191,7 @@ const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_
     if (!find_objection(kernel, problem).empty()) continue;
     candidates.push_back({&kernel, estimate_time(kernel, shape, device), count_copies(kernel, shape)});
   }
+  if (candidates.empty()) reject("no CUDA kernel counts the zeros of a triangle's products");
   const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
   const double limit = CLOSE * std::min_element(candidates.begin(), candidates.end(), faster)->time;
   const auto preferred = [limit](const Candidate& a, const Candidate& b) {
@@ -233,12 +237,13 @@ GemmShape check_conv(const ConvProblem& problem) {
 }
 
 GemmShape check_linear(const LinearProblem& problem) {
+  check_range("linear: batch", problem.batch, 0, INT64_MAX);
   check_range("linear: rows", problem.rows, 0, INT64_MAX);
   check_range("linear: output features", problem.out_features, 1, COORDINATE_LIMIT);
   check_reduction("linear", problem.in_features);
-  checked_product("linear: the number of input elements", {problem.rows, problem.in_features});
-  checked_product("linear: the number of output elements", {problem.rows, problem.out_features});
-  return {1, problem.rows, problem.out_features, 1, problem.in_features};
+  checked_product("linear: the number of input elements", {problem.batch, problem.rows, problem.in_features});
+  checked_product("linear: the number of output elements", {problem.batch, problem.rows, problem.out_features});
+  return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features};
 }
 
 AxisParams make_axis(const Axis& axis) {
@@ -317,7 +322,9 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
   params.rows = problem.rows;
   params.in_features = static_cast<int32_t>(problem.in_features);
   params.out_features = static_cast<int32_t>(problem.out_features);
+  params.row_tiles = static_cast<uint32_t>(divide_up(shape.rows, kernel.block_m));
   params.column_tiles = static_cast<uint32_t>(divide_up(shape.columns, kernel.block_n));
+  params.triangle = problem.triangle;
   params.output_is_aligned = rows_are_aligned(tensors.output, problem.out_features, kernel.type);
   params.scalar_bytes = scalar_bytes(kernel.type);
   params.row_stride = static_cast<uint32_t>(stored_length(kernel, problem.in_features));

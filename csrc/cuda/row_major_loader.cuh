@@ -19,17 +19,17 @@ class RowMajorLoader {
   using Scalar = typename Tile::Scalar;
   using Slice = OperandSlice<Scalar, EXTENT, Tile::BLOCK_K>;
 
-  // matrix: [any, reduction]. The block's rows are those from first_row on, and so many as there are, at least one.
-  // slice: the operand's in the first stage.
-  __device__ RowMajorLoader(const void* matrix, int64_t first_row, int rows, int reduction, uint32_t scalar_bytes,
-                            const Slice& slice)
+  // matrix: [any, row_stride], of whose columns the reduction takes the first. The block's rows are those from
+  // first_row on, and so many as there are, at least one. slice: the operand's in the first stage.
+  __device__ RowMajorLoader(const void* matrix, int64_t first_row, int rows, int row_stride, int reduction,
+                            uint32_t scalar_bytes, const Slice& slice)
       : destination_(shared_address(slice.values[lane_step()][slice_row(0)])),
-        source_(static_cast<const Scalar*>(matrix) + first_row * reduction),
+        source_(static_cast<const Scalar*>(matrix) + first_row * row_stride),
         step_(lane_step()),
         reduction_(reduction),
         scalar_bytes_(scalar_bytes) {
 #pragma unroll
-    for (int i = 0; i < ROWS; ++i) row_offsets_[i] = min(slice_row(i), rows - 1) * reduction;
+    for (int i = 0; i < ROWS; ++i) row_offsets_[i] = min(slice_row(i), rows - 1) * row_stride;
   }
 
   // In place of rows that there are not, the last one is copied: nobody uses the outputs. Beyond the reduction, zeros.

@@ -184,18 +184,30 @@ class WarpTile {
     }
   }
 
+  // Outputs that nobody uses become 0.
+  __device__ void clear_unused(const UsedPart& used) {
+#pragma unroll
+    for (int m = 0; m < TILES_M; ++m) {
+#pragma unroll
+      for (int n = 0; n < TILES_N; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (!used.uses(first_row() + row_offset(m, i), first_column() + column_offset(n, i))) sums_[m][n][i] = 0;
+        }
+      }
+    }
+  }
+
   // accumulators_held_bias: whether the first product was added to something. padded: products with the padding, of
   // those whose operand the thread has copied.
-  __device__ Counters counts(bool accumulators_held_bias, int64_t padded) const {
-    int rows = 0, columns = 0;
-#pragma unroll
-    for (int i = 0; i < 2 * TILES_M; ++i) rows += row_offset(i / 2, i % 2 * 2) < rows_left_;
-#pragma unroll
-    for (int j = 0; j < 2 * TILES_N; ++j) columns += column_offset(j / 2, j % 2) < columns_left_;
-    const int64_t outputs = rows * columns;
+  __device__ Counters counts(bool accumulators_held_bias, int64_t padded, const UsedPart& used_part = {}) const {
+    const UsedCounts used = count_used<2 * TILES_M>(
+        used_part, products_, rows_left_ + first_row(),
+        [](int i) { return first_row() + row_offset(i / 2, i % 2 * 2); },
+        [&](int limit) { return count_columns(min(columns_left_, limit - first_column())); });
     Counters counts;
-    counts.mul = products_ * outputs;
-    counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - outputs;
+    counts.mul = used.products;
+    counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - used.outputs;
     counts.pad = padded;
     // Of one thread, this may be negative: it copies for the others.
     if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
@@ -222,6 +234,14 @@ class WarpTile {
   __device__ static constexpr int row_offset(int m, int i) { return m * MMA_M + i / 2 * MATRIX_ROWS; }
   __device__ static constexpr int column_offset(int n, int i) {
     return n / NEIGHBOURS * (NEIGHBOURS * MMA_N) + n % NEIGHBOURS * 2 + i % 2;
+  }
+
+  // Of the lane's, those among so many from its first on.
+  __device__ static int count_columns(int columns) {
+    int count = 0;
+#pragma unroll
+    for (int j = 0; j < 2 * TILES_N; ++j) count += column_offset(j / 2, j % 2) < columns;
+    return count;
   }
 
   // The tensor cores count, too: 2 for each number that is not 0 makes 4 of each product that is not. It does not
