@@ -45,9 +45,22 @@ def linear(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequenc
     return of_input, of_weight
 
 
-def matmul(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool]) -> Gradients:
-    """Of batches of ``input @ weight``."""
-    of_input = run("matmul", grad, weight.transpose(1, 2), phase=BACKWARD_INPUT) if needs[0] else None
+def matmul(
+    run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool], *, triangle: str | None = None
+) -> Gradients:
+    """Of batches of ``input @ weight``; the first factor's of a triangular product is a triangle's, too.
+
+    Args:
+        run: executes a counted operator.
+        grad: ``[batch, rows, columns]``.
+        input: ``[batch, rows, depth]``.
+        weight: ``[batch, depth, columns]``.
+        needs: as :func:`gradients` takes it.
+        triangle: as :func:`flopcuda.ops.matmul` takes it.
+    """
+    options = {"triangle": {"output": "input", "input": "output"}[triangle]} if triangle else {}
+    grad = grad.tril() if triangle == "output" else grad
+    of_input = run("matmul", grad, weight.transpose(1, 2), phase=BACKWARD_INPUT, **options) if needs[0] else None
     of_weight = run("matmul", input.transpose(1, 2), grad, phase=BACKWARD_WEIGHT) if needs[1] else None
     return of_input, of_weight
 

@@ -121,13 +121,21 @@ def linear(
     return output, counters
 
 
-def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool = False) -> tuple[Tensor, Tensor]:
-    """Counted matrix products: a pointwise convolution that has a group for each of them.
+def matmul(
+    input: Tensor, weight: Tensor, bias: None = None, *, triangle: str | None = None, count_zero: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Counted matrix products.
+
+    In CUDA, and for a triangle on the CPU, a linear layer's kernel computes them, from the transpose of ``weight``,
+    which is copied unless it is contiguous. Otherwise they are a pointwise convolution with a group for each of them.
 
     Args:
         input: ``[batch, rows, depth]``, of a dtype in :data:`DTYPES`.
         weight: ``[batch, depth, columns]``, of the same dtype.
         bias: None, to be called like the other operators.
+        triangle: "output" for the products' lower triangles, in which row r has columns 0 to r, and 0 above them;
+            "input" if ``input`` is such triangles. What lies above is not multiplied, or counts as a lane only. Where
+            zeros are counted, all of it is multiplied and counted.
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:
@@ -136,20 +144,12 @@ def matmul(input: Tensor, weight: Tensor, bias: None = None, *, count_zero: bool
     Raises:
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
+        ValueError: ``triangle`` is none of those.
     """
-    if input.dim() != 3 or weight.dim() != 3 or (input.shape[0], input.shape[2]) != tuple(weight.shape[:2]):
-        raise RuntimeError(f"matmul: shapes {tuple(input.shape)} and {tuple(weight.shape)} do not fit together")
-    images, filters, options = _as_convolution(input, weight)
-    geometry = ((1, 1), (0, 0, 0, 0), (1, 1), options["groups"])
-    output, counters = _convolution(2, (images, filters, bias), geometry, count_zero, allows_tf32("matmul", input))
-    return output.view(*input.shape[:2], weight.shape[2]), counters
-
-
-def _as_convolution(input: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, dict[str, int]]:
-    """The convolution that :func:`matmul` is: the columns of ``weight`` are the pixels of one image."""
-    batch, rows, depth = input.shape
-    images = weight.reshape(1, batch * depth, 1, weight.shape[2])
-    return images, input.reshape(batch * rows, depth, 1, 1), {"groups": batch}
+    _check_operands("matmul", input, weight, bias)
+    multiplied = None if count_zero else triangle
+    output, counters = torch.ops.flopcuda.matmul(input, weight, multiplied, count_zero, allows_tf32("matmul", input))
+    return (output.tril() if triangle == "output" and count_zero else output), counters
 
 
 @dataclass(frozen=True)
@@ -211,20 +211,19 @@ def choose_kernel(
         RuntimeError, TypeError, ValueError: arguments that do not fit together, or that no kernel, or not this one, can
             compute.
     """
-    if op == "matmul":
-        op = "conv2d"
-        input, weight, options = _as_convolution(input, weight)
     images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
     operands = [
         None if operand is None else operand.new_empty(operand.shape, device="meta")
-        for operand in (images, weight, bias)
+        for operand in ((images, weight) if op == "matmul" else (images, weight, bias))
     ]
     axes = weight.dim() - 2
     unit = {"stride": (1,) * axes, "padding": (0,) * (2 * axes), "dilation": (1,) * axes, "groups": 1}
-    geometry = {**unit, **options} if op.startswith("conv") else {}
+    arguments = {**unit, **options} if op.startswith("conv") else options
+    if count_zero:
+        arguments.pop("triangle", None)  # as matmul does
     choose = getattr(torch.ops.flopcuda, f"{op}_choice")
     switches = {"count_zero": count_zero, "allow_tf32": allow_tf32}
-    return KernelChoice(*choose(*operands, **switches, **geometry, **vars(device), kernel=kernel))
+    return KernelChoice(*choose(*operands, **switches, **arguments, **vars(device), kernel=kernel))
 
 
 def allows_tf32(op: str, input: Tensor) -> bool:
@@ -321,6 +320,13 @@ def _linear_fake(
     return output, _fake_counters(input)
 
 
+@torch.library.register_fake("flopcuda::matmul")  # type: ignore[untyped-decorator]
+def _matmul_fake(
+    input: Tensor, weight: Tensor, triangle: str | None = None, count_zero: bool = False, allow_tf32: bool = False
+) -> tuple[Tensor, Tensor]:
+    return input.bmm(weight), _fake_counters(input)
+
+
 # FlopCounterMode counts an instrumented model as it counts the original one: 2 FLOPs a MAC.
 
 
@@ -332,6 +338,11 @@ def _convolution_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out
 @register_flop_formula(torch.ops.flopcuda.linear)
 def _linear_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
     return int(2 * prod(out_shape[0]) * weight[1])
+
+
+@register_flop_formula(torch.ops.flopcuda.matmul)
+def _matmul_flops(input: Sequence[int], weight: Sequence[int], *_: Any, out_shape: Any, **__: Any) -> int:
+    return int(2 * prod(input) * weight[2])
 
 
 def _fake_counters(input: Tensor) -> Tensor:
@@ -348,22 +359,32 @@ def _run(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    input, weight, _, *ctx.geometry, _, _ = inputs
+    input, weight, *ctx.rest = inputs
     ctx.save_for_backward(input, weight)
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Of an operator that takes these after input and weight, and then how it is to be computed."""
+
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        geometry = dict(zip(options, ctx.geometry, strict=True))
-        of_input, of_weight = gradients(op, _run, grad, input, weight, ctx.needs_input_grad, **geometry)
-        of_bias = bias_gradient(op, grad) if ctx.needs_input_grad[2] else None
-        return of_input, of_weight, of_bias, *(None for _ in ctx.geometry), None, None
+        arguments = dict(zip(options, ctx.rest, strict=False))
+        arguments.pop("bias", None)
+        of_input, of_weight = gradients(op, _run, grad, input, weight, ctx.needs_input_grad, **arguments)
+        of_rest: list[Tensor | None] = [None for _ in ctx.rest]
+        if ctx.needs_input_grad[2]:
+            of_rest[0] = bias_gradient(op, grad)
+        return of_input, of_weight, *of_rest
 
     return backward
 
 
-_GEOMETRY = ("stride", "padding", "dilation", "groups")
-for _op, _options in (("conv2d", _GEOMETRY), ("conv3d", _GEOMETRY), ("linear", ())):
+_CONVOLUTION = ("bias", "stride", "padding", "dilation", "groups")
+for _op, _options in (
+    ("conv2d", _CONVOLUTION),
+    ("conv3d", _CONVOLUTION),
+    ("linear", ("bias",)),
+    ("matmul", ("triangle",)),
+):
     torch.library.register_autograd(f"flopcuda::{_op}", _backward(_op, _options), setup_context=_setup_context)

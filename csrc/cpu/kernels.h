@@ -7,7 +7,8 @@
 //                          transposed_columns.* do it
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
 //   tile_kernel.h          multiplies one register tile; the counters are incremented here, beside the multiply-add
-//   dot_kernel.h           does so for the dot products of a linear layer with few rows, where nothing is packed
+//   dot_kernel.h           does so for the dot products of a linear layer with few rows, where nothing is packed, and
+//                          for those of triangular.cpp
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
 //   plane_kernel.h         is the micro-kernel for that
 //   micro_kernel_*.cpp     compile those templates for one instruction set each; dispatch.cpp picks one at run time
@@ -40,7 +41,7 @@ struct Operands {
   Scalar* output;
 };
 
-// For float and double. Both kernels add their counts to `counters`; `counters.zero` only if `count_zero`. A problem
+// For float and double. All kernels add their counts to `counters`; `counters.zero` only if `count_zero`. A problem
 // without output elements does nothing; one without products (R = 0) must be rejected by the caller. They run on
 // omp_get_max_threads() threads. Throws std::bad_alloc, and nothing else.
 template <class Scalar>
@@ -48,5 +49,9 @@ void conv(const ConvProblem& problem, const Operands<Scalar>& operands, bool cou
 
 template <class Scalar>
 void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters);
+
+// A batch of products of which a triangle is wanted, without a bias. Zeros are not counted.
+template <class Scalar>
+void triangular(const LinearProblem& problem, const Operands<Scalar>& operands, Counters& counters);
 
 }  // namespace flopcuda::cpu

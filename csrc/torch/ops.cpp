@@ -140,11 +140,38 @@ LinearProblem linear_problem(const at::Tensor& input, const at::Tensor& weight, 
   return {input.numel() / weight.size(1), weight.size(1), weight.size(0)};
 }
 
+Triangle triangle_named(const std::optional<std::string>& name) {
+  if (!name) return Triangle::none;
+  TORCH_CHECK_VALUE(*name == "output" || *name == "input", "matmul: triangle is \"output\" or \"input\", not \"", *name,
+                    "\"");
+  return *name == "output" ? Triangle::output : Triangle::input;
+}
+
+// A linear layer whose weight is the other factor, transposed.
+LinearProblem matmul_problem(const at::Tensor& input, const at::Tensor& weight,
+                             const std::optional<std::string>& triangle, bool count_zero) {
+  TORCH_CHECK(
+      input.dim() == 3 && weight.dim() == 3 && input.size(0) == weight.size(0) && input.size(2) == weight.size(1),
+      "matmul: shapes ", input.sizes(), " and ", weight.sizes(), " do not fit together");
+  TORCH_CHECK(weight.size(1) > 0 && weight.size(2) > 0, "matmul: weight has a zero-sized dimension: ", weight.sizes());
+  check_operands("matmul", input, weight, std::nullopt, 0);
+  TORCH_CHECK(!(triangle && count_zero), "matmul: zeros are counted of all products, not of a triangle's");
+  return {input.size(1), input.size(2), weight.size(2), input.size(0), triangle_named(triangle)};
+}
+
 // torch keeps a channels_last input's layout in the output; so does a counted layer.
 at::Tensor with_layout_of(const at::Tensor& output, const at::Tensor& input, const at::Tensor& weight) {
   const auto layout = output.dim() == 5 ? at::MemoryFormat::ChannelsLast3d : at::MemoryFormat::ChannelsLast;
   const bool channels_last = input.suggest_memory_format() == layout || weight.suggest_memory_format() == layout;
   return output.contiguous(channels_last ? layout : at::MemoryFormat::Contiguous);
+}
+
+ConvProblem matmul_as_convolution(const LinearProblem& problem) {
+  ConvProblem convolution{
+      1,        problem.batch * problem.in_features, problem.batch * problem.rows, problem.batch, kFlatAxis, kFlatAxis,
+      kFlatAxis};
+  convolution.width.in_size = convolution.width.out_size = problem.out_features;
+  return convolution;
 }
 
 at::Tensor empty_counters(const at::Tensor& input) {
@@ -158,6 +185,7 @@ std::vector<int64_t> output_shape(const ConvProblem& problem, const at::Tensor& 
   return shape;
 }
 
+// Of a linear layer or of a batch of matrix products.
 std::vector<int64_t> output_shape(const LinearProblem& problem, const at::Tensor& input) {
   std::vector<int64_t> shape = input.sizes().vec();
   shape.back() = problem.out_features;
@@ -295,8 +323,11 @@ struct Cpu {
   static void run_in(const ConvProblem& problem, const Operands& operands, bool count_zero) {
     cpu::conv(problem, operands.pointers<Scalar>(), count_zero, operands.record());
   }
+  // Columns that lie along the depth suit triangles only.
   template <class Scalar>
   static void run_in(const LinearProblem& problem, const Operands& operands, bool count_zero) {
+    if (problem.triangle != Triangle::none)
+      return cpu::triangular(problem, operands.pointers<Scalar>(), operands.record());
     cpu::linear(problem, operands.pointers<Scalar>(), count_zero, operands.record());
   }
 };
@@ -327,6 +358,28 @@ Operands run(const char* op, const Problem& problem, const at::Tensor& input, co
   return Device::run(op, problem, input, weight, bias, options);
 }
 
+// The kernels take rows that run along the reduction: of the second factor, its transpose.
+template <class Device>
+Operands run_matmul(const LinearProblem& problem, const at::Tensor& input, const at::Tensor& weight,
+                    const Options& options) {
+  return run<Device>("matmul", problem, input, weight.transpose(1, 2), std::nullopt, options);
+}
+
+// On the CPU, a pointwise convolution packs the columns as they are: a group for each product, a pixel for each column.
+template <>
+Operands run_matmul<Cpu>(const LinearProblem& problem, const at::Tensor& input, const at::Tensor& weight,
+                         const Options& options) {
+  if (problem.triangle != Triangle::none) {
+    return run<Cpu>("matmul", problem, input, weight.transpose(1, 2), std::nullopt, options);
+  }
+  const ConvProblem convolution = matmul_as_convolution(problem);
+  const at::Tensor images = weight.reshape({1, convolution.in_channels, 1, problem.out_features});
+  const at::Tensor filters = input.reshape({convolution.out_channels, problem.in_features, 1, 1});
+  Operands operands = run<Cpu>("conv2d", convolution, images, filters, std::nullopt, options);
+  operands.result = operands.result.view({problem.batch, problem.rows, problem.out_features});
+  return operands;
+}
+
 template <class Device, int axes>
 Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
             at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero, bool allow_tf32) {
@@ -341,6 +394,15 @@ Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalT
               bool allow_tf32) {
   const auto problem = linear_problem(input, weight, bias);
   const Operands operands = run<Device>("linear", problem, input, weight, bias, {count_zero, allow_tf32});
+  return {cast(operands.result, input.scalar_type()), operands.counters};
+}
+
+template <class Device>
+Result matmul(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
+              bool count_zero, bool allow_tf32) {
+  const auto problem = matmul_problem(input, weight, triangle, count_zero);
+  const Options options{count_zero, allow_tf32};
+  const Operands operands = run_matmul<Device>(problem, input, weight, options);
   return {cast(operands.result, input.scalar_type()), operands.counters};
 }
 
@@ -400,6 +462,12 @@ PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, con
   return plan_over(linear_problem(input, weight, bias), input, weight, bias, {count_zero, allow_tf32}, kernel);
 }
 
+PlannedResult matmul_plan(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
+                          bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel) {
+  const auto problem = matmul_problem(input, weight, triangle, count_zero);
+  return plan_over(problem, input, weight.transpose(1, 2), std::nullopt, {count_zero, allow_tf32}, kernel);
+}
+
 // A CUDA device by what its maker says of it, for a launch that nobody makes.
 struct DescribedDevice {
   int64_t multiprocessors;
@@ -448,6 +516,14 @@ Choice linear_choice(const at::Tensor& input, const at::Tensor& weight, const Op
   return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
 }
 
+Choice matmul_choice(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
+                     bool count_zero, bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
+                     at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
+  const auto problem = matmul_problem(input, weight, triangle, count_zero);
+  const DescribedDevice device{multiprocessors, rates, resident_blocks};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
+}
+
 // Schemas: an operator; the kernel that it launches on a device that is described (device.h); the launch that it would
 // make on a CUDA device.
 constexpr const char* kRecord = " -> (Tensor output, Tensor counters)";
@@ -478,11 +554,20 @@ void define_linear(torch::Library& library) {
   library.def(("linear_plan" + arguments + kPlan).c_str(), linear_plan);
 }
 
+void define_matmul(torch::Library& library) {
+  const std::string arguments =
+      "(Tensor input, Tensor weight, str? triangle=None, bool count_zero=False, bool allow_tf32=False";
+  library.def(("matmul" + arguments + ")" + kRecord).c_str());
+  library.def(("matmul_choice" + arguments + kChoice).c_str(), matmul_choice);
+  library.def(("matmul_plan" + arguments + kPlan).c_str(), matmul_plan);
+}
+
 template <class Device>
 void implement(torch::Library& library) {
   library.impl("conv2d", conv<Device, 2>);
   library.impl("conv3d", conv<Device, 3>);
   library.impl("linear", linear<Device>);
+  library.impl("matmul", matmul<Device>);
 }
 
 }  // namespace
@@ -493,6 +578,7 @@ TORCH_LIBRARY(flopcuda, library) {
   define_conv<2>(library);
   define_conv<3>(library);
   define_linear(library);
+  define_matmul(library);
 }
 
 TORCH_LIBRARY_IMPL(flopcuda, CPU, library) { implement<Cpu>(library); }
