@@ -52,11 +52,12 @@ def outputs_of_conv_block(plan: Plan, kernel: Kernel, problem: Conv2d, block: in
 
 
 def outputs_of_linear_block(plan: Plan, kernel: Kernel, problem: Linear, block: int) -> Iterator[tuple[int, int]]:
-    row_tile, column_tile = divmod(block, plan.parameters["column_tiles"])
+    rest, column_tile = divmod(block, plan.parameters["column_tiles"])
+    product, row_tile = divmod(rest, plan.parameters["row_tiles"])
     for row in range(row_tile * kernel.block_m, min((row_tile + 1) * kernel.block_m, problem.rows)):
         first = column_tile * kernel.block_n
         for column in range(first, min(first + kernel.block_n, problem.out_features)):
-            yield row, column
+            yield product * problem.rows + row, column
 
 
 CONV2D_PROBLEMS = [
@@ -67,6 +68,7 @@ CONV2D_PROBLEMS = [
     Conv2d(batch=700, out_channels=2, out_height=1, out_width=1),
 ]
 LINEAR_PROBLEMS = [Linear(), Linear(129, 3, 257), Linear(1, 1, 1000), Linear(300, 1, 5), Linear(128, 8, 128)]
+LINEAR_PROBLEMS += [Linear(130, 3, 70, batch=3), Linear(1, 2, 3, batch=300)]
 
 
 @pytest.mark.parametrize("problem", [*CONV2D_PROBLEMS, *LINEAR_PROBLEMS], ids=str)
@@ -77,7 +79,7 @@ def test_blocks_cover_every_output_once(planner: Planner, problem: Conv2d | Line
             rows, columns = problem.out_channels, problem.batch * problem.out_height * problem.out_width
             blocks = (outputs_of_conv_block(plan, kernel, problem, block) for block in range(plan.grid[0]))
         else:
-            rows, columns = problem.rows, problem.out_features
+            rows, columns = problem.batch * problem.rows, problem.out_features
             blocks = (outputs_of_linear_block(plan, kernel, problem, block) for block in range(plan.grid[0]))
         times = Counter(output for block in blocks for output in block)
         assert set(times.values()) == {1}, kernel.name
@@ -91,6 +93,7 @@ HUGE_PROBLEMS = [
     Conv2d(1, 2**24, 8, 8, 2**24, 8, 8, groups=2**24),
     Conv2d(2**40, 1, 1, 1, 1, 1, 1),
     Linear(2**36, 64, 64),
+    Linear(2**10, 64, 2**10, batch=2**22),
     Linear(2**20, 2**16, 2**20),
     Linear(1, 2**25 - 8, 2**20),
 ]
@@ -173,12 +176,12 @@ def test_vectors_are_stored_only_where_all_rows_are_aligned(planner: Planner) ->
     assert planner.plan(even).parameters["output_aligned"] == 1
     assert planner.plan(even, addresses=Addresses(output=0x3008)).parameters["output_aligned"] == 0
     assert planner.plan(odd).parameters["output_aligned"] == 0
-    assert planner.plan(Linear(5, 8, 12)).parameters == {"column_tiles": 1, "output_aligned": 1}
+    assert planner.plan(Linear(5, 8, 12)).parameters == {"row_tiles": 1, "column_tiles": 1, "output_aligned": 1}
     assert planner.plan(Linear(5, 8, 11)).parameters["output_aligned"] == 0
     assert planner.plan(Linear(5, 8, 12), addresses=Addresses(output=0x3004)).parameters["output_aligned"] == 0
 
 
-@pytest.mark.parametrize("problem", [Conv2d(batch=0), Linear(rows=0)], ids=str)
+@pytest.mark.parametrize("problem", [Conv2d(batch=0), Linear(rows=0), Linear(batch=0)], ids=str)
 def test_an_empty_output_is_an_empty_grid(planner: Planner, problem: Conv2d | Linear) -> None:
     plan = planner.plan(problem, addresses=Addresses(input=0, output=0))
     assert plan.grid == (0, 1, 1)

@@ -23,14 +23,14 @@ struct ConvProblem {
 
 // Which part of a product's matrices is known to be zero, and skipped: all that lies above the diagonal, in columns
 // greater than the row. Of the output, it is set to 0, whatever its products would be; of the input, it must be 0.
-enum class Triangle : uint32_t { none, output, input };
+enum class Triangle : int64_t { none, output, input };
 
 // Of each of a batch: output[row, o] = bias[o] + sum over i of input[row, i] * weight[o, i]; all dense and row-major.
 struct LinearProblem {
   int64_t rows;
   int64_t in_features, out_features;
-  int64_t batch = 1;
-  Triangle triangle = Triangle::none;
+  int64_t batch;
+  Triangle triangle;
 };
 
 }  // namespace flopcuda

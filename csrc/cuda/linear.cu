@@ -25,7 +25,7 @@ struct BlockOutputs {
 
 template <class Tile>
 __device__ BlockOutputs locate_block(const LinearParams& params) {
-  const TilePosition tile = locate_tile<Tile>(params);
+  const TilePosition tile = locate_tile<Tile>(params, blockIdx.x);
   return {tile.batch * params.rows + tile.first_row,
           tile.batch * params.out_features + tile.first_column,
           tile.first_column,

@@ -15,7 +15,7 @@ template <class Tile, bool COUNT_ZERO>
 __device__ void linear_tensor(const LinearParams& params) {
   using Scalar = TensorScalar<Tile::TYPE>;
   __shared__ TensorShared<Tile> shared;
-  const TilePosition block = locate_tile<Tile>(params);
+  const TilePosition block = locate_tile<Tile>(params, blockIdx.x);
   // Of the whole batch, one product after another.
   const int64_t first_row = block.batch * params.rows + block.first_row;
   const int64_t first_weight_row = block.batch * params.out_features + block.first_column;
@@ -32,10 +32,12 @@ __device__ void linear_tensor(const LinearParams& params) {
   const Reduction reduction{1, length, length};  // copies may go on to the end of their 16 bytes
   multiply_segments<Tile>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
 
-  if (block.used.columns < block.columns) tile.clear_unused(block.used);
+  // Found out anew: no register holds it in the main loop.
+  const UsedPart used = locate_tile<Tile>(params, block_index_again()).used;
+  if (used.columns < Tile::BLOCK_N) tile.clear_unused(used);
   tile.store(static_cast<Scalar*>(params.output) + first_row * params.out_features + block.first_column,
              params.out_features, params.output_is_aligned);
-  add_block_counts<Tile::THREADS>(tile.counts(has_bias, 0, block.used), params.counters, shared.counts);
+  add_block_counts<Tile::THREADS>(tile.counts(has_bias, used), params.counters, shared.counts);
 }
 
 }  // namespace

@@ -119,21 +119,22 @@ struct LinearParams {
   Counters* counters;
 
   int64_t rows;  // of one product of the batch
+  Triangle triangle;
   int32_t in_features;
   int32_t out_features;
 
   // As above: tiles along the columns (output features) vary first, then tiles along the rows, then the batch.
   uint32_t row_tiles;
   uint32_t column_tiles;
-  Triangle triangle;
 
   uint32_t output_is_aligned;
   uint32_t scalar_bytes;
   uint32_t row_stride;  // of input and weight, in elements: in_features, or more for kernels on tensor cores
+  uint32_t unused;      // as above
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 256 && sizeof(LinearParams) == 80,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 256 && sizeof(LinearParams) == 88,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

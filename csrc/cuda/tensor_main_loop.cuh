@@ -200,20 +200,20 @@ class WarpTile {
 
   // accumulators_held_bias: whether the first product was added to something. padded: products with the padding, of
   // those whose operand the thread has copied.
-  __device__ Counters counts(bool accumulators_held_bias, int64_t padded, const UsedPart& used_part = {}) const {
-    const UsedCounts used = count_used<2 * TILES_M>(
-        used_part, products_, rows_left_ + first_row(),
-        [](int i) { return first_row() + row_offset(i / 2, i % 2 * 2); },
+  __device__ Counters counts(bool accumulators_held_bias, int64_t padded) const {
+    int rows = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * TILES_M; ++i) rows += row_offset(i / 2, i % 2 * 2) < rows_left_;
+    const int64_t outputs = rows * count_columns(columns_left_);
+    return counts(accumulators_held_bias, padded, {outputs, products_ * outputs});
+  }
+
+  // Of a triangle.
+  __device__ Counters counts(bool accumulators_held_bias, const UsedPart& used) const {
+    const UsedCounts issued = count_used<2 * TILES_M>(
+        used, products_, rows_left_ + first_row(), [](int i) { return first_row() + row_offset(i / 2, i % 2 * 2); },
         [&](int limit) { return count_columns(min(columns_left_, limit - first_column())); });
-    Counters counts;
-    counts.mul = used.products;
-    counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - used.outputs;
-    counts.pad = padded;
-    // Of one thread, this may be negative: it copies for the others.
-    if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
-    // An mma is a warp's; a lane's share of it is that of its sums.
-    counts.lane = int64_t{steps_} * (TILES_M * TILES_N * 4 * Tile::MMA_K);
-    return counts;
+    return counts(accumulators_held_bias, 0, issued);
   }
 
  private:
@@ -234,6 +234,18 @@ class WarpTile {
   __device__ static constexpr int row_offset(int m, int i) { return m * MMA_M + i / 2 * MATRIX_ROWS; }
   __device__ static constexpr int column_offset(int n, int i) {
     return n / NEIGHBOURS * (NEIGHBOURS * MMA_N) + n % NEIGHBOURS * 2 + i % 2;
+  }
+
+  __device__ Counters counts(bool accumulators_held_bias, int64_t padded, const UsedCounts& used) const {
+    Counters counts;
+    counts.mul = used.products;
+    counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - used.outputs;
+    counts.pad = padded;
+    // Of one thread, this may be negative: it copies for the others.
+    if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
+    // An mma is a warp's; a lane's share of it is that of its sums.
+    counts.lane = int64_t{steps_} * (TILES_M * TILES_N * 4 * Tile::MMA_K);
+    return counts;
   }
 
   // Of the lane's, those among so many from its first on.

@@ -137,7 +137,7 @@ LinearProblem linear_problem(const at::Tensor& input, const at::Tensor& weight, 
               ", but weight needs ", weight.size(1));
   TORCH_CHECK(weight.numel() > 0, "linear: weight has a zero-sized dimension: ", weight.sizes());
   check_operands("linear", input, weight, bias, weight.size(0));
-  return {input.numel() / weight.size(1), weight.size(1), weight.size(0)};
+  return {input.numel() / weight.size(1), weight.size(1), weight.size(0), 1, Triangle::none};
 }
 
 Triangle triangle_named(const std::optional<std::string>& name) {

@@ -69,7 +69,7 @@ class ConvProblem(ctypes.Structure):
 class LinearProblem(ctypes.Structure):
     """Mirrors ``flopcuda::LinearProblem``."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("rows", "in_features", "out_features")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("rows", "in_features", "out_features", "batch", "triangle")]
 
 
 class Counters(ctypes.Structure):

@@ -124,7 +124,7 @@ class LinearCase:
 
     @property
     def problem(self) -> LinearProblem:
-        return LinearProblem(self.rows, self.in_features, self.out_features)
+        return LinearProblem(self.rows, self.in_features, self.out_features, 1, 0)
 
     def tensors(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensors:
         """Input, weight and bias with zeros among them: those of a 1 x 1 convolution."""

@@ -56,6 +56,8 @@ class Linear:
     rows: int = 1
     in_features: int = 1
     out_features: int = 1
+    batch: int = 1
+    triangle: int = 0  # above the diagonal, 1: no output is wanted; 2: the input is 0
 
     def fields(self) -> list[int]:
         return list(vars(self).values())

@@ -125,7 +125,7 @@ void flopcuda_plan_conv_params(int64_t* fields) {
 // column tiles, output is aligned
 void flopcuda_plan_linear_params(int64_t* fields) {
   const auto params = last_params<LinearParams>();
-  const int64_t values[] = {params.column_tiles, params.output_is_aligned};
+  const int64_t values[] = {params.row_tiles, params.column_tiles, params.output_is_aligned};
   std::memcpy(fields, values, sizeof(values));
 }
 
