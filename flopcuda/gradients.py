@@ -58,7 +58,7 @@ def matmul(
         needs: as :func:`gradients` takes it.
         triangle: as :func:`flopcuda.ops.matmul` takes it.
     """
-    options = {"triangle": {"output": "input", "input": "output"}[triangle]} if triangle else {}
+    options: dict[str, Any] = {"triangle": {"output": "input", "input": "output"}[triangle]} if triangle else {}
     grad = grad.tril() if triangle == "output" else grad
     of_input = run("matmul", grad, weight.transpose(1, 2), phase=BACKWARD_INPUT, **options) if needs[0] else None
     of_weight = run("matmul", input.transpose(1, 2), grad, phase=BACKWARD_WEIGHT) if needs[1] else None

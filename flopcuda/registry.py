@@ -50,7 +50,7 @@ COUNTED: tuple[Family, ...] = (
     Family(
         layers="`Linear`, `F.linear`, `mm`, `addmm`, `mv`, `dot`, `@` and `matmul` of vectors and matrices; `RNN`, "
         "`LSTM`, `GRU` and their cells in all forms, without the fused code of oneDNN and cuDNN",
-        kernels="linear, or one group of a pointwise convolution",
+        kernels="linear, or on the CPU one group of a pointwise convolution",
         lowerings={
             aten.linear: lowering.linear,
             aten.mm: lowering.mm,
@@ -71,12 +71,12 @@ COUNTED: tuple[Family, ...] = (
     Family(
         layers="`bmm`, `baddbmm`, `@` and `matmul` of more dimensions, `einsum`, `tensordot`; `MultiheadAttention`, "
         "`Transformer` and `scaled_dot_product_attention` in all forms, as their products",
-        kernels="a pointwise convolution with a group for each product",
+        kernels="linear; on the CPU, a pointwise convolution with a group for each product",
         lowerings={aten.bmm: lowering.bmm, aten.baddbmm: lowering.baddbmm, aten.baddbmm_: lowering.baddbmm},
     ),
     Family(
         layers="`Bilinear`, and `cdist` where torch computes it by a product",
-        kernels="a pointwise convolution with a group for each product",
+        kernels="linear; on the CPU, a pointwise convolution with a group for each product",
         lowerings={aten._trilinear: contractions.trilinear, aten._euclidean_dist: contractions.euclidean_dist},
     ),
 )

@@ -93,7 +93,6 @@ HUGE_PROBLEMS = [
     Conv2d(1, 2**24, 8, 8, 2**24, 8, 8, groups=2**24),
     Conv2d(2**40, 1, 1, 1, 1, 1, 1),
     Linear(2**36, 64, 64),
-    Linear(2**10, 64, 2**10, batch=2**22),
     Linear(2**20, 2**16, 2**20),
     Linear(1, 2**25 - 8, 2**20),
 ]
@@ -150,7 +149,7 @@ def test_a_plan_launches_the_kernel_it_names(planner: Planner) -> None:
         assert kernel.is_conv == isinstance(problem, Conv2d)
         assert plan.block == (kernel.threads, 1, 1)
         assert plan.shared_bytes == 0
-        assert plan.parameter_bytes == (256 if kernel.is_conv else 72)
+        assert plan.parameter_bytes == (256 if kernel.is_conv else 88)
 
 
 @pytest.mark.parametrize(

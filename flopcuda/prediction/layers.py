@@ -211,7 +211,7 @@ def work_of(op: str, operands: Operands, output: Tensor, groups: int, kernel: Ma
     """What an operator multiplies, as a kernel of :func:`flopcuda._C.cuda_kernels` sees it.
 
     A convolution's rows are the output channels of a group, and its columns pixels; on tensor cores it is the other way
-    round, and the products of a tap are a segment. A batch of matrix products is a convolution with a group for each.
+    round, and the products of a tap are a segment. Batches of matrix products are those of linear layers.
     """
     input, weight, _ = operands
     scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
@@ -219,16 +219,13 @@ def work_of(op: str, operands: Operands, output: Tensor, groups: int, kernel: Ma
     if op == "linear":
         return Work(1, input.shape[:-1].numel(), weight.shape[0], weight.shape[1], first, second, outputs, False)
     if op == "matmul":
-        groups, channels, reduction = input.shape
-        pixels, taps = weight.shape[2], 1
-        images, filters = second, first
-    else:
-        channels, reduction = weight.shape[0] // groups, weight[0].numel()
-        pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
-        images, filters = first, second
+        batch, rows, reduction = input.shape
+        return Work(batch, rows, weight.shape[2], reduction, first, second, outputs, False)
+    channels, reduction = weight.shape[0] // groups, weight[0].numel()
+    pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
     if _on_tensor_cores(kernel):
-        return Work(groups, pixels, channels, reduction, images, filters, outputs, False, taps)
-    return Work(groups, channels, pixels, reduction, filters, images, outputs, True)
+        return Work(groups, pixels, channels, reduction, first, second, outputs, False, taps)
+    return Work(groups, channels, pixels, reduction, second, first, outputs, True)
 
 
 def _on_tensor_cores(kernel: Mapping[str, Any]) -> bool:
@@ -238,14 +235,22 @@ def _on_tensor_cores(kernel: Mapping[str, Any]) -> bool:
 def _conversion_seconds(op: str, tensors: Sequence[Tensor | None], kernel: Mapping[str, Any], gpu: GPU) -> float:
     """Of tensors that the kernel takes or gives otherwise: a launch for each, reading one and writing the other.
 
-    Convolutions on tensor cores take and give tensors with their channels last.
+    Convolutions on tensor cores take and give tensors with their channels last, matrix products a second factor whose
+    columns are rows in memory.
     """
     scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
-    moves_channels = op != "linear" and _on_tensor_cores(kernel)
+    moves_channels = op.startswith("conv") and _on_tensor_cores(kernel)
+    second = tensors[1]
+    is_copied = op == "matmul" and second is not None and not second.mT.is_contiguous()
     others = [
         tensor
         for tensor in tensors
-        if tensor is not None and (tensor.element_size() != scalar_bytes or (moves_channels and tensor.dim() > 1))
+        if tensor is not None
+        and (
+            tensor.element_size() != scalar_bytes
+            or (moves_channels and tensor.dim() > 1)
+            or (is_copied and tensor is second)
+        )
     ]
     moved = sum(tensor.numel() * (tensor.element_size() + scalar_bytes) for tensor in others)
     return len(others) * LAUNCH_SECONDS + moved / gpu.bandwidth

@@ -104,7 +104,7 @@ class Addresses:
 
 
 CONV_PARAMETERS = ["row_tiles", "column_tiles", "columns", "rows", "reduction", "output_aligned"]
-LINEAR_PARAMETERS = ["column_tiles", "output_aligned"]
+LINEAR_PARAMETERS = ["row_tiles", "column_tiles", "output_aligned"]
 
 
 class Planner:
