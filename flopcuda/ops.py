@@ -373,7 +373,7 @@ def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | N
         arguments.pop("bias", None)
         of_input, of_weight = gradients(op, _run, grad, input, weight, ctx.needs_input_grad, **arguments)
         of_rest: list[Tensor | None] = [None for _ in ctx.rest]
-        if ctx.needs_input_grad[2]:
+        if "bias" in options and ctx.needs_input_grad[2]:
             of_rest[0] = bias_gradient(op, grad)
         return of_input, of_weight, *of_rest
 
