@@ -61,11 +61,11 @@ MUTANTS = {
         "  multiply_reduction(params.reduction - params.width.kernel_size.divisor,",
     ),
     "linear skips the features of a partial tile": Patch(
-        "linear.cu",
+        "linear_tiles.cuh",
         "min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N))",
         "(params.out_features - first_column) / Tile::BLOCK_N * Tile::BLOCK_N",
     ),
-    "linear skips a row": Patch("linear.cu", "min(params.rows - first_row,", "min(params.rows - 1 - first_row,"),
+    "linear skips a row": Patch("linear_tiles.cuh", "min(params.rows - first_row,", "min(params.rows - 1 - first_row,"),
     "the direct kernel skips the last image": Patch(
         "conv_direct.cu",
         "min(params.columns - first_column,",
@@ -116,12 +116,12 @@ MUTANTS = {
         "gemm_main_loop.cuh", "step < reduction % Tile::BLOCK_K", "step < Tile::BLOCK_K"
     ),
     "counts an addition for the first product": Patch(
-        "counting.cuh", "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - outputs", "counts.mul"
+        "counting.cuh", "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - used.outputs", "counts.mul"
     ),
     "counts no addition onto a bias": Patch(
         "counting.cuh",
-        "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - outputs",
-        "counts.mul - outputs",
+        "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - used.outputs",
+        "counts.mul - used.outputs",
     ),
     "drops the padding count": Patch("counting.cuh", "padding_ += marks; }", "}"),
     "counts padding for rows that do not exist": Patch("counting.cuh", "* valid.block_rows", "* Tile::BLOCK_M"),
@@ -177,7 +177,7 @@ MUTANTS = {
     ),
     "tensor cores count an addition for the first product": Patch(
         "tensor_main_loop.cuh",
-        "accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - outputs",
+        "accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - used.outputs",
         "counts.mul",
     ),
     "tensor cores skip a group": Patch(

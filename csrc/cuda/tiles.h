@@ -122,9 +122,9 @@ struct DirectConfig {
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
 #define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                   \
-  X(flopcuda_linear_f16_128x128x32, 0.52, F16_128x128x32)   \
+  X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)   \
   X(flopcuda_linear_f16_64x64x32, 0.26, F16_64x64x32)       \
-  X(flopcuda_linear_bf16_128x128x32, 0.52, BF16_128x128x32) \
+  X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32) \
   X(flopcuda_linear_bf16_64x64x32, 0.26, BF16_64x64x32)     \
   X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16) \
   X(flopcuda_linear_tf32_64x64x16, 0.26, TF32_64x64x16)
