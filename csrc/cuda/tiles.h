@@ -123,11 +123,11 @@ struct DirectConfig {
 
 #define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                   \
   X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)   \
-  X(flopcuda_linear_f16_64x64x32, 0.26, F16_64x64x32)       \
+  X(flopcuda_linear_f16_64x64x32, 0.28, F16_64x64x32)       \
   X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32) \
-  X(flopcuda_linear_bf16_64x64x32, 0.26, BF16_64x64x32)     \
+  X(flopcuda_linear_bf16_64x64x32, 0.28, BF16_64x64x32)     \
   X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16) \
-  X(flopcuda_linear_tf32_64x64x16, 0.26, TF32_64x64x16)
+  X(flopcuda_linear_tf32_64x64x16, 0.28, TF32_64x64x16)
 
 #define FLOPCUDA_CONV_TENSOR_KERNELS(X)                   \
   X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32)   \
