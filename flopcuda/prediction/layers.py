@@ -239,19 +239,15 @@ def _conversion_seconds(op: str, tensors: Sequence[Tensor | None], kernel: Mappi
     columns are rows in memory.
     """
     scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
-    moves_channels = op.startswith("conv") and _on_tensor_cores(kernel)
-    second = tensors[1]
-    is_copied = op == "matmul" and second is not None and not second.mT.is_contiguous()
-    others = [
-        tensor
-        for tensor in tensors
-        if tensor is not None
-        and (
-            tensor.element_size() != scalar_bytes
-            or (moves_channels and tensor.dim() > 1)
-            or (is_copied and tensor is second)
-        )
-    ]
+
+    def is_converted(tensor: Tensor) -> bool:
+        if tensor.element_size() != scalar_bytes:
+            return True
+        if op == "matmul":
+            return tensor is tensors[1] and not tensor.mT.is_contiguous()
+        return op.startswith("conv") and _on_tensor_cores(kernel) and tensor.dim() > 1
+
+    others = [tensor for tensor in tensors if tensor is not None and is_converted(tensor)]
     moved = sum(tensor.numel() * (tensor.element_size() + scalar_bytes) for tensor in others)
     return len(others) * LAUNCH_SECONDS + moved / gpu.bandwidth
 
