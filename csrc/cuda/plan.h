@@ -1,4 +1,4 @@
-// Turns a problem into a launch: which kernel, on which grid, with which parameter bytes. Host code without CUDA: the
+// Turns a problem and a kernel into a launch: on which grid, with which parameter bytes. Host code without CUDA: the
 // same plan is launched on a device (launch.h) or executed by the PTX virtual machine.
 #pragma once
 
@@ -76,28 +76,8 @@ struct LaunchPlan {
 // to kernels of float32.
 bool can_take(DataType kernel, DataType operands);
 
-// The kernel that suits the problem on a device, of the type or, in place of one for tensor cores, of float32.
-// std::invalid_argument, in one sentence, if no kernel can compute it.
-const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
-                                const DeviceProperties& device);
-const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,
-                                const DeviceProperties& device);
-
-// How so many blocks fill a device: those of its average multiprocessor over those of the busiest; 0 without blocks.
-double wave_efficiency(int64_t blocks, const DeviceProperties& device);
-
-// The blocks of a launch, and how they fill a device.
-struct Waves {
-  int64_t blocks;
-  double efficiency;
-};
-
-// std::invalid_argument as above, or if the kernel cannot compute the problem.
-Waves count_waves(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
-Waves count_waves(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
-
-// A launch of a kernel of the problem's operation. std::invalid_argument as above, or for a null pointer or tensors
-// of another type.
+// A launch of a kernel of the problem's operation. std::invalid_argument, in one sentence, if it cannot compute the
+// problem, or for a null pointer or tensors of another type.
 LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
 

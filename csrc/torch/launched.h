@@ -8,7 +8,7 @@ namespace flopcuda {
 
 struct Launched {
   std::string kernel = "none";            // by name; "none" if there was nothing to compute
-  std::optional<double> wave_efficiency;  // plan.h; none on the CPU
+  std::optional<double> wave_efficiency;  // choice.h; none on the CPU
 };
 
 const Launched& last_launch();

@@ -17,6 +17,7 @@
 #include "common/counters.h"
 #include "common/problem.h"
 #include "cpu/kernels.h"
+#include "cuda/choice.h"
 #include "cuda/plan.h"
 
 #ifdef FLOPCUDA_WITH_CUDA

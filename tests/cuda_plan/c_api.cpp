@@ -5,6 +5,7 @@
 #include <exception>
 #include <string>
 
+#include "cuda/choice.h"
 #include "cuda/params.h"
 #include "cuda/plan.h"
 

@@ -1,0 +1,32 @@
+// The choice of a kernel for a problem: a model of how long each of them would take on a device.
+#pragma once
+
+#include <cstdint>
+
+#include "common/problem.h"
+#include "cuda/device.h"
+#include "cuda/plan.h"
+
+namespace flopcuda::cuda {
+
+// The kernel that suits the problem on a device, of the type or, in place of one for tensor cores, of float32.
+// std::invalid_argument, in one sentence, if no kernel can compute it.
+const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
+                                const DeviceProperties& device);
+const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,
+                                const DeviceProperties& device);
+
+// How so many blocks fill a device: those of its average multiprocessor over those of the busiest; 0 without blocks.
+double wave_efficiency(int64_t blocks, const DeviceProperties& device);
+
+// The blocks of a launch, and how they fill a device.
+struct Waves {
+  int64_t blocks;
+  double efficiency;
+};
+
+// std::invalid_argument as above, or if the kernel cannot compute the problem.
+Waves count_waves(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
+Waves count_waves(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
+
+}  // namespace flopcuda::cuda

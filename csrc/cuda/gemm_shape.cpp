@@ -1,0 +1,159 @@
+// See gemm_shape.h.
+#include "cuda/gemm_shape.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "cuda/tiles.h"
+
+namespace flopcuda::cuda {
+namespace {
+
+// Bounds a convolution's coordinates, padding included, and its output plane: kernels add two of them in 32 bits.
+constexpr int64_t COORDINATE_LIMIT = int64_t{1} << 30;
+
+void check_range(const std::string& what, int64_t value, int64_t least, int64_t limit) {
+  if (value >= least && value < limit) return;
+  reject(what + " is " + std::to_string(value) + ", but the CUDA kernels take " + std::to_string(least) + " to " +
+         std::to_string(limit - 1));
+}
+
+void check_reduction(const std::string& operation, int64_t reduction) {
+  check_range(operation + ": the number of products of an output", reduction, 0, MAX_REDUCTION + 1);
+}
+
+void check_axis(const std::string& name, const Axis& axis) {
+  const std::string prefix = "convolution: ";
+  check_range(prefix + "input " + name, axis.in_size, 1, COORDINATE_LIMIT);
+  check_range(prefix + "output " + name, axis.out_size, 1, COORDINATE_LIMIT);
+  check_range(prefix + "kernel " + name, axis.kernel_size, 1, COORDINATE_LIMIT);
+  check_range(prefix + name + " stride", axis.stride, 1, COORDINATE_LIMIT);
+  check_range(prefix + name + " padding", axis.pad, 0, COORDINATE_LIMIT);
+  check_range(prefix + name + " dilation", axis.dilation, 1, COORDINATE_LIMIT);
+  check_range(prefix + "the dilated kernel's " + name, (axis.kernel_size - 1) * axis.dilation, 0, COORDINATE_LIMIT);
+  check_range(prefix + "the padded input's " + name, (axis.out_size - 1) * axis.stride, 0, COORDINATE_LIMIT);
+}
+
+template <class Problem>
+void check_kernel(const KernelInfo& kernel, const Problem& problem, Operation operation) {
+  if (kernel.operation != operation) reject(std::string(kernel.name) + " is a kernel of another operation");
+  const std::string objection = find_objection(kernel, problem);
+  if (!objection.empty()) reject(kernel.name + objection);
+}
+
+}  // namespace
+
+void reject(const std::string& sentence) { throw std::invalid_argument(sentence); }
+
+int64_t checked_product(const char* what, std::initializer_list<int64_t> factors) {
+  int64_t product = 1;
+  for (int64_t factor : factors) {
+    if (__builtin_mul_overflow(product, factor, &product)) reject(std::string(what) + " overflows a 64-bit integer");
+  }
+  return product;
+}
+
+GemmShape shape_of(const ConvProblem& problem) {
+  check_axis("depth", problem.depth);
+  check_axis("height", problem.height);
+  check_axis("width", problem.width);
+  check_range("convolution: batch", problem.batch, 0, INT64_MAX);
+  check_range("convolution: input channels", problem.in_channels, 1, COORDINATE_LIMIT);
+  check_range("convolution: output channels", problem.out_channels, 1, COORDINATE_LIMIT);
+  check_range("convolution: groups", problem.groups, 1, COORDINATE_LIMIT);
+  if (problem.in_channels % problem.groups != 0 || problem.out_channels % problem.groups != 0) {
+    reject("convolution: " + std::to_string(problem.in_channels) + " input and " +
+           std::to_string(problem.out_channels) + " output channels do not both divide into " +
+           std::to_string(problem.groups) + " groups");
+  }
+  const int64_t pixels = count_pixels(problem);
+  check_range("convolution: the number of pixels of an output", pixels, 1, COORDINATE_LIMIT);
+  checked_product("convolution: the number of input elements",
+                  {problem.batch, problem.in_channels, count_inputs(problem)});
+  checked_product("convolution: the number of output elements", {problem.batch, problem.out_channels, pixels});
+  const int64_t taps = count_taps(problem), channels = problem.in_channels / problem.groups;
+  check_reduction("convolution", checked_product("convolution: the number of products of an output", {channels, taps}));
+  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels, taps, channels};
+}
+
+GemmShape shape_of(const LinearProblem& problem) {
+  check_range("linear: batch", problem.batch, 0, INT64_MAX);
+  check_range("linear: rows", problem.rows, 0, INT64_MAX);
+  check_range("linear: output features", problem.out_features, 1, COORDINATE_LIMIT);
+  check_reduction("linear", problem.in_features);
+  checked_product("linear: the number of input elements", {problem.batch, problem.rows, problem.in_features});
+  checked_product("linear: the number of output elements", {problem.batch, problem.rows, problem.out_features});
+  return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features};
+}
+
+bool has_channels_last(const KernelInfo& kernel) {
+  return kernel.operation == Operation::conv && is_for_tensor_cores(kernel.type);
+}
+
+GemmShape as_computed(const KernelInfo& kernel, GemmShape shape) {
+  if (has_channels_last(kernel)) std::swap(shape.rows, shape.columns);
+  return shape;
+}
+
+int64_t count_blocks(const KernelInfo& kernel, const GemmShape& problem) {
+  const GemmShape shape = as_computed(kernel, problem);
+  return checked_product("the number of blocks", {shape.groups, divide_up(shape.rows, kernel.block_m),
+                                                  divide_up(shape.columns, kernel.block_n)});
+}
+
+int64_t count_taps(const ConvProblem& problem) {
+  return checked_product("convolution: the number of taps",
+                         {problem.depth.kernel_size, problem.height.kernel_size, problem.width.kernel_size});
+}
+
+int64_t count_inputs(const ConvProblem& problem) {
+  return checked_product("convolution: the number of pixels of an input",
+                         {problem.depth.in_size, problem.height.in_size, problem.width.in_size});
+}
+int64_t count_pixels(const ConvProblem& problem) {
+  return checked_product("convolution: the number of pixels of an output",
+                         {problem.depth.out_size, problem.height.out_size, problem.width.out_size});
+}
+
+std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem) {
+  const int64_t taps = count_taps(problem);
+  if (taps > kernel.max_taps) {
+    return " takes kernels of up to " + std::to_string(kernel.max_taps) + " taps, not of " + std::to_string(taps);
+  }
+  if (kernel.is_direct) return {};
+  const int64_t group_channels = stored_length(kernel, problem.in_channels / problem.groups);
+  if (has_channels_last(kernel)) {
+    const int64_t sides = problem.depth.kernel_size + problem.height.kernel_size + problem.width.kernel_size;
+    if (sides > MAX_KERNEL_SIDES) {
+      return " takes kernels of depth, height and width of up to " + std::to_string(MAX_KERNEL_SIDES) +
+             " together, not of " + std::to_string(sides);
+    }
+    if (taps * group_channels > MAX_REDUCTION) {
+      return " would need rows of " + std::to_string(taps * group_channels) + " elements, but takes " +
+             std::to_string(MAX_REDUCTION);
+    }
+  }
+  // Within the images that the pixels of a block may lie in, a tile's kernel counts elements in 32 bits.
+  const int64_t pixels = count_pixels(problem);
+  const int64_t block_pixels = has_channels_last(kernel) ? kernel.block_m : kernel.block_n;
+  const int64_t images = std::min(problem.batch, (block_pixels - 2 + pixels) / pixels + 1);
+  const int64_t elements = images * problem.groups * group_channels * count_inputs(problem);
+  if (elements <= INT32_MAX) return {};
+  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
+}
+
+std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem) {
+  if (problem.triangle == Triangle::none || !kernel.counts_zero) return {};
+  return " counts zeros, and so multiplies all of a product, not a triangle";
+}
+
+void check_kernel(const KernelInfo& kernel, const ConvProblem& problem) {
+  check_kernel(kernel, problem, Operation::conv);
+}
+
+void check_kernel(const KernelInfo& kernel, const LinearProblem& problem) {
+  check_kernel(kernel, problem, Operation::linear);
+}
+
+}  // namespace flopcuda::cuda

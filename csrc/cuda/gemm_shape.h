@@ -1,0 +1,57 @@
+// What a problem is to a kernel: groups of rows by columns, computed in blocks; and which problems a kernel can
+// compute. Limits are checked here, once: what the kernels assume about a problem, a shape has already ensured.
+//
+// Sentences about what cannot be computed are std::invalid_argument.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string>
+
+#include "common/problem.h"
+#include "cuda/plan.h"
+
+namespace flopcuda::cuda {
+
+// What a kernel computes: so many groups of rows by columns. An output's products are segments of one length: a
+// convolution's taps, of as many channels.
+struct GemmShape {
+  int64_t groups;
+  int64_t rows;
+  int64_t columns;
+  int64_t segments;
+  int64_t length;
+};
+
+// std::invalid_argument if the problem is none, or more than any kernel takes.
+GemmShape shape_of(const ConvProblem& problem);
+GemmShape shape_of(const LinearProblem& problem);
+
+bool has_channels_last(const KernelInfo& kernel);
+
+// The shape with the rows and columns that the kernel has.
+GemmShape as_computed(const KernelInfo& kernel, GemmShape shape);
+
+int64_t count_blocks(const KernelInfo& kernel, const GemmShape& shape);
+
+int64_t count_taps(const ConvProblem& problem);
+
+// Of one image and channel.
+int64_t count_inputs(const ConvProblem& problem);
+int64_t count_pixels(const ConvProblem& problem);
+
+// Why a kernel cannot compute a problem, after its name; empty if it can. Some kernel of every operation can.
+std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem);
+std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem);
+
+// std::invalid_argument if it cannot, or is of another operation.
+void check_kernel(const KernelInfo& kernel, const ConvProblem& problem);
+void check_kernel(const KernelInfo& kernel, const LinearProblem& problem);
+
+[[noreturn]] void reject(const std::string& sentence);
+
+int64_t checked_product(const char* what, std::initializer_list<int64_t> factors);
+
+inline int64_t divide_up(int64_t dividend, int64_t divisor) { return dividend / divisor + (dividend % divisor != 0); }
+
+}  // namespace flopcuda::cuda
