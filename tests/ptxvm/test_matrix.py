@@ -308,6 +308,7 @@ FLOATS = [
     for shape in shapes
     for acc in accumulators
 ]
+FLOATS.append(Multiply("m16n8k4", "f64", "f64", "f64", "f64", suffix=".rn"))
 INTEGERS = [
     Multiply(shape, "s32", a, b, "s32", prefix=prefix)
     for kinds_of, shapes in [
@@ -584,6 +585,7 @@ _EIGHT = "{%r0, %r1, %r2, %r3, %r4, %r5, %r6, %r7}"
         f"wmma.load.a.sync.aligned.row.m16n16k16.relu.f16 {_EIGHT}, [%d];",
         f"wmma.load.a.sync.aligned.row.m16n16k16.local.f16 {_EIGHT}, [%d];",
         f"wmma.load.a.aligned.row.m16n16k16.f16 {_EIGHT}, [%d];",
+        "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64.rz {%d, %d}, {%d}, {%d}, {%d, %d};",
         "wmma.mma.sync.aligned.row.col.m8n8k4.rz.f64.f64.f64.f64 {%d, %d}, {%d}, {%d}, {%d, %d};",
     ],
 )

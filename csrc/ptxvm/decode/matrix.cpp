@@ -173,6 +173,13 @@ void check_multiply(const FunctionDecoder& decoder, const std::vector<MatrixFami
   decoder.fail("matrices of this type are not multiplied");
 }
 
+// Of doubles, .rn is what fma does here anyway, and all that nvcc and CUTLASS write.
+void take_default_rounding(Modifiers& modifiers) {
+  const std::vector<Type>& types = modifiers.types;
+  if (types.size() == 4 && types[1] == Type::kF64 && modifiers.rounding == Rounding::kNearest)
+    modifiers.rounding.reset();
+}
+
 size_t accumulator_registers(int m, int n, Type type) {
   const int elements = m * n / kLanes;
   return static_cast<size_t>(type == Type::kF16 ? elements / 2 : elements);
@@ -207,6 +214,7 @@ void mma_rule(FunctionDecoder& decoder, const Modifiers& given) {
   multiply.exclusive = modifiers.has(kFlagXor);
   decoder.require(!bits || multiply.exclusive != modifiers.has(kFlagAnd), "expected .xor.popc or .and.popc");
   if (bits) modifiers.flags &= ~(kFlagPopc | kFlagXor | kFlagAnd);
+  take_default_rounding(modifiers);
   expect_aligned(decoder, modifiers, 4);
   check_multiply(decoder, mma_families(), multiply.shape, modifiers.types);
   multiply.d = modifiers.types[0], multiply.a = modifiers.types[1];
@@ -277,9 +285,7 @@ void wmma_multiply(FunctionDecoder& decoder, Modifiers modifiers) {
   multiply.saturate = modifiers.take("satfinite");
   std::vector<Type>& types = modifiers.types;
   if (types.size() == 2) types = {types[0], Type::kF16, Type::kF16, types[1]};
-  // .rn is what fma does here anyway, and all that nvcc writes.
-  if (types.size() == 4 && types[1] == Type::kF64 && modifiers.rounding == Rounding::kNearest)
-    modifiers.rounding.reset();
+  take_default_rounding(modifiers);
   expect_aligned(decoder, modifiers, 4);
   check_multiply(decoder, wmma_families(), multiply.shape, types);
   multiply.d = types[0], multiply.a = types[1], multiply.b = types[2], multiply.c = types[3];
@@ -301,7 +307,7 @@ constexpr NamedRule kRules[] = {
     {"ldmatrix", ldmatrix_rule, kSuffixType | kSuffixSpace},
     {"stmatrix", stmatrix_rule, kSuffixType | kSuffixSpace},
     {"movmatrix", movmatrix_rule, kSuffixType},
-    {"mma", mma_rule, kSuffixType},
+    {"mma", mma_rule, kSuffixType | kSuffixRounding},
     {"wmma", wmma_rule, kSuffixType | kSuffixSpace | kSuffixRounding},
 };
 
