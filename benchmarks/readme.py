@@ -85,6 +85,8 @@ COMPARED_KERNELS = (
     "CUTLASS float32 convolution 128x128x8",
     "flopcuda_linear_f64_64x64x8",
     "CUTLASS float64 product 64x64x8",
+    "flopcuda_linear_f64_mma_128x128x8",
+    "CUTLASS float64 product 128x128x16, tensor cores",
     "flopcuda_linear_f16_128x128x32",
     "CUTLASS float16 product 128x128x32, tensor cores",
     "flopcuda_conv_f16_128x128x32",

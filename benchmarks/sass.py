@@ -39,14 +39,14 @@ class CutlassKernel:
     instance: str
 
 
-def _product(scalar: str, unit: str, block: str, warp: str, instruction: str, vector: int) -> str:
+def _product(scalar: str, unit: str, block: str, warp: str, instruction: str, vector: int, stages: int = 4) -> str:
     total = "double" if scalar == "double" else "float"
     return f"""cutlass::gemm::device::Gemm<{scalar}, cutlass::layout::RowMajor, {scalar}, cutlass::layout::ColumnMajor,
         {scalar}, cutlass::layout::RowMajor, {total}, cutlass::arch::{unit},
         cutlass::arch::Sm80, cutlass::gemm::GemmShape<{block}>, cutlass::gemm::GemmShape<{warp}>,
         cutlass::gemm::GemmShape<{instruction}>, cutlass::epilogue::thread::LinearCombination<{scalar}, {vector},
         {total}, {total}>,
-        cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>, 4>::GemmKernel"""
+        cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<>, {stages}>::GemmKernel"""
 
 
 def _convolution(scalar: str, unit: str, block: str, warp: str, instruction: str, vector: int) -> str:
@@ -64,6 +64,7 @@ _FPROP = "cutlass/conv/kernel/default_conv2d_fprop.h"
 _SIMT = "float", "OpClassSimt", "128, 128, 8", "32, 64, 8", "1, 1, 1", 1
 _F16 = "cutlass::half_t", "OpClassTensorOp", "128, 128, 32", "64, 64, 32", "16, 8, 16", 8
 _TF32 = "float", "OpClassTensorOp", "128, 128, 16", "64, 64, 16", "16, 8, 8", 4
+_F64 = "double", "OpClassTensorOp", "128, 128, 16", "32, 64, 16", "8, 8, 4", 2, 3  # its default on sm_80
 
 CUTLASS_KERNELS = (
     CutlassKernel("CUTLASS float32 product 128x128x8", 256, _GEMM, _product(*_SIMT)),
@@ -74,6 +75,7 @@ CUTLASS_KERNELS = (
         _GEMM,
         _product("double", "OpClassSimt", "64, 64, 8", "32, 32, 8", "1, 1, 1", 1),
     ),
+    CutlassKernel("CUTLASS float64 product 128x128x16, tensor cores", 256, _GEMM, _product(*_F64)),
     CutlassKernel("CUTLASS float16 product 128x128x32, tensor cores", 128, _GEMM, _product(*_F16)),
     CutlassKernel("CUTLASS float16 convolution 128x128x32, tensor cores", 128, _FPROP, _convolution(*_F16)),
     CutlassKernel("CUTLASS TF32 product 128x128x16, tensor cores", 128, _GEMM, _product(*_TF32)),

@@ -33,7 +33,7 @@ NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
-    """Leaves all kernels out but these, the direct one of float32 and those of float16: a build takes less time."""
+    """Leaves out all kernels but these, the direct one of float32 and three on tensor cores, for a quicker build."""
     return [
         Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
         for kernels, arguments in (
@@ -41,7 +41,11 @@ def only_kernels(convolution: str, linear: str) -> list[Patch]:
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
             ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
             ("FLOPCUDA_CONV_TENSOR_KERNELS", "flopcuda_conv_f16_128x128x32, 0.5, F16_128x128x32"),
-            ("FLOPCUDA_LINEAR_TENSOR_KERNELS", "flopcuda_linear_f16_128x128x32, 0.5, F16_128x128x32"),
+            (
+                "FLOPCUDA_LINEAR_TENSOR_KERNELS",
+                "flopcuda_linear_f16_128x128x32, 0.5, F16_128x128x32) "
+                "X(flopcuda_linear_f64_mma_64x64x8, 0.5, F64_MMA_64x64x8",
+            ),
         )
     ]
 
@@ -52,9 +56,10 @@ ONE_TILE = only_kernels(*["f32_64x64x16, 0.5, F32_64x64x16"] * 2)
 needs_kernels = pytest.mark.skipif(not info.ptx_files(), reason="needs the CUDA kernels' PTX, which nvcc makes")
 
 TYPES = {str(kernel["name"]): str(kernel["dtype"]) for kernel in _C.cuda_kernels()}
+UNITS = {str(kernel["name"]): str(kernel["unit"]) for kernel in _C.cuda_kernels()}
 # Of the tensors: a TF32 is a float32 in memory.
 DTYPES = {name: torch.float32 if dtype == "tf32" else getattr(torch, dtype) for name, dtype in TYPES.items()}
-TENSOR_KERNELS = [name for name, dtype in TYPES.items() if dtype in ("float16", "bfloat16", "tf32")]  # on tensor cores
+TENSOR_KERNELS = [name for name, unit in UNITS.items() if unit.startswith("mma")]  # on tensor cores
 CONV_KERNELS, LINEAR_KERNELS = (
     [name for name in DTYPES if name.startswith(f"flopcuda_{operation}") and name not in TENSOR_KERNELS]
     for operation in ("conv", "linear")
@@ -114,6 +119,15 @@ def executed_macs(result: ptx.LaunchResult | None, kernel: str) -> int:
     name = TYPES[kernel].replace("float", "f")
     assert set(lanes) <= {name}
     return lanes.get(name, 0)
+
+
+def multiplied_lanes(kernel: str, lanes: int) -> int:
+    """Lanes that a kernel executes for so many counted ones.
+
+    Where zeros are counted, tensor cores also multiply which operands are none; but of float64, adders count these.
+    """
+    marks = kernel.endswith("_count_zero") and UNITS[kernel] in ("mma_f16", "mma_tf32")
+    return lanes * (1 + marks)
 
 
 def can_compute(kernel: str, case: Case) -> bool:

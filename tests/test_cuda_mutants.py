@@ -200,11 +200,15 @@ MUTANTS = {
         "tensor_main_loop.cuh", "(COUNT_ZERO && Chunks::row(i) >= rows_) << i", "0"
     ),
     "tensor cores see no zeros among the weights": Patch(
-        "tensor_main_loop.cuh",
-        "marks_b[2] = {mark_nonzero<Tile::TYPE>(b[n / 2][n % 2 * 2]),",
+        "tensor_core.cuh",
+        "marks_b[2] = {mark_nonzero<TYPE>(b[n / 2][n % 2 * 2]),",
         "marks_b[2] = {0x40004000,",
     ),
     "tensor cores take negative zero for a number": Patch("tensor_core.cuh", "? 0x7fff7fff :", "? 0xffffffff :"),
+    "tensor cores see no zeros in rows of doubles": Patch("tensor_core.cuh", "+= a[m][i] != 0.0;", "+= 1;"),
+    "tensor cores see the doubles of half of the columns": Patch(
+        "tensor_core.cuh", "int distance = 4; distance < WARP_SIZE", "int distance = 8; distance < WARP_SIZE"
+    ),
     "the direct kernel counts outputs that do not exist": Patch(
         "conv_direct.cu", "mul_ += valid_outputs_;", "mul_ += OUTPUTS;"
     ),
@@ -233,6 +237,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_linear_f16_128x128x32": [LinearCase(67, 85, 35), LinearCase(5, 40, 70, bias=True)],
+    "flopcuda_linear_f64_mma_64x64x8": [LinearCase(67, 13, 35), LinearCase(5, 40, 70, bias=True)],
 }
 
 

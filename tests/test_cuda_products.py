@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flopcuda import _C, ops, ptx
 from flopcuda.ptx_backend import MachineBackend, plan
-from tests.cuda_kernels import DTYPES, TENSOR_KERNELS, counts, executed_macs, needs_kernels
+from tests.cuda_kernels import DTYPES, counts, executed_macs, multiplied_lanes, needs_kernels
 
 KERNELS = [str(kernel["name"]) for kernel in _C.cuda_kernels() if "_linear_" in str(kernel["name"])]
 TRIANGLE_KERNELS = [kernel for kernel in KERNELS if not kernel.endswith("_count_zero")]
@@ -55,15 +55,13 @@ def check_product(
     backend: MachineBackend, kernel: str, shape: tuple[int, int, int, int], triangle: str | None
 ) -> dict[str, int]:
     input, weight = factors(shape, triangle, DTYPES[kernel])
-    counts_zero = kernel.endswith("_count_zero")
-    planned = plan("matmul", input, weight, triangle, counts_zero, kernel=kernel)
+    planned = plan("matmul", input, weight, triangle, kernel.endswith("_count_zero"), kernel=kernel)
     planned.output.fill_(torch.nan)
     result = backend.launch(planned)
     counted = counts(planned.counters)
     assert (counted["mul"], counted["add"]) == expected_counts(shape, triangle)
     assert (counted["zero"], counted["pad"]) == (0, 0)
-    marks = counted["lane"] if counts_zero and kernel in TENSOR_KERNELS else 0
-    assert counted["lane"] + marks == executed_macs(result, kernel)
+    assert multiplied_lanes(kernel, counted["lane"]) == executed_macs(result, kernel)
     tolerance = 1e-3 if "tf32" in kernel else TOLERANCES[input.dtype]
     difference = (planned.output.double() - expected_product(input, weight, triangle)).abs()
     assert bool((difference <= 2 * tolerance * (input.abs().double() @ weight.abs().double()) + 1e-30).all())

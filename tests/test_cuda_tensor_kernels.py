@@ -1,4 +1,4 @@
-"""The CUDA kernels on tensor cores, of float16, bfloat16 and TF32, on the PTX machine with all its checks on.
+"""The CUDA kernels on tensor cores, of float16, bfloat16, TF32 and float64, on the PTX machine with all its checks on.
 
 Outputs are held against float64, where a TF32 is a float32 without the last 13 bits of its significand; counters
 against brute force and the instructions that were executed.
@@ -16,26 +16,31 @@ from torch import Tensor
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend
-from tests.cpu_kernels.oracle import ConvCase, LinearCase, Tensors, magnitudes
+from tests.cpu_kernels.oracle import FLOAT64_TOLERANCE, ConvCase, LinearCase, Tensors, magnitudes
 from tests.cuda_kernels import (
     DTYPES,
+    NVCC_FLAGS,
+    ONE_TILE,
     TENSOR_KERNELS,
     TYPES,
     Case,
     counts,
     executed_macs,
+    multiplied_lanes,
     needs_kernels,
+    patched_units,
     plan_case,
     reference,
 )
 from tests.geometries import CONV3D_CASES, CONV_CASES, conv_cases
+from tests.ptxvm.harness import compile_cuda, needs_nvcc
 
 pytestmark = needs_kernels
 
 LINEAR_KERNELS, CONV_KERNELS = (
     [name for name in TENSOR_KERNELS if name.startswith(f"flopcuda_{operation}")] for operation in ("linear", "conv")
 )
-# Tile edges and slices: 64 or 128 rows and columns, 8 or 16 products of an instruction, 16 or 32 of a slice; rows that
+# Tile edges and slices: 64 or 128 rows and columns, 8 or 16 products of an instruction, 8 to 32 of a slice; rows that
 # copies of 16 bytes divide, and others.
 LINEAR_CASES = [
     LinearCase(0, 8, 3, bias=True),
@@ -55,7 +60,8 @@ ALL_CONV_CASES = {
     "groups of whole slices": ConvCase(1, 128, (5, 5), 24, (3, 3), (2, 1), (1, 1, 1, 1), groups=2),
 }
 MAX_KERNEL_SIDES = 29
-SUM_ERROR = 1e-6  # of float32 sums, relative to the sum of the products' magnitudes
+# Of sums in the output's type or a wider one, relative to the sum of the products' magnitudes.
+SUM_ERRORS = {torch.float64: FLOAT64_TOLERANCE, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 
 property_settings = settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -91,24 +97,23 @@ def check_case(
     counts_zero = kernel.endswith("_count_zero")
     counted = counts(planned.counters)
     assert counted == {**case.expected_counts(*tensors[:2], count_zero=counts_zero), "lane": counted["lane"]}
-    # Where zeros are counted, tensor cores also multiply which operands are none.
-    assert counted["lane"] * (1 + counts_zero) == executed_macs(result, kernel)
+    assert multiplied_lanes(kernel, counted["lane"]) == executed_macs(result, kernel)
     multiplied = factors(kernel, tensors)
     expected = reference(case, multiplied)
     assert planned.output.shape == expected.shape
     format = torch.finfo(DTYPES[kernel])
-    allowed = (format.eps / 2 + SUM_ERROR) * reference(case, magnitudes(multiplied))
+    allowed = (format.eps / 2 + SUM_ERRORS[DTYPES[kernel]]) * reference(case, magnitudes(multiplied))
     half_a_subnormal = format.smallest_normal * format.eps / 2
     assert ((planned.output.double() - expected).abs() <= allowed + half_a_subnormal).all()
     return planned.output
 
 
-# All kernels are instances of two templates: by default, two have all cases and the others a sixth.
+# All kernels are instances of two templates: by default, three have all cases and the others a sixth.
 def kernels_and(names: list[str], cases: list[object]) -> list[object]:
     return [
         pytest.param(kernel, case, marks=[] if is_first or index % 6 == 0 else pytest.mark.slow)
         for kernel in names
-        for is_first in (bool(re.search("_f16_128x128x32$|_tf32_64x64x16$", kernel)),)
+        for is_first in (bool(re.search("_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$", kernel)),)
         for index, case in enumerate(cases)
     ]
 
@@ -171,6 +176,17 @@ def test_whole_tiles_touch_no_more_memory_than_there_is(backend: MachineBackend,
     assert wasteful <= {"atom.global.add.u64", "red.global.add.u64"}
 
 
+@needs_nvcc
+@pytest.mark.parametrize("suffix", ["", "_count_zero"])
+def test_hopper_multiplies_doubles_by_an_instruction_of_its_own(suffix: str) -> None:
+    """The only code of these kernels that compute_80, which the other tests execute, does not have."""
+    kernel = f"flopcuda_linear_f64_mma_64x64x8{suffix}"
+    text = compile_cuda(patched_units(ONE_TILE)["linear_tensor.cu"], *NVCC_FLAGS, architecture="compute_90")
+    assert "mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64" in text
+    for case in LINEAR_CASES:
+        check_case(MachineBackend(ptx.Machine(), {kernel: text}), case, kernel)
+
+
 @pytest.mark.parametrize("kernel", TENSOR_KERNELS)
 def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> None:
     case: Case = LinearCase(5, 16, 8) if kernel in LINEAR_KERNELS else ConvCase(1, 16, (4, 4), 8, (2, 2))
@@ -192,7 +208,7 @@ def test_channels_last_images_are_not_copied(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", [kernel for kernel in TENSOR_KERNELS if kernel.endswith("_count_zero")])
 def test_negative_zero_is_zero_and_nan_is_not(backend: MachineBackend, kernel: str) -> None:
     dtype = DTYPES[kernel]
-    tiny = 2.0**-24 if dtype == torch.float16 else 1e-39  # subnormal
+    tiny = torch.finfo(dtype).smallest_normal / 4
     values = torch.tensor([-0.0, 0.0, torch.nan, torch.inf, tiny, 2.0], dtype=dtype)
     ones = torch.ones(6, dtype=dtype)
     if kernel in LINEAR_KERNELS:

@@ -13,6 +13,7 @@ from flopcuda import _C, info, kernel_tables, kernels, ptx_backend
 from flopcuda.cli import main
 from flopcuda.kernels import Catalogue, Usage, catalogue, sass
 from flopcuda.kernels.build import built_usage, parse_log
+from tests.cuda_kernels import multiplied_lanes
 
 # What ptxas of CUDA 13.0 and of CUDA 12.4 prints, shortened.
 LOG = """\
@@ -83,8 +84,8 @@ def test_the_machine_sees_the_products_of_the_problem(built: Catalogue) -> None:
         rows, columns, _ = kernel.tile
         assert kernel.observation is not None
         assert kernel.observation.problem == f"{2 * rows}x256 to {4 * columns} features"
-        times = 2 if kernel.counts_zero and kernel.dtype in ("float16", "bfloat16", "tf32") else 1
-        assert kernel.observation.multiply_add_lanes == times * 2 * rows * 256 * 4 * columns
+        lanes = multiplied_lanes(kernel.name, 2 * rows * 256 * 4 * columns)
+        assert kernel.observation.multiply_add_lanes == lanes
 
 
 def test_a_tile_reads_as_few_sectors_as_there_can_be(built: Catalogue) -> None:

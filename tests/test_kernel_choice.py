@@ -54,6 +54,13 @@ def test_the_tile_depends_on_how_fast_the_device_issues() -> None:
     assert choose_linear(684, 4096, 3840, one_cycle).name == "flopcuda_linear_f32_128x128x16"
 
 
+@pytest.mark.parametrize(("capability", "has_tensor_cores"), [(80, True), (86, False), (89, False), (90, True)])
+def test_tensor_cores_multiply_float64_where_there_are_such(capability: int, has_tensor_cores: bool) -> None:
+    device = Device(108, _C.device_rates(capability), [])
+    operands = [torch.empty(1024, 1024, device="meta", dtype=torch.float64) for _ in range(2)]
+    assert ("_mma_" in choose_kernel("linear", *operands, None, device=device).name) == has_tensor_cores
+
+
 def test_a_named_kernel_is_described_and_must_fit() -> None:
     choice = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16")
     assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 4, 4 / 108)

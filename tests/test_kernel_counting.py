@@ -33,6 +33,7 @@ def main_loop(unit: str, kernel: str, patches: list[Patch]) -> sass.MainLoop:
         ("linear.cu", "flopcuda_linear_f32_128x128x16", 1024),
         ("conv.cu", "flopcuda_conv_f32_128x128x16", 1024),
         ("linear_tensor.cu", "flopcuda_linear_f16_128x128x32", 64),
+        ("linear_tensor.cu", "flopcuda_linear_f64_mma_64x64x8", 32),
         ("conv_tensor.cu", "flopcuda_conv_f16_128x128x32", 64),
     ],
 )

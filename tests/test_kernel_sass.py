@@ -110,7 +110,8 @@ def test_the_planner_compares_kernels_by_the_shares_in_the_code() -> None:
     claims = re.findall(r"^ *X\((\w+), ([\d.]+),", tiles_h, re.MULTILINE)
     kernels = {str(kernel["name"]): kernel for kernel in _C.cuda_kernels()}
     assert {name for name, _ in claims} == {name for name in kernels if not name.endswith("_count_zero")}
-    products = {"float16": 64, "bfloat16": 64, "tf32": 32}  # of a lane in one instruction: 16 x 8 x 16 / 32, or half
+    # Of a lane in one instruction: 16 x 8 x 16 / 32, and less of larger types.
+    products = {"mma_f16": 64, "mma_tf32": 32, "mma_f64": 8}
     if "8.0" not in _C.cuda_architectures:
         pytest.skip("not built for sm_80")
     loops = sass.main_loops(Path(_C.__file__), "sm_80")
@@ -118,7 +119,7 @@ def test_the_planner_compares_kernels_by_the_shares_in_the_code() -> None:
         assert loops[name].multiply_add_share == pytest.approx(float(share), abs=0.006), name
         rows, columns, depth = kernels[name]["tile"]
         if rows > 1:  # a step of the loop multiplies a slice of one thread tile
-            lanes = loops[name].multiply_adds * products.get(kernels[name]["dtype"], 1)
+            lanes = loops[name].multiply_adds * products.get(kernels[name]["unit"], 1)
             assert lanes == rows * columns * depth // kernels[name]["threads"]
 
 

@@ -17,7 +17,7 @@ import flopcuda
 from flopcuda import _C
 from flopcuda.ops import choose_kernel
 from flopcuda.prediction import GPU, GPUS, Tiling, Work, predict, predict_time
-from flopcuda.prediction.layers import device_of, tiling_of
+from flopcuda.prediction.layers import device_of, tiling_of, work_of
 from flopcuda.prediction.model import (
     BANDWIDTH_SHARE,
     FILL_LATENCY,
@@ -297,11 +297,14 @@ def loss_of_choice(problem: Problem, gpu: GPU) -> float:
     for entry in kernels.values():
         if entry["operation"] not in op or entry["counts_zero"] or entry["dtype"] != kernels[chosen.kernel]["dtype"]:
             continue
+        if not gpu.rates[entry["unit"]]:
+            continue  # not on this GPU
         try:
             choose_kernel(op, images, layer.weight, None, device=device_of(gpu), kernel=entry["name"], **options)
         except ValueError:
             continue  # not for this problem
-        times.append(predict_time(chosen.work, tiling_of(entry["name"], gpu), gpu).seconds)
+        work = work_of(op, (images, layer.weight, None), layer(images), options.get("groups", 1), entry)
+        times.append(predict_time(work, tiling_of(entry["name"], gpu), gpu).seconds)
     assert len(times) > 1
     return chosen.time.seconds / min(times)
 

@@ -35,6 +35,13 @@ def test_no_figure_got_worse() -> None:
     assert benchmark.worse_figures(ours, recorded) == []
 
 
+def test_recorded_products_of_float64_are_leaner_than_cutlass() -> None:
+    """Where both multiply by the same instruction: on Hopper, ours has a larger one."""
+    shares = {row.kernel: row.share for row in benchmark.load_results()[1] if row.architecture == "sm_80"}
+    theirs = shares["CUTLASS float64 product 128x128x16, tensor cores"]
+    assert shares["flopcuda_linear_f64_mma_128x128x8"] > theirs
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

@@ -28,7 +28,7 @@ double estimate_slice(const KernelInfo& kernel, const DeviceProperties& device, 
 
 // On tensor cores, no slice has products of two segments.
 int64_t count_slices(const KernelInfo& kernel, const GemmShape& shape) {
-  if (!is_for_tensor_cores(kernel.type)) return divide_up(shape.segments * shape.length, kernel.block_k);
+  if (!is_for_tensor_cores(kernel)) return divide_up(shape.segments * shape.length, kernel.block_k);
   return shape.segments * divide_up(shape.length, kernel.block_k);
 }
 
@@ -60,7 +60,7 @@ const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_
   std::vector<Candidate> candidates;
   for (const KernelInfo& kernel : kernels()) {
     if (kernel.operation != operation || !can_take(kernel.type, type) || kernel.counts_zero != count_zero) continue;
-    if (!find_objection(kernel, problem).empty()) continue;
+    if (device.rates[static_cast<int>(kernel.unit)] == 0 || !find_objection(kernel, problem).empty()) continue;
     candidates.push_back({&kernel, estimate_time(kernel, shape, device), count_copies(kernel, shape)});
   }
   if (candidates.empty()) reject("no CUDA kernel counts the zeros of a triangle's products");

@@ -3,8 +3,8 @@
 
 namespace flopcuda::cuda {
 
-// Sums of float16, bfloat16 and tf32 are in float32. tf32 is float32 in memory; what tensor cores multiply of it is in
-// tensor_core.cuh.
+// Sums of float16, bfloat16 and tf32, which only tensor cores multiply, are in float32. tf32 is float32 in memory; what
+// tensor cores multiply of it is in tensor_core.cuh.
 enum class DataType { float32, float64, float16, bfloat16, tf32 };
 
 constexpr int scalar_bytes(DataType type) {
@@ -19,8 +19,8 @@ constexpr int scalar_bytes(DataType type) {
   }
 }
 
-// Whether tensor cores multiply it.
-constexpr bool is_for_tensor_cores(DataType type) {
+// Whether its numbers can be had as float32.
+constexpr bool widens_to_float32(DataType type) {
   return type == DataType::float16 || type == DataType::bfloat16 || type == DataType::tf32;
 }
 

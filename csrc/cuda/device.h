@@ -12,6 +12,8 @@ enum class Unit { fma_f32, fma_f64, mma_f16, mma_tf32, mma_f64 };
 constexpr int UNITS = 5;
 constexpr std::array<const char*, UNITS> UNIT_NAMES = {"fma_f32", "fma_f64", "mma_f16", "mma_tf32", "mma_f64"};
 
+constexpr bool is_tensor_core(Unit unit) { return unit >= Unit::mma_f16; }
+
 // Multiply-adds of one instruction of a warp: a lane each, or the tile of an mma (m16n8k16, m16n8k8, m8n8k4).
 constexpr std::array<int32_t, UNITS> INSTRUCTION_MACS = {32, 32, 2048, 1024, 256};
 

@@ -88,7 +88,7 @@ GemmShape shape_of(const LinearProblem& problem) {
 }
 
 bool has_channels_last(const KernelInfo& kernel) {
-  return kernel.operation == Operation::conv && is_for_tensor_cores(kernel.type);
+  return kernel.operation == Operation::conv && is_for_tensor_cores(kernel);
 }
 
 GemmShape as_computed(const KernelInfo& kernel, GemmShape shape) {

@@ -10,23 +10,24 @@ namespace {
 template <class Scalar>
 constexpr DataType TYPE_OF = std::is_same_v<Scalar, float> ? DataType::float32 : DataType::float64;
 
-constexpr Unit unit_of(DataType type) {
-  if (type == DataType::tf32) return Unit::mma_tf32;
-  if (is_for_tensor_cores(type)) return Unit::mma_f16;
-  return type == DataType::float64 ? Unit::fma_f64 : Unit::fma_f32;
+constexpr Unit fma_unit(DataType type) { return type == DataType::float64 ? Unit::fma_f64 : Unit::fma_f32; }
+
+constexpr Unit tensor_unit(DataType type) {
+  if (type == DataType::float64) return Unit::mma_f64;
+  return type == DataType::tf32 ? Unit::mma_tf32 : Unit::mma_f16;
 }
 
 template <class Tile>
-KernelInfo describe_tile(Operation operation, DataType type, double multiply_share, int32_t max_taps) {
+KernelInfo describe_tile(Operation operation, DataType type, Unit unit, double multiply_share, int32_t max_taps) {
   KernelInfo kernel{};
   kernel.operation = operation;
   kernel.type = type;
+  kernel.unit = unit;
   kernel.block_m = Tile::BLOCK_M;
   kernel.block_n = Tile::BLOCK_N;
   kernel.block_k = Tile::BLOCK_K;
   kernel.threads = Tile::THREADS;
   kernel.multiply_share = multiply_share;
-  kernel.unit = unit_of(type);
   kernel.max_taps = max_taps;
   return kernel;
 }
@@ -34,17 +35,19 @@ KernelInfo describe_tile(Operation operation, DataType type, double multiply_sha
 template <class Tile>
 KernelInfo describe_conv(double multiply_share, TapSource taps) {
   const int32_t max_taps = taps == TapSource::table ? MAX_TABULATED_TAPS : MAX_REDUCTION;
-  return describe_tile<Tile>(Operation::conv, TYPE_OF<typename Tile::Scalar>, multiply_share, max_taps);
+  constexpr DataType TYPE = TYPE_OF<typename Tile::Scalar>;
+  return describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps);
 }
 
 template <class Tile>
 KernelInfo describe_linear(double multiply_share) {
-  return describe_tile<Tile>(Operation::linear, TYPE_OF<typename Tile::Scalar>, multiply_share, 1);
+  constexpr DataType TYPE = TYPE_OF<typename Tile::Scalar>;
+  return describe_tile<Tile>(Operation::linear, TYPE, fma_unit(TYPE), multiply_share, 1);
 }
 
 template <class Tile>
 KernelInfo describe_tensor(Operation operation, double multiply_share) {
-  return describe_tile<Tile>(operation, Tile::TYPE, multiply_share, MAX_REDUCTION);
+  return describe_tile<Tile>(operation, Tile::TYPE, tensor_unit(Tile::TYPE), multiply_share, MAX_REDUCTION);
 }
 
 template <class Scalar>
@@ -58,7 +61,7 @@ KernelInfo describe_direct(double multiply_share) {
   kernel.block_k = 1;
   kernel.threads = DirectConfig::THREADS;
   kernel.multiply_share = multiply_share;
-  kernel.unit = unit_of(kernel.type);
+  kernel.unit = fma_unit(kernel.type);
   kernel.max_taps = MAX_REDUCTION;
   return kernel;
 }

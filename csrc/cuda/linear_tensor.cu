@@ -20,8 +20,8 @@ __device__ void linear_tensor(const LinearParams& params) {
   const int64_t first_row = block.batch * params.rows + block.first_row;
   const int64_t first_weight_row = block.batch * params.out_features + block.first_column;
 
-  RowChunkLoader<Tile, Tile::BLOCK_M, A_SWAP, COUNT_ZERO> input(params.input, first_row, block.rows, params.row_stride,
-                                                                params.scalar_bytes, shared.stages[0].a);
+  RowChunkLoader<Tile, Tile::BLOCK_M, A_SWAP<Tile>, COUNT_ZERO> input(
+      params.input, first_row, block.rows, params.row_stride, params.scalar_bytes, shared.stages[0].a);
   RowChunkLoader<Tile, Tile::BLOCK_N, B_SWAP<Tile>, COUNT_ZERO> weight(
       params.weight, first_weight_row, block.columns, params.row_stride, params.scalar_bytes, shared.stages[0].b);
   const bool has_bias = params.bias != nullptr;

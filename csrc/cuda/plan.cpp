@@ -15,11 +15,12 @@ constexpr int64_t MAX_GRID_X = (int64_t{1} << 31) - 1;
 
 bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % ACCESS_BYTES == 0; }
 
-void check_tensors(const std::string& operation, const Tensors& tensors) {
+void check_tensors(const KernelInfo& kernel, const Tensors& tensors) {
+  const std::string operation = kernel.name;
   if (!tensors.counters) reject(operation + ": the counter record is a null pointer");
   if (!tensors.output) reject(operation + ": the output is a null pointer");
   if (!tensors.input || !tensors.weight) reject(operation + ": an operand is a null pointer");
-  if (is_for_tensor_cores(tensors.type) && !(is_aligned(tensors.input) && is_aligned(tensors.weight))) {
+  if (is_for_tensor_cores(kernel) && !(is_aligned(tensors.input) && is_aligned(tensors.weight))) {
     reject(operation + ": an operand does not start at a multiple of 16 bytes");
   }
 }
@@ -127,7 +128,7 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const Kerne
   check_kernel(kernel, problem);
   if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
   const int64_t blocks = count_blocks(kernel, shape);
-  if (blocks > 0) check_tensors(kernel.name, tensors);  // an empty tensor's pointer may be null
+  if (blocks > 0) check_tensors(kernel, tensors);  // an empty tensor's pointer may be null
   if (blocks > MAX_GRID_X) {
     reject(std::string(kernel.name) + " would need " + std::to_string(blocks) + " blocks, but a grid has at most " +
            std::to_string(MAX_GRID_X));
@@ -145,13 +146,13 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const Kerne
 }  // namespace
 
 int64_t stored_length(const KernelInfo& kernel, int64_t length) {
-  if (!is_for_tensor_cores(kernel.type)) return length;
+  if (!is_for_tensor_cores(kernel)) return length;
   const int64_t chunk = ACCESS_BYTES / scalar_bytes(kernel.type);
   return divide_up(length, chunk) * chunk;
 }
 
 bool can_take(DataType kernel, DataType operands) {
-  return kernel == operands || (kernel == DataType::float32 && is_for_tensor_cores(operands));
+  return kernel == operands || (kernel == DataType::float32 && widens_to_float32(operands));
 }
 
 LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {

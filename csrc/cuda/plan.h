@@ -42,6 +42,8 @@ struct KernelInfo {
   bool is_direct;    // a convolution without tiles: one row a block
 };
 
+inline bool is_for_tensor_cores(const KernelInfo& kernel) { return is_tensor_core(kernel.unit); }
+
 // Every counted kernel, in pairs that differ in counts_zero only.
 const std::vector<KernelInfo>& kernels();
 
@@ -72,8 +74,8 @@ struct LaunchPlan {
   std::vector<std::byte> parameters;  // the kernel's only parameter, a struct passed by value (params.h)
 };
 
-// Whether operands that may be multiplied as one type can be given to kernels of another: those for tensor cores also
-// to kernels of float32.
+// Whether operands that may be multiplied as one type can be given to kernels of another: those that can be widened
+// also to kernels of float32.
 bool can_take(DataType kernel, DataType operands);
 
 // A launch of a kernel of the problem's operation. std::invalid_argument, in one sentence, if it cannot compute the

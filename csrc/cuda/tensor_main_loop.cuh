@@ -1,9 +1,9 @@
 // The main loop that the kernels on tensor cores share: C[BLOCK_M x BLOCK_N] += A * B^T over the whole reduction, both
-// operands row-major along it, summed in float32.
+// operands row-major along it, summed in float32, or float64 in float64.
 //
-// Bottlenecks it removes: the multiply-adds, of which one instruction does 2,048 for a warp, or 1,024 of TF32; and
-// shared memory. Slices come in copies of 16 bytes that a warp's ldmatrix reads without bank conflicts: a row's four
-// chunks of 16 bytes change places by bits of the row's number.
+// Bottlenecks it removes: the multiply-adds, of which one instruction does 2,048 for a warp, 1,024 of TF32, or 256 of
+// float64; and shared memory. Slices come in copies of 16 bytes, and are read without bank conflicts
+// (tensor_fragments.cuh).
 //
 // A reduction is so many segments of one length: one, or a convolution's taps. No slice has products of two segments.
 #pragma once
@@ -13,11 +13,10 @@
 #include "cuda/async_copy.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/tensor_core.cuh"
+#include "cuda/tensor_fragments.cuh"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
-
-constexpr int CHUNKS_PER_ROW = 4;
 
 // One slice of each operand.
 template <class Tile>
@@ -33,18 +32,6 @@ union TensorShared {
   TensorStage<Tile> stages[Tile::STAGES];
   CountScratch<Tile::THREADS> counts;
 };
-
-// Rows of a slice whose chunks change places alike. The eight rows of a matrix that ldmatrix reads are neighbours in A,
-// and pairs that lie CHUNK rows apart in B; in either case one chunk of theirs is on all 32 banks.
-constexpr int A_SWAP = 2;
-template <class Tile>
-constexpr int B_SWAP = Tile::CHUNK;
-
-// Where a chunk of a row lies in a slice.
-template <int SWAP>
-__device__ constexpr int chunk_offset(int row, int chunk) {
-  return row * (CHUNKS_PER_ROW * ACCESS_BYTES) + (chunk ^ (row / SWAP % CHUNKS_PER_ROW)) * ACCESS_BYTES;
-}
 
 // Which product of a slice is the first that the thread copies.
 template <class Tile>
@@ -122,15 +109,10 @@ class WarpTile {
  public:
   using Scalar = TensorScalar<Tile::TYPE>;
 
-  __device__ WarpTile(int rows, int columns) : rows_left_(rows - first_row()), columns_left_(columns - first_column()) {
-    const int lane = threadIdx.x % WARP_SIZE;
-    const int b_column = lane % MATRIX_ROWS / 2 * Tile::CHUNK + lane / MMA_M * 2 + lane % 2;
-#pragma unroll
-    for (int step = 0; step < STEPS; ++step) {
-      a_offsets_[step] = chunk_offset<A_SWAP>(warp_row() + lane % MMA_M, step * 2 + lane / MMA_M);
-      b_offsets_[step] = chunk_offset<B_SWAP<Tile>>(warp_column() + b_column, step * 2 + lane / MATRIX_ROWS % 2);
-    }
-  }
+  __device__ WarpTile(int rows, int columns)
+      : fragments_(warp_row(), warp_column()),
+        rows_left_(rows - first_row()),
+        columns_left_(columns - first_column()) {}
 
   // bias: of the block's first column on, or null.
   __device__ void set(const Scalar* bias) {
@@ -139,7 +121,7 @@ class WarpTile {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int column = column_offset(n, i);
-        const float initial = bias && column < columns_left_ ? to_float(bias[first_column() + column]) : 0.0f;
+        const Sum initial = bias && column < columns_left_ ? to_sum(bias[first_column() + column]) : Sum(0);
 #pragma unroll
         for (int m = 0; m < TILES_M; ++m) sums_[m][n][i] = initial;
       }
@@ -148,13 +130,13 @@ class WarpTile {
 
   // MMA_K products of each output, of which the reduction has so many. a, b: the addresses of the slices.
   __device__ void multiply_step(uint32_t a, uint32_t b, int step, int real_products) {
-    uint32_t fragment_a[TILES_M][4];
-    uint32_t fragment_b[TILES_N / 2][4];
+    Word fragment_a[TILES_M][4];
+    Word fragment_b[TILES_N / 2][4];
 #pragma unroll
-    for (int m = 0; m < TILES_M; ++m) load_matrices(fragment_a[m], a + a_offsets_[step] + m * MMA_M * Tile::ROW_BYTES);
+    for (int m = 0; m < TILES_M; ++m) fragments_.read_a(fragment_a[m], a + m * MMA_M * Tile::ROW_BYTES, step);
 #pragma unroll
     for (int n = 0; n < TILES_N / 2; ++n) {
-      load_matrices(fragment_b[n], b + b_offsets_[step] + column_offset(2 * n, 0) * Tile::ROW_BYTES);
+      fragments_.read_b(fragment_b[n], b + column_offset(2 * n, 0) * Tile::ROW_BYTES, step);
     }
 #pragma unroll
     for (int m = 0; m < TILES_M; ++m) {
@@ -165,7 +147,7 @@ class WarpTile {
     }
     ++steps_;
     products_ += real_products;
-    if constexpr (COUNT_ZERO) count_nonzero_products(fragment_a, fragment_b);
+    if constexpr (COUNT_ZERO) nonzero_ += count_nonzero_products<Tile::TYPE>(fragment_a, fragment_b);
   }
 
   // Products of each output so far.
@@ -217,13 +199,15 @@ class WarpTile {
   }
 
  private:
-  static constexpr int STEPS = Tile::BLOCK_K / Tile::MMA_K;
+  using Sum = TensorSum<Tile::TYPE>;
+  using Word = TensorWord<Tile::TYPE>;
+
   static constexpr int TILES_M = Tile::WARP_M / MMA_M, TILES_N = Tile::WARP_N / MMA_N;
 
   static_assert(int64_t{MAX_REDUCTION} * TILES_M * TILES_N * 4 < (int64_t{1} << 32), "32-bit counts of a lane");
 
   static constexpr int NEIGHBOURS = Tile::CHUNK / 2;  // products in which a lane's columns are neighbours
-  static_assert(TILES_N % NEIGHBOURS == 0 && NEIGHBOURS % 2 == 0, "they fill a store; ldmatrix reads two of them");
+  static_assert(TILES_N % NEIGHBOURS == 0 && TILES_N % 2 == 0, "they fill a store; two are read at once");
 
   __device__ static int warp_row() { return threadIdx.x / WARP_SIZE / Tile::WARPS_N * Tile::WARP_M; }
   __device__ static int warp_column() { return threadIdx.x / WARP_SIZE % Tile::WARPS_N * Tile::WARP_N; }
@@ -256,28 +240,6 @@ class WarpTile {
     return count;
   }
 
-  // The tensor cores count, too: 2 for each number that is not 0 makes 4 of each product that is not. It does not
-  // matter whose: one set of sums takes them all, exactly.
-  __device__ void count_nonzero_products(const uint32_t (&a)[TILES_M][4], const uint32_t (&b)[TILES_N / 2][4]) {
-    float fours[4] = {};
-#pragma unroll
-    for (int m = 0; m < TILES_M; ++m) {
-      uint32_t marks_a[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) marks_a[i] = mark_nonzero<Tile::TYPE>(a[m][i]);
-#pragma unroll
-      for (int n = 0; n < TILES_N; ++n) {
-        const uint32_t marks_b[2] = {mark_nonzero<Tile::TYPE>(b[n / 2][n % 2 * 2]),
-                                     mark_nonzero<Tile::TYPE>(b[n / 2][n % 2 * 2 + 1])};
-        multiply_matrices<Tile::TYPE>(fours, marks_a, marks_b);
-      }
-    }
-    uint32_t sum = 0;
-#pragma unroll
-    for (float count : fours) sum += __float2uint_rn(count);
-    nonzero_ += sum >> 2;
-  }
-
   __device__ void store_neighbours(Scalar* row, int m, int n, int half, bool rows_are_aligned) const {
     const auto sum = [&](int j) { return sums_[m][n + j / 2][2 * half + j % 2]; };
     const int column = column_offset(n, 0);
@@ -294,9 +256,8 @@ class WarpTile {
     }
   }
 
-  float sums_[TILES_M][TILES_N][4];
-  uint32_t a_offsets_[STEPS];  // of the row whose address the lane gives, by step
-  uint32_t b_offsets_[STEPS];
+  FragmentReader<Tile> fragments_;
+  Sum sums_[TILES_M][TILES_N][4];
   int rows_left_, columns_left_;  // of the problem's in the block, from the lane's first on
   uint32_t steps_ = 0;
   uint32_t products_ = 0;  // of each output

@@ -58,8 +58,8 @@ using F32_32x128x16 = TileConfig<float, 32, 128, 16, 32, 32, 4, 8, 2>;
 using F64_64x64x8 = TileConfig<double, 64, 64, 8, 32, 32, 4, 8, 4>;
 using F64_32x128x8 = TileConfig<double, 32, 128, 8, 32, 32, 4, 8, 3>;
 
-// Tensor cores: a warp multiplies WARP_M x WARP_N outputs. A slice's rows are of 64 bytes, which hold the products of
-// two mma instructions, whatever the type.
+// Tensor cores: a warp multiplies WARP_M x WARP_N outputs. A slice's rows are of 64 bytes, whatever the type: products
+// of two steps, or of float64 of one.
 template <DataType TYPE_, int BLOCK_M_, int BLOCK_N_, int WARP_M_, int WARP_N_, int STAGES_>
 struct TensorTile {
   static constexpr DataType TYPE = TYPE_;
@@ -68,8 +68,8 @@ struct TensorTile {
   static constexpr int STAGES = STAGES_;
   static constexpr int ROW_BYTES = 64;
   static constexpr int BLOCK_K = ROW_BYTES / scalar_bytes(TYPE);
-  static constexpr int MMA_K = BLOCK_K / 2;                        // products of an output that one mma adds
-  static constexpr int CHUNK = ACCESS_BYTES / scalar_bytes(TYPE);  // numbers that one copy moves
+  static constexpr int MMA_K = TYPE == DataType::float64 ? BLOCK_K : BLOCK_K / 2;  // products of an output in a step
+  static constexpr int CHUNK = ACCESS_BYTES / scalar_bytes(TYPE);                  // numbers that one copy moves
   static constexpr int WARPS_N = BLOCK_N / WARP_N;
   static constexpr int THREADS = BLOCK_M / WARP_M * WARPS_N * WARP_SIZE;
 };
@@ -86,6 +86,9 @@ using BF16_128x128x32 = LargeTensorTile<DataType::bfloat16>;
 using BF16_64x64x32 = SmallTensorTile<DataType::bfloat16>;
 using TF32_128x128x16 = LargeTensorTile<DataType::tf32>;
 using TF32_64x64x16 = SmallTensorTile<DataType::tf32>;
+// Of doubles, more warps: one has 128 registers of sums.
+using F64_MMA_128x128x8 = TensorTile<DataType::float64, 128, 128, 32, 64, 3>;
+using F64_MMA_64x64x8 = SmallTensorTile<DataType::float64>;
 
 // How a convolution finds the input of a tap: in a table made once a block, of so many taps at most, or by decoding it
 // in the main loop.
@@ -121,21 +124,25 @@ struct DirectConfig {
   X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
-#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                   \
-  X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)   \
-  X(flopcuda_linear_f16_64x64x32, 0.28, F16_64x64x32)       \
-  X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32) \
-  X(flopcuda_linear_bf16_64x64x32, 0.28, BF16_64x64x32)     \
-  X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16) \
-  X(flopcuda_linear_tf32_64x64x16, 0.28, TF32_64x64x16)
+#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                       \
+  X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)       \
+  X(flopcuda_linear_f16_64x64x32, 0.28, F16_64x64x32)           \
+  X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32)     \
+  X(flopcuda_linear_bf16_64x64x32, 0.28, BF16_64x64x32)         \
+  X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16)     \
+  X(flopcuda_linear_tf32_64x64x16, 0.28, TF32_64x64x16)         \
+  X(flopcuda_linear_f64_mma_128x128x8, 0.52, F64_MMA_128x128x8) \
+  X(flopcuda_linear_f64_mma_64x64x8, 0.36, F64_MMA_64x64x8)
 
-#define FLOPCUDA_CONV_TENSOR_KERNELS(X)                   \
-  X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32)   \
-  X(flopcuda_conv_f16_64x64x32, 0.28, F16_64x64x32)       \
-  X(flopcuda_conv_bf16_128x128x32, 0.52, BF16_128x128x32) \
-  X(flopcuda_conv_bf16_64x64x32, 0.28, BF16_64x64x32)     \
-  X(flopcuda_conv_tf32_128x128x16, 0.52, TF32_128x128x16) \
-  X(flopcuda_conv_tf32_64x64x16, 0.28, TF32_64x64x16)
+#define FLOPCUDA_CONV_TENSOR_KERNELS(X)                       \
+  X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32)       \
+  X(flopcuda_conv_f16_64x64x32, 0.28, F16_64x64x32)           \
+  X(flopcuda_conv_bf16_128x128x32, 0.52, BF16_128x128x32)     \
+  X(flopcuda_conv_bf16_64x64x32, 0.28, BF16_64x64x32)         \
+  X(flopcuda_conv_tf32_128x128x16, 0.52, TF32_128x128x16)     \
+  X(flopcuda_conv_tf32_64x64x16, 0.28, TF32_64x64x16)         \
+  X(flopcuda_conv_f64_mma_128x128x8, 0.52, F64_MMA_128x128x8) \
+  X(flopcuda_conv_f64_mma_64x64x8, 0.40, F64_MMA_64x64x8)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \

@@ -34,7 +34,7 @@ __device__ inline uint32_t mark_inside(const ConvParams& params, const Position&
 
 template <class Tile>
 class WindowChunkLoader {
-  using Chunks = CopiedChunks<Tile, Tile::BLOCK_M, A_SWAP>;
+  using Chunks = CopiedChunks<Tile, Tile::BLOCK_M, A_SWAP<Tile>>;
   using Scalar = TensorScalar<Tile::TYPE>;
 
  public:

@@ -296,9 +296,8 @@ Operands tensor_core_operands(const ConvProblem& problem, const at::Tensor& inpu
 template <class Problem>
 Operands operands_for(const cuda::KernelInfo& kernel, const Problem& problem, const at::Tensor& input,
                       const at::Tensor& weight, const OptionalTensor& bias) {
-  return cuda::is_for_tensor_cores(kernel.type)
-             ? tensor_core_operands(problem, input, weight, bias, kernel)
-             : dense_operands(problem, input, weight, bias, scalar_type(kernel.type));
+  return cuda::is_for_tensor_cores(kernel) ? tensor_core_operands(problem, input, weight, bias, kernel)
+                                           : dense_operands(problem, input, weight, bias, scalar_type(kernel.type));
 }
 
 // The devices: each computes either problem in operands of its own, and says in `last` what it launched.

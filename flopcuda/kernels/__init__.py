@@ -35,7 +35,7 @@ class Kernel:
     Attributes:
         name: the PTX entry.
         operation: "conv" or "linear".
-        dtype: of operands, sums and outputs: "float32" or "float64".
+        dtype: of operands and outputs: "float64", "float16", "tf32".
         counts_zero: whether it fills the zero counter.
         tile: outputs of a block, rows by columns, and products between two barriers.
         threads: of a block.
