@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
 
@@ -29,6 +30,11 @@ def differentiable(execute: Execute) -> Run:
         return execute(phase, op, (input, weight, bias), options)
 
     return run
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` transforms, or forward-mode differentiation, are at work in this thread."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def _behind_a_node(tensor: Tensor | None) -> Tensor | None:

@@ -23,13 +23,14 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
+from flopcuda.attention import recognised, triangle_of
 from flopcuda.backends import Operands
-from flopcuda.gradients import FORWARD
+from flopcuda.gradients import BACKWARD_INPUT, FORWARD, TRIANGLES_OF_GRADIENTS
 from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
 from flopcuda.phases import phase_in
 from flopcuda.places import ModuleStack, Origins
-from flopcuda.registry import FREE_NAMESPACES, FREE_OPERATORS, LOWERINGS, NOT_COUNTED
+from flopcuda.registry import FREE_NAMESPACES, FREE_OPERATORS, LOWERINGS, NOT_COUNTED, PRODUCTS
 from flopcuda.report import Place
 
 # Computes a counted operator for a place and a phase, from its name, operands and options, and keeps the record.
@@ -48,10 +49,14 @@ class Capture:
         model: capture what belongs to this module; None to capture everything.
         count, skip: what becomes of the operators it sees.
         takes: whether there is anything to multiply in a tensor; operators without are passed by.
+        triangles: whether of causal attention's products a triangle is computed, and not all.
     """
 
-    def __init__(self, model: nn.Module | None, count: Count, skip: Skip, takes: Callable[[Tensor], bool]) -> None:
+    def __init__(
+        self, model: nn.Module | None, count: Count, skip: Skip, takes: Callable[[Tensor], bool], *, triangles: bool
+    ) -> None:
         self._model = model
+        self._triangles = triangles
         self._stack = ModuleStack(model)
         self._origins = Origins()
         self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
@@ -66,7 +71,7 @@ class Capture:
         ]
         _push_mode(self._mode)
         if self._model is None:
-            self._visible.enter_context(_in_products())
+            self._make_visible()
 
     def stop(self) -> None:
         """Leave no trace. Does nothing the second time."""
@@ -93,7 +98,7 @@ class Capture:
         self._origins.module_changes()
         if self._model is None or was_running or not self._stack.is_running:
             return
-        self._visible.enter_context(_in_products())
+        self._make_visible()
         if self._mode not in _get_current_dispatch_mode_stack():
             self._visible.enter_context(self._mode)
 
@@ -103,6 +108,11 @@ class Capture:
         self._origins.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
+
+    def _make_visible(self) -> None:
+        self._visible.enter_context(_in_products())
+        if self._triangles:
+            self._visible.enter_context(recognised())
 
 
 @contextmanager
@@ -160,6 +170,9 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if _hides_others(func) and _is_inference(args):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         node = torch._C._current_autograd_node()
         if node is None and not torch.is_grad_enabled() and not _multiplies(func):
             return func(*args, **(kwargs or {}))  # the shortest way for most of a model's operators
@@ -170,15 +183,19 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._origins.operator_ends()
 
     def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        triangle = triangle_of(self, *args[:2]) if func.overloadpacket in PRODUCTS else None
         place = self._place(node) if _multiplies(func) and self._does_work(args) else None
         if place is None:
             return func(*args, **options)
-        lowering = LOWERINGS.get(func.overloadpacket)
+        lowering = LOWERINGS.get(func.overloadpacket) if _has_kernel(args) else None
+        phase = FORWARD if lowering is None or self._stack.is_forward(node) else phase_in(node, _tensors(args))
+        if phase == BACKWARD_INPUT:
+            triangle = TRIANGLES_OF_GRADIENTS.get(self._origins.triangle_of(node))
         if torch.is_grad_enabled():
-            self._origins.note(place)
-        if lowering is not None and _has_kernel(args):
-            phase = FORWARD if self._stack.is_forward(node) else phase_in(node, _tensors(args))
-            result = self._lower(place, phase, lowering, func.overloadpacket, args, dict(options))
+            self._origins.note(place, triangle)
+        if lowering is not None:
+            more = {} if triangle is None else {"triangle": triangle}
+            result = self._lower(place, phase, lowering, func.overloadpacket, args, {**options, **more})
             if result is not NotImplemented:
                 return result
         self._skip(place, str(func.overloadpacket))
@@ -231,6 +248,19 @@ def _multiplies(func: Any) -> bool:
     if func.namespace in FREE_NAMESPACES:
         return func.overloadpacket in NOT_COUNTED
     return func.name().split(".")[0] not in FREE_OPERATORS
+
+
+@cache
+def _hides_others(func: Any) -> bool:
+    """Whether an operator is made of others, and none of the counted ones. The dispatcher knows none of prim's."""
+    if func.namespace == "prim" or func.overloadpacket in LOWERINGS:
+        return False
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+def _is_inference(args: tuple[Any, ...]) -> bool:
+    """Whether torch has not taken an operator apart that is made of others, for it has left autograd out."""
+    return torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in _tensors(args))
 
 
 def _write(target: Tensor, result: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ MACs                Ci K^2 H W Co               I O                         thop
 
 Ci and Co are input and output channels, K the kernel size, H and W *output* height and width, I and O input and output
 features. With groups, Ci becomes Ci / groups.
+
+Of matrix products of which a triangle is wanted, as of causal attention, "exact" is what lies on or below the diagonal
+(:class:`TriangleSizes`). The others are what is published, and that is of dense products.
 """
 
 from __future__ import annotations
@@ -117,6 +120,59 @@ class LinearSizes:
     def products(self) -> int:
         """R: products that are summed into one output."""
         return self.in_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriangleSizes:
+    """Sizes of a batch of matrix products of which a triangle is wanted, on or below the diagonal.
+
+    Attributes:
+        triangle: "output" if row r of a product has columns 0 to r only, "input" if row r of its first factor has.
+        rows, depth, columns: of ``[rows, depth] @ [depth, columns]``.
+        batch: products.
+
+    Raises:
+        ValueError: a size is not a positive int, or ``triangle`` is none of those.
+    """
+
+    triangle: str
+    rows: int
+    depth: int
+    columns: int
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "depth", "columns", "batch"):
+            _require_positive(name, getattr(self, name))
+        if self.triangle not in ("output", "input"):
+            raise ValueError(f'triangle = {self.triangle!r} must be "output" or "input"')
+
+    @property
+    def outputs(self) -> int:
+        """Output elements that are computed, of the whole batch."""
+        return self.batch * (self.elements if self.triangle == "output" else self.rows * self.columns)
+
+    @property
+    def elements(self) -> int:
+        """Of one triangle: row r has r + 1, but no more than the matrix has columns."""
+        width = self.columns if self.triangle == "output" else self.depth
+        sloping = min(self.rows, width)
+        return sloping * (sloping + 1) // 2 + (self.rows - sloping) * width
+
+
+def triangle_exact_mul(product: TriangleSizes) -> int:
+    """Multiplications of a triangle: for each of its elements, as many as the side that is no triangle's."""
+    return product.batch * product.elements * (product.depth if product.triangle == "output" else product.columns)
+
+
+def triangle_exact_add(product: TriangleSizes) -> int:
+    """Additions of a triangle: one less than the multiplications for each output that is computed."""
+    return triangle_exact_mul(product) - product.outputs
+
+
+def triangle_skipped_mul(product: TriangleSizes) -> int:
+    """Multiplications that the dense product has besides: those of the elements above the diagonal."""
+    return product.batch * product.rows * product.depth * product.columns - triangle_exact_mul(product)
 
 
 def conv_exact_mul(layer: ConvSizes) -> int:

@@ -10,10 +10,14 @@ from flopcuda.formulas import (
     FORMULAS,
     ConvSizes,
     LinearSizes,
+    TriangleSizes,
     conv_exact_add,
     conv_exact_mul,
     linear_exact_add,
     linear_exact_mul,
+    triangle_exact_add,
+    triangle_exact_mul,
+    triangle_skipped_mul,
 )
 from flopcuda.gradients import befores
 
@@ -27,7 +31,9 @@ def formula_values(launch: Launch) -> dict[str, int]:
     if _is_empty(launch):
         return dict.fromkeys(formulas, 0)
     sizes = _conv_sizes(launch) if launch.op.startswith("conv") else _linear_sizes(launch)
-    return {name: formula.function(sizes) for name, formula in formulas.items()}
+    values = {name: formula.function(sizes) for name, formula in formulas.items()}
+    triangle = _triangle_sizes(launch)
+    return values | {"exact": triangle_exact_mul(triangle) + triangle_exact_add(triangle)} if triangle else values
 
 
 def exact_counts(launch: Launch) -> tuple[int, int, int]:
@@ -37,8 +43,17 @@ def exact_counts(launch: Launch) -> tuple[int, int, int]:
     if launch.op.startswith("conv"):
         conv = _conv_sizes(launch)
         return (conv_exact_mul(conv), conv_exact_add(conv), _padded_products(launch, conv))
+    triangle = _triangle_sizes(launch)
+    if triangle:
+        return (triangle_exact_mul(triangle), triangle_exact_add(triangle), 0)
     linear = _linear_sizes(launch)
     return (linear_exact_mul(linear), linear_exact_add(linear), 0)
+
+
+def skipped_products(launch: Launch) -> int:
+    """Those above the diagonal that a dense product has and this launch, of a triangle, has not."""
+    triangle = None if _is_empty(launch) else _triangle_sizes(launch)
+    return triangle_skipped_mul(triangle) if triangle else 0
 
 
 def _is_empty(launch: Launch) -> bool:
@@ -71,6 +86,16 @@ def _linear_sizes(launch: Launch) -> LinearSizes:
         out_features=out_features,
         bias=launch.options["bias"],
         rows=prod(launch.output_shape[:-1]),
+    )
+
+
+def _triangle_sizes(launch: Launch) -> TriangleSizes | None:
+    """Of a product of which a triangle is wanted; None of any other launch."""
+    if launch.options.get("triangle") is None:
+        return None
+    batch, rows, depth = launch.input_shape
+    return TriangleSizes(
+        triangle=launch.options["triangle"], rows=rows, depth=depth, columns=launch.weight_shape[-1], batch=batch
     )
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 # What a product adds up to. BACKWARD stands where torch's own formula does not say to which of the two gradients.
 FORWARD, BACKWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = "forward", "backward", "backward_input", "backward_weight"
+# Of which triangle the gradient of a product's first factor is, from that of the product.
+TRIANGLES_OF_GRADIENTS = {"output": "input", "input": "output"}
 Sides = tuple[int, ...]  # zeros before and behind each axis, the last first: left, right, top, bottom
 
 
@@ -58,7 +60,7 @@ def matmul(
         needs: as :func:`gradients` takes it.
         triangle: as :func:`flopcuda.ops.matmul` takes it.
     """
-    options: dict[str, Any] = {"triangle": {"output": "input", "input": "output"}[triangle]} if triangle else {}
+    options: dict[str, Any] = {"triangle": TRIANGLES_OF_GRADIENTS[triangle]} if triangle else {}
     grad = grad.tril() if triangle == "output" else grad
     of_input = run("matmul", grad, weight.transpose(1, 2), phase=BACKWARD_INPUT, **options) if needs[0] else None
     of_weight = run("matmul", input.transpose(1, 2), grad, phase=BACKWARD_WEIGHT) if needs[1] else None

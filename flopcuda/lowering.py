@@ -26,11 +26,11 @@ from flopcuda.gradients import (
 Lowering = Callable[..., Any]
 
 
-def mm(run: Run, a: Tensor, b: Tensor) -> Tensor:
+def mm(run: Run, a: Tensor, b: Tensor, *, triangle: str | None = None) -> Tensor:
     """``a @ b``; a transposed view of a contiguous matrix, as ``F.linear`` makes of its weight, needs no copy."""
-    if b.t().is_contiguous():
+    if b.t().is_contiguous() and triangle is None:
         return run("linear", a, b.t())
-    return run("matmul", a.unsqueeze(0), b.unsqueeze(0)).squeeze(0)
+    return bmm(run, a.unsqueeze(0), b.unsqueeze(0), triangle=triangle).squeeze(0)
 
 
 def addmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -40,8 +40,8 @@ def addmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, al
     return scaled_sum(addend, beta, mm(run, a, b), alpha)
 
 
-def bmm(run: Run, a: Tensor, b: Tensor) -> Tensor:
-    return run("matmul", a, b)
+def bmm(run: Run, a: Tensor, b: Tensor, *, triangle: str | None = None) -> Tensor:
+    return run("matmul", a, b) if triangle is None else run("matmul", a, b, triangle=triangle)
 
 
 def baddbmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

@@ -75,6 +75,7 @@ class Origins:
 
     def __init__(self) -> None:
         self._places: dict[int, Place] = {}
+        self._triangles: dict[int, str] = {}
         self._progress = _Progress()
 
     def module_changes(self) -> None:
@@ -91,16 +92,26 @@ class Origins:
         """And what is made from now on belongs to another."""
         self._progress.last = _get_sequence_nr()
 
-    def note(self, place: Place) -> None:
-        """The operator that runs belongs to this place."""
+    def note(self, place: Place, triangle: str | None = None) -> None:
+        """The operator that runs belongs to this place, and is a product of which no more than a triangle is computed.
+
+        Under no transform, its node is the last one.
+        """
         now = _get_sequence_nr()
         self._places.update(dict.fromkeys(range(self._progress.mark, now), place))
+        if triangle is not None:
+            self._triangles[now - 1] = triangle
         self._progress.mark = now
 
     def of(self, node: Any) -> Place | None:
         """Where a node was made, if that was noted."""
         return self._places.get(node._sequence_nr())
 
+    def triangle_of(self, node: Any) -> str:
+        """Of the product that made a node; "" if none was noted."""
+        return self._triangles.get(node._sequence_nr(), "")
+
     def forget(self) -> None:
         """All of it."""
         self._places.clear()
+        self._triangles.clear()

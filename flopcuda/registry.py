@@ -71,7 +71,7 @@ COUNTED: tuple[Family, ...] = (
     Family(
         layers="`bmm`, `baddbmm`, `@` and `matmul` of more dimensions, `einsum`, `tensordot`; `MultiheadAttention`, "
         "`Transformer` and `scaled_dot_product_attention` in all forms, as their products",
-        kernels="linear; on the CPU, a pointwise convolution with a group for each product",
+        kernels="linear; on the CPU, a pointwise convolution with a group for each product; if causal, of triangles",
         lowerings={aten.bmm: lowering.bmm, aten.baddbmm: lowering.baddbmm, aten.baddbmm_: lowering.baddbmm},
     ),
     Family(
@@ -84,6 +84,9 @@ COUNTED: tuple[Family, ...] = (
 LOWERINGS: Mapping[Any, Lowering] = MappingProxyType(
     {packet: lowering for family in COUNTED for packet, lowering in family.lowerings.items()}
 )
+
+# Those that causal attention is made of: their lowerings take a ``triangle``.
+PRODUCTS = frozenset({aten.mm, aten.bmm})
 
 # What multiplies and accumulates, or may, and has no lowering: names of operators by the kind of their work. Which of
 # them exist depends on torch's version.

@@ -108,8 +108,9 @@ class Launch:
             factor; "backward" where torch doesn't tell which of the two (:mod:`flopcuda.phases` says when).
         op: "conv2d", "linear" or "matmul".
         input_shape, weight_shape, output_shape: sizes of the tensors; of a matmul's first and second factor.
-        options: the operator's other arguments: bias, and for a convolution stride, padding (left, right, top, bottom),
-            dilation and groups.
+        options: the operator's other arguments: bias, for a convolution stride, padding (left, right, top, bottom),
+            dilation and groups, and for a matmul of which a triangle is computed, ``triangle``, as
+            :func:`flopcuda.ops.matmul` takes it.
         dtype, device: of the input, as torch prints them.
         backend: "native", or "ptxvm" for the CUDA kernels on the PTX machine.
         kernel: name of the kernel that ran.
@@ -141,7 +142,7 @@ class Launch:
 
     @property
     def dense_macs(self) -> int:
-        """What the formula for dense operands says, from the shapes: of masked attention, all of it."""
+        """What the formula for dense operands says, from the shapes: of masked attention, causal or not, all of it."""
         return geometry.formula_values(self)["macs"]
 
     @property

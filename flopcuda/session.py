@@ -12,10 +12,9 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from flopcuda import ptx, swapping, virtual_cuda
-from flopcuda.autograd import differentiable
+from flopcuda.autograd import differentiable, is_transformed
 from flopcuda.backends import Backend, NativeBackend, Operands, holds_data
 from flopcuda.capture import Capture
 from flopcuda.ops import COUNTER_FIELDS, autocast
@@ -110,7 +109,9 @@ class Session:
         self._pending: list[_PendingLaunch] = []
         self._skipped: Counter[tuple[Place, str]] = Counter()
         self._swapped = [] if model is None else swapping.swap(model, self)
-        self._capture = Capture(model, self._execute, self._skip, backend.takes) if capture_ops else None
+        self._capture = (
+            Capture(model, self._execute, self._skip, backend.takes, triangles=not count_zero) if capture_ops else None
+        )
         if self._capture:
             self._capture.start()
 
@@ -163,7 +164,7 @@ class Session:
         Raises:
             RuntimeError: they are at work, and only modules are captured.
         """
-        if torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0:
+        if not is_transformed():
             return False
         if self._capture is None:
             raise RuntimeError(f'{place}: torch.func transforms and forward-mode gradients need capture="ops"')

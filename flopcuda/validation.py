@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from flopcuda import ptx, virtual_cuda
 from flopcuda.arguments import as_arguments
-from flopcuda.geometry import exact_counts, formula_values
+from flopcuda.geometry import exact_counts, formula_values, skipped_products
 from flopcuda.params import Params, count_params
 from flopcuda.report import Counters, NotCounted, Report, Summary
 from flopcuda.session import instrument
@@ -298,4 +298,5 @@ def _compare(
 
 
 def _counted_layer(summary: Summary) -> CountedLayer:
-    return CountedLayer(summary.name, summary.launches[0].module_type, summary.mul, summary.pad)
+    skipped = sum(skipped_products(launch) for launch in summary.launches)
+    return CountedLayer(summary.name, summary.launches[0].module_type, summary.mul, summary.pad, skipped)

@@ -164,15 +164,14 @@ def test_self_attention_has_one_packed_projection() -> None:
     assert forward_macs(report) == attention_macs(layer, 3, 6, 6)
 
 
-@pytest.mark.parametrize("masked", ["key_padding_mask", "attn_mask", "is_causal"])
+@pytest.mark.parametrize("masked", ["key_padding_mask", "attn_mask"])
 def test_masked_attention_makes_all_products(masked: str) -> None:
-    """Masks act on the scores: what they throw away was computed."""
+    """Masks act on the scores: what they throw away was computed. test_causal_attention.py has the exception."""
     layer, x = nn.MultiheadAttention(8, 2, batch_first=True), torch.randn(3, 6, 8)
     causal = nn.Transformer.generate_square_subsequent_mask(6)
     options = {
         "key_padding_mask": {"key_padding_mask": torch.arange(6).expand(3, 6) > 3},
         "attn_mask": {"attn_mask": causal},
-        "is_causal": {"attn_mask": causal, "is_causal": True, "need_weights": False},
     }
     report = assert_trains_as_always(layer, x, x, x, **options[masked])
     assert forward_macs(report) == attention_macs(layer, 3, 6, 6)
@@ -208,9 +207,8 @@ class Attends(nn.Module):
         ({}, [(2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 3)]),
         ({"attn_mask": torch.rand(6, 5) > 0.3}, [(2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 3)]),
         ({"attn_mask": torch.randn(2, 1, 6, 5), "scale": 0.3}, [(2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 8)]),
-        ({"is_causal": True}, [(2, 4, 6, 8), (2, 4, 5, 8), (2, 4, 5, 8)]),
         ({"dropout_p": 0.5}, [(4, 6, 8), (4, 5, 8), (4, 5, 8)]),
-        ({"enable_gqa": True, "is_causal": True}, [(2, 4, 6, 8), (2, 2, 6, 8), (2, 2, 6, 8)]),
+        ({"enable_gqa": True}, [(2, 4, 6, 8), (2, 2, 6, 8), (2, 2, 6, 8)]),
         ({}, [(6, 8), (5, 8), (5, 3)]),
     ],
 )

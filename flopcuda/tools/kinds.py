@@ -31,6 +31,9 @@ PADDING = "padding that transposed convolutions execute"
 CROPPED = "taps of transposed convolutions that are cropped"
 INSERTED_ZEROS = "zeros that transposed convolutions insert"
 
+# Tools take a product for dense that causal attention computes a triangle of.
+SKIPPED = "products above the diagonal that a causal mask skips"
+
 # Of recurrent layers: their gates, the biases of which are in BIAS.
 RECURRENT_ELEMENTWISE = "elementwise work of recurrent layers"
 NO_STEPS = "steps that unbatched or packed sequences do not have"

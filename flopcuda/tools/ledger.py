@@ -1,8 +1,8 @@
 """The way from the counted MACs to a tool's number, term by term.
 
 A term is what the tool itself gives for modules or operators of a kind that is not counted, or a convention that is
-known without looking at the tool's number: a MAC counts two, a transposed convolution counts what it crops. No term is
-a difference; what the terms leave over stands as unexplained.
+known without looking at the tool's number: a MAC counts two, a transposed convolution counts what it crops, causal
+attention what its mask throws away. No term is a difference; what the terms leave over stands as unexplained.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from flopcuda.tools.convolutions import Convolution, Convolutions, terms_of_transposed
-from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE
+from flopcuda.tools.kinds import MULTIPLY_ACCUMULATE, SKIPPED
 from flopcuda.tools.report import CountedLayer, Term
 from flopcuda.tools.tool import Observation, Tool, Unseen, products_by_module
 
@@ -98,7 +98,8 @@ def _terms_of(
     if not figure:
         yield not_seen(layer.name, layer.type, layer.mul)
         return
-    by_mac = [Term(f"not seen: calls of {call.call}", -call.macs) for call in unseen]
+    by_mac = [Term(SKIPPED, layer.skipped)]
+    by_mac += [Term(f"not seen: calls of {call.call}", -call.macs) for call in unseen]
     by_mac += terms_of_transposed(layer.pad, convolutions, by_output=observation.transposed_by_output)
     yield from by_mac
     if tool.per_mac != 1:

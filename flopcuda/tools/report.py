@@ -15,12 +15,14 @@ class CountedLayer:
         type: class name.
         mul: multiplications, the layer's MACs.
         pad: those of them that are with padding.
+        skipped: products above the diagonal of causal attention, which were not made.
     """
 
     name: str
     type: str
     mul: int
     pad: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Its formulas (torch/utils/flop_counter.py) differ from what is executed in these
 layers on the CPU have none, nor has ``Bilinear``; a transposed convolution, and the gradient of a convolution's input,
 which is one, is taken for every tap of every window, also those that reach beyond the image and are cropped, where the
 kernels skip those and may execute some of their own padding; and the gradient of a grouped convolution's weight is
-taken for every pair of channels, also of different groups.
+taken for every pair of channels, also of different groups; and causal attention is taken for dense.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from flopcuda.geometry import skipped_products
 from flopcuda.gradients import BACKWARD_INPUT, FORWARD, befores
 from flopcuda.report import Launch
 from flopcuda.swapping import COUNTED_LAYERS
 from flopcuda.tools import torch_flop_counter
 from flopcuda.tools.convolutions import ConvolutionCalls, Convolutions, products, terms_of_transposed
 from flopcuda.tools.installed import version
+from flopcuda.tools.kinds import SKIPPED
 from flopcuda.tools.ledger import COUNTED, added_up, not_seen
 from flopcuda.tools.report import Term, ToolReport
 from flopcuda.tools.running import running_modules
@@ -127,6 +129,7 @@ def _terms_of_modules(launches: Iterable[Launch], seen: set[str], convolutions: 
         pads = Counter[str]()
         for launch in own:
             pads[launch.phase] += launch.counters.pad
+            yield Term(SKIPPED, skipped_products(launch))
         yield from terms_of_transposed(pads[FORWARD], convolutions.get(name, ()), by_output=False)
         yield Term(PADDED_GRADIENTS, -pads[BACKWARD_INPUT])
 
