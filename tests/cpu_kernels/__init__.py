@@ -175,7 +175,7 @@ class Kernels:
         self._functions: dict[tuple[str, str], Any] = {}
         self._library.flopcuda_isa_name.restype = ctypes.c_char_p
         pointer = ctypes.c_void_p
-        for op in ("conv", "linear"):
+        for op in ("conv", "linear", "triangular"):
             for dtype in DTYPE_NAMES.values():
                 function = self._library[f"flopcuda_{op}_{dtype}"]
                 function.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer]
@@ -238,6 +238,17 @@ class Kernels:
         """
         shape = (problem.rows, problem.out_features)
         return self._call("linear", problem, shape, input, weight, bias, count_zero, counters)
+
+    def triangular(
+        self, problem: LinearProblem, input: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, Counters]:
+        """A batch of products of which a triangle is wanted, ``[batch, rows, in_features]`` with the second transposed.
+
+        Returns:
+            The output ``[batch, rows, out_features]``, and the counters.
+        """
+        shape = (problem.batch, problem.rows, problem.out_features)
+        return self._call("triangular", problem, shape, input, weight, None, False, None)
 
     def _call(
         self,

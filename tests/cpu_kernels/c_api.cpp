@@ -23,6 +23,13 @@ int status_of(Action action) {
   }
 }
 
+// Called as the others are.
+template <class Scalar>
+void triangular(const LinearProblem& problem, const flopcuda::cpu::Operands<Scalar>& operands, bool,
+                Counters& counters) {
+  flopcuda::cpu::triangular(problem, operands, counters);
+}
+
 }  // namespace
 
 extern "C" {
@@ -50,5 +57,7 @@ FLOPCUDA_EXPORT(flopcuda_conv_f32, flopcuda::cpu::conv, ConvProblem, float)
 FLOPCUDA_EXPORT(flopcuda_conv_f64, flopcuda::cpu::conv, ConvProblem, double)
 FLOPCUDA_EXPORT(flopcuda_linear_f32, flopcuda::cpu::linear, LinearProblem, float)
 FLOPCUDA_EXPORT(flopcuda_linear_f64, flopcuda::cpu::linear, LinearProblem, double)
+FLOPCUDA_EXPORT(flopcuda_triangular_f32, triangular, LinearProblem, float)
+FLOPCUDA_EXPORT(flopcuda_triangular_f64, triangular, LinearProblem, double)
 
 }  // extern "C"

@@ -1,0 +1,123 @@
+"""Do the counters show a triangle with a tile, a slice or a row too many, or too few? As test_cuda_mutants.py and
+test_cpu_mutants.py ask of whole products.
+
+In CUDA, a tile that multiplies in vain feeds no output: it shows in the lanes, which are held against brute force.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flopcuda import _C, ptx
+from flopcuda.ptx_backend import MachineBackend, plan
+from tests.cpu_kernels import Kernels, LinearProblem, build_kernels
+from tests.cuda_kernels import DTYPES, counts, kernel_texts
+from tests.patches import Patch
+from tests.ptxvm.harness import needs_nvcc
+from tests.test_cuda_products import TRIANGLES, expected_counts, factors
+
+# Batch, rows, depth, columns: several tiles and slices, with edges; more columns, or products, than rows, and fewer.
+SHAPES = [(2, 133, 48, 300), (2, 140, 80, 70), (2, 200, 48, 67)]
+# Products of an output that a kernel multiplies at once. A defect in a template is one in every tile.
+STEPS = {"flopcuda_linear_f32_64x64x16": 1, "flopcuda_linear_f16_128x128x32": 16}
+
+CUDA_MUTANTS = {
+    "a tile that the diagonal does not reach is multiplied": Patch(
+        "triangle.cuh", "columns + rows <= 1 ? 0", "columns + rows <= -40 ? 0"
+    ),
+    "tiles on the diagonal are skipped": Patch("triangle.cuh", "columns + rows <= 1 ? 0", "columns <= 1 ? 0"),
+    "all tiles are multiplied": Patch("triangle.cuh", "columns + rows <= 1 ? 0", "false ? 0"),
+    "the last row's products are left out": Patch("triangle.cuh", "products + rows - 1)", "products + rows - 17)"),
+    "a slice too many is multiplied": Patch("triangle.cuh", "products + rows - 1)", "products + rows + 31)"),
+    "all products are multiplied": Patch("triangle.cuh", "min(length, products + rows - 1)", "length"),
+    "products above the diagonal are counted": Patch(
+        "triangle.cuh", "min(products, static_cast<uint32_t>(used.products + row(i)))", "products"
+    ),
+    "outputs above the diagonal are counted": Patch(
+        "triangle.cuh", "count_columns(used.columns + row(i))", "count_columns(used.columns + rows)"
+    ),
+    "rows that do not exist are counted": Patch("triangle.cuh", "    if (row(i) >= rows) continue;\n", ""),
+    "the first column's products are taken for the second's": Patch(
+        "triangle.cuh", "first_row - first_column + 1, ALL", "first_row - first_column, ALL"
+    ),
+}
+
+CPU_MUTANTS = {
+    "an element too many of each row": Patch("triangular.cpp", "row % problem.rows + 1;", "row % problem.rows + 2;"),
+    "an element too few of each row": Patch("triangular.cpp", "row % problem.rows + 1;", "row % problem.rows;"),
+    "a batch is taken for one product": Patch("triangular.cpp", "row % problem.rows + 1;", "row + 1;"),
+    "all outputs of a row": Patch("triangular.cpp", "std::min(used, problem.out_features)", "problem.out_features"),
+    "all products of an output": Patch("triangular.cpp", "std::min(used, problem.in_features)", "problem.in_features"),
+    "a row is skipped": Patch(
+        "triangular.cpp", "row < problem.batch * problem.rows;", "row < problem.batch * problem.rows - 1;"
+    ),
+    "columns are skipped": Patch("triangular.cpp", "column += kMaxDotColumns)", "column += 2 * kMaxDotColumns)"),
+}
+
+
+def expected_lanes(kernel: str, shape: tuple[int, int, int, int], triangle: str) -> int:
+    """Of every tile that has an element of the triangle, and of the products that its last row uses, by brute force."""
+    entry = next(entry for entry in _C.cuda_kernels() if entry["name"] == kernel)
+    block_m, block_n, _ = (int(size) for size in entry["tile"])
+    step = STEPS[kernel]
+    batch, rows, depth, columns = shape
+    lanes = 0
+    for first_row in range(0, rows, block_m):
+        last_row = min(first_row + block_m, rows) - 1
+        for first_column in range(0, columns, block_n):
+            if triangle == "output" and first_column > last_row:
+                continue
+            products = min(depth, last_row + 1) if triangle == "input" else depth
+            lanes += batch * block_m * block_n * -(-products // step) * step
+    return lanes
+
+
+def wrong_in_cuda(texts: dict[str, str]) -> list[str]:
+    """Triangles whose products, additions or lanes are not those of brute force."""
+    backend = MachineBackend(ptx.Machine(checks=False), texts)
+    wrong = []
+    for kernel in STEPS.keys() & texts.keys():
+        for shape in SHAPES:
+            for triangle in TRIANGLES:
+                planned = plan("matmul", *factors(shape, triangle, DTYPES[kernel]), triangle, False, kernel=kernel)
+                backend.launch(planned)
+                counted = counts(planned.counters)
+                expected = (*expected_counts(shape, triangle), expected_lanes(kernel, shape, triangle))
+                if (counted["mul"], counted["add"], counted["lane"]) != expected:
+                    wrong.append(f"{kernel}: {triangle} of {shape}")
+    return wrong
+
+
+def wrong_on_the_cpu(kernels: Kernels) -> list[str]:
+    """Triangles whose products or additions are not those of brute force."""
+    wrong = []
+    for batch, rows, depth, columns in SHAPES:
+        for code, triangle in enumerate(TRIANGLES, start=1):
+            shape = (batch, rows, depth, columns)
+            input, weight = factors(shape, triangle, torch.float32)
+            problem = LinearProblem(rows, depth, columns, batch, code)
+            _, counted = kernels.triangular(problem, input, weight.mT.contiguous())
+            if (counted.mul, counted.add) != expected_counts(shape, triangle):
+                wrong.append(f"{triangle} of {shape}")
+    return wrong
+
+
+@needs_nvcc
+def test_the_cuda_kernels_as_they_are_count_right() -> None:
+    assert wrong_in_cuda(kernel_texts()) == []
+
+
+@needs_nvcc
+@pytest.mark.parametrize("patch", CUDA_MUTANTS.values(), ids=CUDA_MUTANTS.keys())
+def test_cuda_counters_show_the_defect(patch: Patch) -> None:
+    assert wrong_in_cuda(kernel_texts([patch])) != []
+
+
+def test_the_cpu_kernel_as_it_is_counts_right() -> None:
+    assert wrong_on_the_cpu(build_kernels(portable_only=True)) == []
+
+
+@pytest.mark.parametrize("patch", CPU_MUTANTS.values(), ids=CPU_MUTANTS.keys())
+def test_cpu_counters_show_the_defect(patch: Patch) -> None:
+    assert wrong_on_the_cpu(build_kernels([patch], portable_only=True)) != []
