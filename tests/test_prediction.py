@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from fractions import Fraction
@@ -23,6 +24,8 @@ from flopcuda.prediction.model import (
     FILL_LATENCY,
     LAUNCH_SECONDS,
     SLICE_LATENCY,
+    Load,
+    load_of,
     memory_bytes,
     roofline,
 )
@@ -89,6 +92,31 @@ def test_no_slice_has_products_of_two_segments() -> None:
     cycles = {segments: predict_time(replace(one, segments=segments), KERNEL, TOY).compute for segments in (1, 9)}
     alone = 2048 + SLICE_LATENCY
     assert cycles == {1: FILL_LATENCY + 12 * alone, 9: FILL_LATENCY + 18 * alone}
+
+
+@pytest.mark.parametrize("triangle", ["output", "input"])
+@pytest.mark.parametrize("shape", [(512, 512, 512), (130, 300, 70), (300, 70, 130), (1, 200, 200)], ids=str)
+def test_blocks_and_slices_above_the_diagonal_take_no_time(triangle: str, shape: tuple[int, int, int]) -> None:
+    """Against a loop over all blocks and slices that asks of each whether any of its products is used."""
+    rows, columns, reduction = shape
+    block_m, block_n, block_k = KERNEL.tile
+    slices = []
+    for row, column in itertools.product(range(0, rows, block_m), range(0, columns, block_n)):
+        last = min(row + block_m, rows) - 1
+        firsts = range(0, reduction, block_k)
+        used = [column <= last if triangle == "output" else first <= last for first in firsts]
+        slices.append(sum(used))
+    load = load_of(replace(work(rows, columns, reduction, groups=3), triangle=triangle), KERNEL)
+    assert load == Load(3 * sum(count > 0 for count in slices), 3 * sum(slices), max(slices))
+
+
+def test_a_triangle_takes_half_the_time_of_many_blocks() -> None:
+    dense = work(4096, 4096, 4096)
+    whole = predict_time(dense, KERNEL, TOY)
+    for triangle in ("output", "input"):
+        half = predict_time(replace(dense, triangle=triangle), KERNEL, TOY)
+        assert half.blocks == whole.blocks
+        assert half.compute / whole.compute == pytest.approx(65 / 128, rel=0.01)
 
 
 def test_an_operand_that_l2_does_not_hold_is_read_in_each_wave() -> None:
@@ -181,8 +209,17 @@ class Mixed(nn.Module):
         return self.twin(features @ (features.transpose(1, 2) @ features))
 
 
-def test_what_is_predicted_is_what_would_be_counted() -> None:
-    model, images = Mixed(), torch.randn(3, 6, 9, 7)
+class Causal(nn.Module):
+    """Attention to what came before."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(x, x, x[:, :7, :3], is_causal=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "images"), [(Mixed(), torch.randn(3, 6, 9, 7)), (Causal(), torch.randn(2, 7, 5))], ids=["mixed", "causal"]
+)
+def test_what_is_predicted_is_what_would_be_counted(model: nn.Module, images: torch.Tensor) -> None:
     before = {name: (tensor.device, tensor.clone()) for name, tensor in model.state_dict().items()}
     prediction = predict(model, images, GPUS["a100"])
     with flopcuda.instrument(model) as session:

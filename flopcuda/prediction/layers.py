@@ -190,7 +190,7 @@ class _PredictingBackend:
             **options,
         )
         entry = _entries()[choice.name]
-        work = work_of(op, operands, output, options.get("groups", 1), entry)
+        work = work_of(op, operands, output, options.get("groups", 1), entry, options.get("triangle"))
         time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu)
         conversion = _conversion_seconds(op, [*operands, output], entry, self._gpu)
         self.predicted.append(
@@ -207,7 +207,14 @@ class _PredictingBackend:
         return Outcome(output, counters, choice.name, lambda: seconds, wave_efficiency=time.wave_efficiency)
 
 
-def work_of(op: str, operands: Operands, output: Tensor, groups: int, kernel: Mapping[str, Any]) -> Work:
+def work_of(
+    op: str,
+    operands: Operands,
+    output: Tensor,
+    groups: int,
+    kernel: Mapping[str, Any],
+    triangle: str | None = None,
+) -> Work:
     """What an operator multiplies, as a kernel of :func:`flopcuda._C.cuda_kernels` sees it.
 
     A convolution's rows are the output channels of a group, and its columns pixels; on tensor cores it is the other way
@@ -220,7 +227,8 @@ def work_of(op: str, operands: Operands, output: Tensor, groups: int, kernel: Ma
         return Work(1, input.shape[:-1].numel(), weight.shape[0], weight.shape[1], first, second, outputs, False)
     if op == "matmul":
         batch, rows, reduction = input.shape
-        return Work(batch, rows, weight.shape[2], reduction, first, second, outputs, False)
+        columns = weight.shape[2]
+        return Work(batch, rows, columns, reduction, first, second, outputs, False, triangle=triangle)
     channels, reduction = weight.shape[0] // groups, weight[0].numel()
     pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
     if _on_tensor_cores(kernel):

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flopcuda import _C
+from flopcuda.formulas import TriangleSizes, triangle_exact_mul
 from flopcuda.prediction.gpus import GPU, UNITS
 
 SCHEDULERS, SLICE_LATENCY = _C.SCHEDULERS, _C.SLICE_LATENCY  # the planner's, whose sources csrc/cuda/device.h has
@@ -54,6 +55,8 @@ class Work:
         row_bytes, column_bytes, output_bytes: of the two operands and the outputs, of all groups.
         rows_first: whether blocks vary along the rows first.
         segments: equal parts of the reduction, of which no slice has products of two.
+        triangle: of which no more is multiplied, as :func:`flopcuda.ops.matmul` takes it; the rows are the first
+            factor's then.
     """
 
     groups: int
@@ -65,9 +68,20 @@ class Work:
     output_bytes: int
     rows_first: bool
     segments: int = 1
+    triangle: str | None = None
 
     @property
     def multiply_adds(self) -> int:
+        if self.triangle is not None:
+            return triangle_exact_mul(
+                TriangleSizes(
+                    triangle=self.triangle,
+                    rows=self.rows,
+                    depth=self.reduction,
+                    columns=self.columns,
+                    batch=self.groups,
+                )
+            )
         return self.groups * self.rows * self.columns * self.reduction
 
     @property
@@ -121,7 +135,38 @@ def count_blocks(work: Work, kernel: Tiling) -> int:
 
 
 def count_slices(work: Work, kernel: Tiling) -> int:
+    """Of a block that multiplies all products."""
     return work.segments * -(-work.reduction // (work.segments * kernel.tile[2]))
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the blocks of a launch multiply; those above a diagonal end at once, and are not among them.
+
+    Attributes:
+        blocks: how many multiply.
+        slices: of all of them.
+        longest: slices of one of them, at most.
+    """
+
+    blocks: int
+    slices: int
+    longest: int
+
+
+def load_of(work: Work, kernel: Tiling) -> Load:
+    """Of a launch: block by block of the first columns, or row of blocks by row, where that is a triangle."""
+    blocks, slices = count_blocks(work, kernel), count_slices(work, kernel)
+    if work.triangle is None:
+        return Load(blocks, blocks * slices, slices)
+    block_m, block_n, block_k = kernel.tile
+    ends = [min(first + block_m, work.rows) for first in range(0, work.rows, block_m)]
+    columns = -(-work.columns // block_n)
+    if work.triangle == "output":
+        used = work.groups * sum(min(columns, -(-end // block_n)) for end in ends)
+        return Load(used, used * slices, slices)
+    each = [-(-min(work.reduction, end) // block_k) for end in ends]
+    return Load(blocks, work.groups * columns * sum(each), max(each))
 
 
 def slice_cycles(kernel: Tiling, gpu: GPU) -> float:
@@ -133,12 +178,12 @@ def slice_cycles(kernel: Tiling, gpu: GPU) -> float:
     return max(issue, multiply_adds / (gpu.rates[kernel.unit] * kernel.rate_share))
 
 
-def wave_cycles(work: Work, kernel: Tiling, gpu: GPU, resident: int) -> float:
-    """Cycles that a multiprocessor takes for so many blocks, all resident."""
+def wave_cycles(slices: float, kernel: Tiling, gpu: GPU, resident: int) -> float:
+    """Cycles that a multiprocessor takes for so many blocks, all resident, with as many slices each."""
     if not resident:
         return 0.0
     busy = slice_cycles(kernel, gpu)
-    return FILL_LATENCY + count_slices(work, kernel) * max(resident * busy, busy + SLICE_LATENCY)
+    return FILL_LATENCY + slices * max(resident * busy, busy + SLICE_LATENCY)
 
 
 def memory_bytes(work: Work, kernel: Tiling, gpu: GPU) -> int:
@@ -168,10 +213,13 @@ def predict_time(work: Work, kernel: Tiling, gpu: GPU) -> Time:
     blocks = count_blocks(work, kernel)
     if not blocks:
         return Time(0.0, 0.0, 0.0, 0.0, 0, 0.0, 0)
-    full, rest = divmod(blocks, gpu.multiprocessors * kernel.resident)
+    load = load_of(work, kernel)
+    full, rest = divmod(load.blocks, gpu.multiprocessors * kernel.resident)
     tail = -(-rest // gpu.multiprocessors)
-    cycles = full * wave_cycles(work, kernel, gpu, kernel.resident) + wave_cycles(work, kernel, gpu, tail)
-    ideal = blocks / gpu.multiprocessors * count_slices(work, kernel) * slice_cycles(kernel, gpu)
+    # Whole waves hold short blocks and long ones, and the next come as these end; the last wave ends with its longest.
+    cycles = full * wave_cycles(load.slices / load.blocks, kernel, gpu, kernel.resident)
+    cycles += wave_cycles(load.longest, kernel, gpu, tail)
+    ideal = load.slices / gpu.multiprocessors * slice_cycles(kernel, gpu)
     moved = memory_bytes(work, kernel, gpu)
     clock = gpu.clock(kernel.unit)
     return Time(
