@@ -27,6 +27,7 @@ class Outcome:
         seconds: its duration, when asked for; None where none was measured.
         executed_macs: multiply-accumulate lanes that the PTX machine saw; None elsewhere.
         wave_efficiency: as in :class:`flopcuda.ops.KernelChoice`; None where no CUDA device runs the kernel.
+        splits: likewise; 1 on the CPU.
     """
 
     output: Tensor
@@ -35,6 +36,7 @@ class Outcome:
     seconds: Callable[[], float | None]
     executed_macs: int | None = None
     wave_efficiency: float | None = None
+    splits: int = 1
 
 
 class Backend(Protocol):
@@ -69,8 +71,8 @@ class NativeBackend:
         with torch._C._AutoDispatchBelowAutograd():
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         seconds = stopwatch.stop()
-        kernel, wave_efficiency = _C.last_launch() if holds_data(counters) else ("none", None)
-        return Outcome(output, counters, kernel, seconds, wave_efficiency=wave_efficiency)
+        kernel, splits, wave_efficiency = _C.last_launch() if holds_data(counters) else ("none", 1, None)
+        return Outcome(output, counters, kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
 
 
 def holds_data(tensor: Tensor) -> bool:

@@ -160,11 +160,13 @@ class Device:
         multiprocessors: how many it has.
         rates: multiply-adds a cycle of one of them, by unit, in the order of :func:`flopcuda._C.device_rates`.
         resident_blocks: how many blocks of each kernel of :func:`flopcuda._C.cuda_kernels` one of them holds at a time.
+        memory_bytes: that memory moves in a cycle, for each of them; by default, nothing waits for it.
     """
 
     multiprocessors: int
     rates: Sequence[float]
     resident_blocks: Sequence[int]
+    memory_bytes: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -173,11 +175,13 @@ class KernelChoice:
 
     Attributes:
         name: the kernel's.
+        splits: parts of the reduction, each a block's; 1 if it is not split.
         blocks: of its grid; 0 if there is nothing to compute.
         wave_efficiency: blocks of the average multiprocessor over those of the busiest; 0 without blocks.
     """
 
     name: str
+    splits: int
     blocks: int
     wave_efficiency: float
 
@@ -192,6 +196,7 @@ def choose_kernel(
     count_zero: bool = False,
     allow_tf32: bool = False,
     kernel: str | None = None,
+    splits: int | None = None,
     **options: Any,
 ) -> KernelChoice:
     """The kernel that ``op`` would launch on a device, chosen by the code that chooses it there.
@@ -205,6 +210,7 @@ def choose_kernel(
         count_zero: the operator's.
         allow_tf32: whether float32 may be multiplied as TF32.
         kernel: one of ``_C.cuda_kernels()``, to be told how its grid would fill the device.
+        splits: into how many parts that kernel is to split the reduction; as many as suit the device by default.
         options: the operator's other arguments.
 
     Raises:
@@ -223,7 +229,7 @@ def choose_kernel(
         arguments.pop("triangle", None)  # as matmul does
     choose = getattr(torch.ops.flopcuda, f"{op}_choice")
     switches = {"count_zero": count_zero, "allow_tf32": allow_tf32}
-    return KernelChoice(*choose(*operands, **switches, **arguments, **vars(device), kernel=kernel))
+    return KernelChoice(*choose(*operands, **switches, **arguments, **vars(device), kernel=kernel, splits=splits))
 
 
 def allows_tf32(op: str, input: Tensor) -> bool:

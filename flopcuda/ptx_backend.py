@@ -30,7 +30,8 @@ class PlannedLaunch:
     Attributes:
         output: of the dtype that the kernel computes in; the launch fills it.
         counters: int64 of :data:`flopcuda.ops.COUNTER_FIELDS`; the launch adds to it.
-        operands: the other tensors that the parameters point to.
+        operands: the other tensors that the parameters point to, and the launch reads.
+        workspace: those that it writes for itself.
         kernel: the PTX entry.
         grid, block: extents in x, y, z; a grid of no blocks is nothing to launch.
         shared_bytes: dynamic shared memory of a block.
@@ -40,6 +41,7 @@ class PlannedLaunch:
     output: Tensor
     counters: Tensor
     operands: Sequence[Tensor]
+    workspace: Sequence[Tensor]
     kernel: str
     grid: Sequence[int]
     block: Sequence[int]
@@ -47,18 +49,19 @@ class PlannedLaunch:
     parameters: Tensor
 
 
-def plan(op: str, *arguments: Any, kernel: str | None = None) -> PlannedLaunch:
+def plan(op: str, *arguments: Any, kernel: str | None = None, splits: int | None = None) -> PlannedLaunch:
     """Plan an operator of :mod:`flopcuda.ops`.
 
     Args:
         op: "conv2d", "conv3d" or "linear".
         arguments: the operator's, in the order of its schema, with tensors on the CPU.
         kernel: one of ``_C.cuda_kernels()``; the one that suits the shapes by default.
+        splits: into how many parts that kernel is to split the reduction; as many as suit the shapes by default.
 
     Raises:
         RuntimeError, TypeError, ValueError: arguments that do not fit together, or that no kernel can compute.
     """
-    return PlannedLaunch(*getattr(torch.ops.flopcuda, f"{op}_plan")(*arguments, kernel=kernel))
+    return PlannedLaunch(*getattr(torch.ops.flopcuda, f"{op}_plan")(*arguments, kernel=kernel, splits=splits))
 
 
 @cache
@@ -107,7 +110,7 @@ class MachineBackend:
         """
         with _LaunchesOnMachine(self) as launches:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
-        return Outcome(output, counters, launches.kernel, lambda: None, launches.executed_macs)
+        return Outcome(output, counters, launches.kernel, lambda: None, launches.executed_macs, splits=launches.splits)
 
     def launch(self, planned: PlannedLaunch) -> ptx.LaunchResult:
         """Run a planned launch of at least one block.
@@ -121,7 +124,7 @@ class MachineBackend:
             planned.block,
             [planned.parameters.numpy().tobytes()],
             planned.shared_bytes,
-            memory=[planned.output, planned.counters, *map(_read_only, planned.operands)],
+            memory=[planned.output, planned.counters, *planned.workspace, *map(_read_only, planned.operands)],
         )
         if result.findings:
             raise RuntimeError(f"the PTX machine found a defect in a kernel: {result.findings[0]}")
@@ -141,6 +144,7 @@ class _LaunchesOnMachine(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._backend = backend
         self.kernel = "none"
+        self.splits = 1
         self.executed_macs = 0
 
     def __torch_dispatch__(
@@ -149,7 +153,7 @@ class _LaunchesOnMachine(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func.namespace != "flopcuda" or not holds_data(args[0]):
             return func(*args, **kwargs or {})
         planned = plan(func._opname, *args, **kwargs or {})
-        self.kernel = planned.kernel
+        self.kernel, self.splits = planned.kernel, planned.grid[2]
         if planned.grid[0] > 0:
             self.executed_macs = sum(self._backend.launch(planned).fma_lanes.values())
         return _in_layout_of(args[:2], planned.output).to(args[0].dtype), planned.counters

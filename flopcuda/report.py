@@ -121,6 +121,7 @@ class Launch:
             ``counters.lane`` must come to. None where nothing but the kernel counts.
         wave_efficiency: predicted from the grid: blocks of the device's average multiprocessor over those of its
             busiest; None where no CUDA device ran the kernel.
+        splits: parts of each sum that blocks computed and added up; 1 if it is one block's, and on the CPU.
     """
 
     module: str
@@ -139,6 +140,7 @@ class Launch:
     seconds: float | None
     executed_macs: int | None
     wave_efficiency: float | None = None
+    splits: int = 1
 
     @property
     def dense_macs(self) -> int:

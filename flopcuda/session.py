@@ -205,6 +205,7 @@ class Session:
                 "kernel": outcome.kernel,
                 "executed_macs": outcome.executed_macs,
                 "wave_efficiency": outcome.wave_efficiency,
+                "splits": outcome.splits,
             }
             self._pending.append(_PendingLaunch(fields, outcome.counters, outcome.seconds))
         return outcome.output

@@ -82,10 +82,12 @@ def reference(case: Case, tensors: Tensors) -> Tensor:
     return case.multiply(*tensors) if isinstance(case, LinearCase) else case.convolve(*tensors)
 
 
-def plan_case(case: Case, tensors: Tensors, kernel: str) -> PlannedLaunch:
+def plan_case(case: Case, tensors: Tensors, kernel: str, splits: int | None = None) -> PlannedLaunch:
     op, arguments = operator_arguments(case, tensors)
-    planned = plan(op, *arguments, kernel.endswith("_count_zero"), kernel=kernel)
+    planned = plan(op, *arguments, kernel.endswith("_count_zero"), kernel=kernel, splits=splits)
     planned.output.fill_(torch.nan)  # what the kernel leaves out is seen
+    if planned.workspace:
+        planned.workspace[0].fill_(0xFF)  # NaN, too
     return planned
 
 
@@ -94,11 +96,16 @@ def counts(counters: Tensor) -> dict[str, int]:
 
 
 def check_case(
-    backend: MachineBackend, case: Case, kernel: str, seed: int = 0, tensors: Tensors | None = None
+    backend: MachineBackend,
+    case: Case,
+    kernel: str,
+    seed: int = 0,
+    tensors: Tensors | None = None,
+    splits: int | None = None,
 ) -> Tensor:
     """Asserts outputs, all counters and what the machine saw; returns the output."""
     tensors = tensors or case.tensors(seed, DTYPES[kernel])
-    planned = plan_case(case, tensors, kernel)
+    planned = plan_case(case, tensors, kernel, splits)
     result = backend.launch(planned) if planned.grid[0] else None
     counted = counts(planned.counters)
     op, arguments = operator_arguments(case, tensors)

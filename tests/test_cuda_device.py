@@ -295,3 +295,31 @@ def test_zeros_of_narrow_layers_are_counted() -> None:
         layer(samples)
     (launch,) = session.report().launches
     assert launch.counters.zero == launch.counters.mul == 3 * 16 * 8
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+def test_a_split_reduction_is_counted_at_each_replay(dtype: torch.dtype) -> None:
+    """Its blocks' tickets are 0 when a replay begins; the parts are added up in their order, so that no bit differs."""
+    layer = nn.Linear(4100, 40).to("cuda", dtype)
+    samples = torch.randn(3, 4100, device="cuda", dtype=dtype)
+    inputs = [samples * scale for scale in (1, -2)]
+    with torch.no_grad(), flopcuda.instrument(layer) as session:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # also warms up
+            eager = [layer(input) for input in inputs]
+        torch.cuda.current_stream().wait_stream(stream)
+        assert {launch.splits > 1 for launch in session.report().launches} == {True}
+        session.reset()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = layer(samples)
+        for input, expected in zip(inputs, eager, strict=True):
+            samples.copy_(input)
+            graph.replay()
+            (launch,) = session.report().launches
+            assert torch.equal(output, expected)
+            assert (launch.counters.mul, launch.counters.add) == (3 * 40 * 4100, 3 * 40 * 4100)
+    twin = copy.deepcopy(layer).double()
+    tolerance = 8 * torch.finfo(dtype).eps
+    torch.testing.assert_close(eager[1].double(), twin(inputs[1].double()), rtol=tolerance, atol=64 * tolerance)

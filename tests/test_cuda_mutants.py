@@ -209,6 +209,26 @@ MUTANTS = {
     "tensor cores see the doubles of half of the columns": Patch(
         "tensor_core.cuh", "int distance = 4; distance < WARP_SIZE", "int distance = 8; distance < WARP_SIZE"
     ),
+    # Where several blocks share a reduction.
+    "a part is left out of the sums": Patch("split_sums.cuh", "uint32_t part = 1; part <", "uint32_t part = 2; part <"),
+    "a part is added up twice": Patch(
+        "split_sums.cuh",
+        "      count_additions();\n",
+        "      count_additions();\n      Memory(workspace, part).add_to(all);\n      count_additions();\n",
+    ),
+    "additions of parts are not counted": Patch("split_sums.cuh", "      count_additions();\n", ""),
+    "every block of a tile adds the parts up": Patch(
+        "split_sums.cuh", "if (!takes_last_ticket(workspace)) return false;", "takes_last_ticket(workspace);"
+    ),
+    "no block of a tile adds the parts up": Patch("split_sums.cuh", "    if (!takes_last_ticket(workspace))", "   "),
+    "a part is multiplied twice": Patch(
+        "split_sums.cuh", "units * part / gridDim.z * unit", "units * (part - part % 2) / gridDim.z * unit"
+    ),
+    "a part is not multiplied": Patch(
+        "split_sums.cuh", "    return {first, end - first};", "    return {first, part == 1 ? 0 : end - first};"
+    ),
+    "every part is added to the bias": Patch("split_sums.cuh", "!Tile::IS_SPLIT || part_index() == 0", "true"),
+    "no part is added to the bias": Patch("split_sums.cuh", "!Tile::IS_SPLIT || part_index() == 0", "!Tile::IS_SPLIT"),
     "the direct kernel counts outputs that do not exist": Patch(
         "conv_direct.cu", "mul_ += valid_outputs_;", "mul_ += OUTPUTS;"
     ),
@@ -221,7 +241,10 @@ MUTANTS = {
     ),
 }
 
-# Several tiles, slices and images, partial ones among them; operands with zeros.
+# A kernel and its twins, by what their names end in; and into how many parts they split a reduction.
+TWINS = {"": 1, "_count_zero": 1, "_split": 2}
+
+# Several tiles, slices and images, partial ones among them; operands with zeros. Split kernels have two parts of each.
 CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_conv_f32_64x64x16": [
         ConvCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
@@ -246,18 +269,21 @@ def wrongly_counted_cases(texts: dict[str, str]) -> list[str]:
     backend = MachineBackend(ptx.Machine(checks=False), texts)
     wrong = []
     for tile_kernel, cases in CASES.items():
-        for kernel in (tile_kernel, f"{tile_kernel}_count_zero"):
+        for suffix, splits in TWINS.items():
+            kernel = tile_kernel + suffix
             wrong += [
-                f"{kernel}: {case}" for case in cases if kernel in texts and not counts_right(backend, case, kernel)
+                f"{kernel}: {case}"
+                for case in cases
+                if kernel in texts and not counts_right(backend, case, kernel, splits)
             ]
     return wrong
 
 
-def counts_right(backend: MachineBackend, case: ConvCase | LinearCase, kernel: str) -> bool:
+def counts_right(backend: MachineBackend, case: ConvCase | LinearCase, kernel: str, splits: int) -> bool:
     input, weight, bias = case.tensors()
     dtype = DTYPES[kernel]
     tensors = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    planned = plan_case(case, tensors, kernel)
+    planned = plan_case(case, tensors, kernel, splits)
     backend.launch(planned)
     return is_right(planned, case.expected_counts(*tensors[:2], count_zero=kernel.endswith("_count_zero")))
 
@@ -269,7 +295,7 @@ def is_right(planned: PlannedLaunch, expected: dict[str, int]) -> bool:
 
 def test_the_kernels_as_they_are_count_right() -> None:
     texts = kernel_texts()
-    assert set(texts) == {kernel + suffix for kernel in CASES for suffix in ("", "_count_zero")}
+    assert set(texts) == {kernel + suffix for kernel in CASES for suffix in TWINS} & set(DTYPES)
     assert wrongly_counted_cases(texts) == []
 
 

@@ -23,7 +23,7 @@ def planner(tmp_path_factory: pytest.TempPathFactory) -> Planner:
 
 
 def kernels_for(planner: Planner, problem: Conv2d | Linear) -> list[Kernel]:
-    """Those of float32 and float64, but for tensor cores."""
+    """Those of float32 and float64, but for tensor cores; split ones too, whose reductions are not."""
     kernels = [kernel for kernel in planner.kernels() if re.search("_f32_|_f64_(?!mma)", kernel.name)]
     return [kernel for kernel in kernels if kernel.is_conv == isinstance(problem, Conv2d)]
 
@@ -126,9 +126,16 @@ def test_the_planner_finds_a_kernel_for_a_huge_problem(planner: Planner, problem
 
 def test_kernels_come_in_pairs_with_names_that_say_the_tile(planner: Planner) -> None:
     kernels = [kernel for kernel in planner.kernels() if re.search("_f32_|_f64_(?!mma)", kernel.name)]
-    assert len({kernel.name for kernel in planner.kernels()}) == len(planner.kernels())
-    for plain, counting in zip(kernels[::2], kernels[1::2], strict=True):
-        assert counting == replace(plain, index=plain.index + 1, counts_zero=True, name=f"{plain.name}_count_zero")
+    by_name = {kernel.name: kernel for kernel in planner.kernels()}
+    assert len(by_name) == len(planner.kernels())
+    plain_kernels = [kernel for kernel in kernels if not (kernel.counts_zero or kernel.is_split)]
+    for plain in plain_kernels:
+        counting = by_name[f"{plain.name}_count_zero"]
+        assert counting == replace(plain, index=plain.index + 1, counts_zero=True, name=counting.name)
+        split = by_name.get(f"{plain.name}_split")
+        assert (split is None) == plain.is_conv
+        if split:
+            assert split == replace(plain, index=plain.index + 2, is_split=True, name=split.name)
         operation = "conv" if plain.is_conv else "linear"
         number = "f64" if plain.is_float64 else "f32"
         tile = "direct" if plain.is_direct else f"{plain.block_m}x{plain.block_n}x{plain.block_k}"
@@ -148,7 +155,7 @@ def test_a_plan_launches_the_kernel_it_names(planner: Planner) -> None:
         assert kernel.is_conv == isinstance(problem, Conv2d)
         assert plan.block == (kernel.threads, 1, 1)
         assert plan.shared_bytes == 0
-        assert plan.parameter_bytes == (256 if kernel.is_conv else 88)
+        assert plan.parameter_bytes == (272 if kernel.is_conv else 104)
 
 
 @pytest.mark.parametrize(

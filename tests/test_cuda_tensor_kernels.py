@@ -88,11 +88,16 @@ def factors(kernel: str, tensors: Tensors) -> Tensors:
 
 
 def check_case(
-    backend: MachineBackend, case: Case, kernel: str, seed: int = 0, tensors: Tensors | None = None
+    backend: MachineBackend,
+    case: Case,
+    kernel: str,
+    seed: int = 0,
+    tensors: Tensors | None = None,
+    splits: int | None = None,
 ) -> Tensor:
     """Asserts outputs, all counters and what the machine saw; returns the output."""
     tensors = tensors or tensors_of(case, kernel, seed)
-    planned = plan_case(case, tensors, kernel)
+    planned = plan_case(case, tensors, kernel, splits)
     result = backend.launch(planned) if planned.grid[0] else None
     counts_zero = kernel.endswith("_count_zero")
     counted = counts(planned.counters)

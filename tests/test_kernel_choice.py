@@ -40,8 +40,8 @@ def test_wave_efficiency_is_that_of_blocks_dealt_out_one_by_one() -> None:
 
 def test_the_tile_depends_on_how_many_multiprocessors_there_are() -> None:
     """Sixteen tiles of 128 x 128 keep 16 multiprocessors busy, and leave 92 of 108 idle."""
-    assert choose_linear(512, 4096, 512, Device(16, A100.rates, [])).name == "flopcuda_linear_f32_128x128x16"
-    assert choose_linear(512, 4096, 512).name == "flopcuda_linear_f32_64x64x16"
+    assert choose_linear(512, 128, 512, Device(16, A100.rates, [])).name == "flopcuda_linear_f32_128x128x16"
+    assert choose_linear(512, 128, 512).name == "flopcuda_linear_f32_64x64x16"
 
 
 def test_the_tile_depends_on_how_fast_the_device_issues() -> None:
@@ -50,8 +50,40 @@ def test_the_tile_depends_on_how_fast_the_device_issues() -> None:
     These cost nothing where a multiply-add occupies its unit for two cycles.
     """
     two_cycles, one_cycle = (Device(108, _C.device_rates(capability), []) for capability in (80, 86))
-    assert choose_linear(684, 4096, 3840, two_cycles).name == "flopcuda_linear_f32_64x64x16"
-    assert choose_linear(684, 4096, 3840, one_cycle).name == "flopcuda_linear_f32_128x128x16"
+    assert choose_linear(684, 128, 3840, two_cycles).name == "flopcuda_linear_f32_64x64x16"
+    assert choose_linear(684, 128, 3840, one_cycle).name == "flopcuda_linear_f32_128x128x16"
+
+
+def test_a_long_reduction_of_few_outputs_is_split_to_fill_the_device() -> None:
+    """One row of 1000 outputs is 8 tiles; a weight's gradient of 64 x 64 is one."""
+    for problem in ((1, 4096, 1000), (64, 100_000, 64), (256, 2048, 1000)):
+        choice = choose_linear(*problem)
+        assert choice.name.endswith("_split")
+        assert choice.wave_efficiency > 0.5
+        plain = choose_linear(*problem, kernel=choice.name.removesuffix("_split"))
+        assert (plain.splits, plain.blocks * choice.splits) == (1, choice.blocks)
+
+
+def test_what_fills_the_device_or_is_short_is_not_split() -> None:
+    for problem in ((4096, 4096, 4096), (1, 16, 1000), (0, 4096, 8)):
+        choice = choose_linear(*problem)
+        assert (choice.name.endswith("_split"), choice.splits) == (False, 1)
+
+
+def test_zeros_and_triangles_are_not_split() -> None:
+    operands = torch.empty(1, 64, 9000, device="meta"), torch.empty(1, 9000, 64, device="meta")
+    assert choose_kernel("matmul", *operands, None, device=A100).splits > 1
+    assert choose_kernel("matmul", *operands, None, device=A100, count_zero=True).splits == 1
+    for triangle in ("output", "input"):
+        assert choose_kernel("matmul", *operands, None, device=A100, triangle=triangle).splits == 1
+
+
+def test_sums_that_memory_would_move_for_nothing_are_not_split() -> None:
+    """Where all wait for memory anyway, nothing is gained by more blocks."""
+    slow_memory = Device(108, A100.rates, [], memory_bytes=0.1)
+    assert choose_linear(256, 2048, 1000, slow_memory).splits == 1
+    with pytest.raises(ValueError, match="a device's memory moves some bytes in a cycle, not 0"):
+        choose_linear(256, 2048, 1000, Device(108, A100.rates, [], memory_bytes=0.0))
 
 
 @pytest.mark.parametrize(("capability", "has_tensor_cores"), [(80, True), (86, False), (89, False), (90, True)])
@@ -63,11 +95,22 @@ def test_tensor_cores_multiply_float64_where_there_are_such(capability: int, has
 
 def test_a_named_kernel_is_described_and_must_fit() -> None:
     choice = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16")
-    assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 4, 4 / 108)
+    assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 1, 4, 4 / 108)
+    split = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16_split", splits=3)
+    assert split == KernelChoice("flopcuda_linear_f32_128x128x16_split", 3, 12, 12 / 108)
     with pytest.raises(ValueError, match="is a kernel of another operation"):
         choose_linear(256, 64, 256, kernel="flopcuda_conv_f32_direct")
     with pytest.raises(RuntimeError, match="no CUDA kernel named nothing"):
         choose_linear(256, 64, 256, kernel="nothing")
+    with pytest.raises(ValueError, match="a launch is split as one kernel can, but none is named"):
+        choose_linear(256, 64, 256, splits=2)
+
+
+@pytest.mark.parametrize(("kernel", "most"), [("64x64x16", 1), ("64x64x16_split", 4)])
+@pytest.mark.parametrize("splits", [-1, 0, 5, 2**40])
+def test_a_reduction_has_as_many_parts_as_slices_at_most(kernel: str, most: int, splits: int) -> None:
+    with pytest.raises(ValueError, match=f"{kernel} splits this reduction into 1 to {most} parts, not"):
+        choose_linear(8, 64, 8, kernel=f"flopcuda_linear_f32_{kernel}", splits=splits)
 
 
 def test_a_device_that_is_none_is_refused() -> None:

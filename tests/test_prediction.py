@@ -86,6 +86,23 @@ def test_a_time_worked_by_hand() -> None:
     assert time.bound_by == "compute"
 
 
+def test_a_split_reduction_worked_by_hand() -> None:
+    """7 slices in 3 parts are 3, 2 and 2. Two tiles of 16,384 bytes are 6 blocks: a pair on each multiprocessor,
+    and two more.
+
+    Each multiprocessor writes the sums of 3 blocks, and then reads the three parts of its tile.
+    """
+    time = predict_time(work(64, 128, 100), KERNEL, TOY, splits=3)
+    pair, alone = FILL_LATENCY + 3 * 2 * 2048, FILL_LATENCY + 3 * (2048 + SLICE_LATENCY)
+    combining = 3 * 270 + 6 * 16_384 / (5120 / 108)
+    assert time.blocks == 6
+    assert time.compute == pytest.approx(pair + alone + combining)
+    assert time.wave_efficiency == 1
+    sums = 6 * 16_384  # more than L2 holds
+    assert time.bytes == work(64, 128, 100).bytes + 2 * sums
+    assert memory_bytes(work(64, 128, 100), KERNEL, replace(TOY, l2_bytes=sums), 3) == work(64, 128, 100).bytes + sums
+
+
 def test_no_slice_has_products_of_two_segments() -> None:
     """Nine taps of 20 channels are 9 * 2 slices of 16 products; as one reduction, 12."""
     one = work(64, 64, 180)
@@ -336,12 +353,14 @@ def loss_of_choice(problem: Problem, gpu: GPU) -> float:
             continue
         if not gpu.rates[entry["unit"]]:
             continue  # not on this GPU
-        try:
-            choose_kernel(op, images, layer.weight, None, device=device_of(gpu), kernel=entry["name"], **options)
-        except ValueError:
-            continue  # not for this problem
         work = work_of(op, (images, layer.weight, None), layer(images), options.get("groups", 1), entry)
-        times.append(predict_time(work, tiling_of(entry["name"], gpu), gpu).seconds)
+        for splits in range(2, 65) if entry["is_split"] else [1]:
+            try:
+                named = {"kernel": entry["name"], "splits": splits}
+                choose_kernel(op, images, layer.weight, None, device=device_of(gpu), **named, **options)
+            except ValueError:
+                break  # not for this problem, nor in more parts
+            times.append(predict_time(work, tiling_of(entry["name"], gpu), gpu, splits).seconds)
     assert len(times) > 1
     return chosen.time.seconds / min(times)
 

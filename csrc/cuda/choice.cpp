@@ -14,16 +14,17 @@ int64_t resident_blocks(const KernelInfo& kernel, const DeviceProperties& device
   return index < device.resident_blocks.size() ? device.resident_blocks[index] : RESIDENT_THREADS / kernel.threads;
 }
 
-// Cycles of a multiprocessor for one slice of so many blocks that it holds at a time: as many as its unit takes for
-// their multiply-adds, lanes beyond the problem included, or its schedulers for all instructions of the main loop. One
-// block waits besides for its own barrier and copies; other blocks fill that time.
-double estimate_slice(const KernelInfo& kernel, const DeviceProperties& device, int64_t blocks) {
+// Cycles of a multiprocessor for so many slices of each of so many blocks, which it holds at a time. A slice takes as
+// many as the unit for its multiply-adds, lanes beyond the problem included, or the schedulers for all instructions of
+// the main loop. One block waits besides for its own barrier and copies; other blocks fill that time.
+double estimate_wave(const KernelInfo& kernel, int64_t slices, const DeviceProperties& device, int64_t blocks) {
   if (blocks == 0) return 0;
   const int unit = static_cast<int>(kernel.unit);
   const double multiply_adds = static_cast<double>(kernel.block_m) * kernel.block_n * kernel.block_k;
   const double issue = multiply_adds / INSTRUCTION_MACS[unit] / kernel.multiply_share / SCHEDULERS;
   const double busy = std::max(issue, multiply_adds / device.rates[unit]);
-  return std::max(static_cast<double>(blocks) * busy, busy + SLICE_LATENCY);
+  return FILL_LATENCY +
+         static_cast<double>(slices) * std::max(static_cast<double>(blocks) * busy, busy + SLICE_LATENCY);
 }
 
 // On tensor cores, no slice has products of two segments.
@@ -32,65 +33,137 @@ int64_t count_slices(const KernelInfo& kernel, const GemmShape& shape) {
   return shape.segments * divide_up(shape.length, kernel.block_k);
 }
 
-// Cycles in waves of blocks, and in each of them whole slices. A model for choosing between kernels; it ignores memory,
-// but for which count_copies decides between kernels that are about as fast.
-double estimate_time(const KernelInfo& kernel, const GemmShape& shape, const DeviceProperties& device) {
+// Cycles of all waves of so many blocks, each of so many slices.
+double estimate_waves(const KernelInfo& kernel, int64_t blocks, int64_t slices, const DeviceProperties& device) {
   const int64_t resident = std::max<int64_t>(resident_blocks(kernel, device), 1);
-  const int64_t blocks = count_blocks(kernel, shape);
   const int64_t wave = device.multiprocessors * resident;
-  const double tail = estimate_slice(kernel, device, divide_up(blocks % wave, device.multiprocessors));
-  return static_cast<double>(count_slices(kernel, shape)) *
-         (static_cast<double>(blocks / wave) * estimate_slice(kernel, device, resident) + tail);
+  const int64_t tail = divide_up(blocks % wave, device.multiprocessors);
+  return static_cast<double>(blocks / wave) * estimate_wave(kernel, slices, device, resident) +
+         estimate_wave(kernel, slices, device, tail);
 }
 
-// Values that all blocks copy from memory for one product of every output.
-int64_t count_copies(const KernelInfo& kernel, const GemmShape& shape) {
-  return checked_product("the number of copies", {count_blocks(kernel, shape), kernel.block_m + kernel.block_n});
+// Cycles in which the busiest multiprocessor writes the sums of its blocks and reads those of its tiles.
+double estimate_combination(const KernelInfo& kernel, int64_t tiles, int32_t splits, const DeviceProperties& device) {
+  if (!kernel.is_split || tiles == 0) return 0;
+  const int64_t moved =
+      divide_up(tiles * splits, device.multiprocessors) + divide_up(tiles, device.multiprocessors) * splits;
+  const int64_t tile_bytes = int64_t{kernel.block_m} * kernel.block_n * sum_bytes(kernel.type);
+  return SPLIT_LATENCY + static_cast<double>(moved * tile_bytes) / SPLIT_BYTES;
 }
 
-template <class Problem>
-const KernelInfo& fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
-                                 const GemmShape& shape, const DeviceProperties& device) {
-  constexpr double CLOSE = 1.08;  // times that the estimate does not tell apart
-  struct Candidate {
-    const KernelInfo* kernel;
-    double time;
-    int64_t copies;
-  };
-  std::vector<Candidate> candidates;
-  for (const KernelInfo& kernel : kernels()) {
-    if (kernel.operation != operation || !can_take(kernel.type, type) || kernel.counts_zero != count_zero) continue;
-    if (device.rates[static_cast<int>(kernel.unit)] == 0 || !find_objection(kernel, problem).empty()) continue;
-    candidates.push_back({&kernel, estimate_time(kernel, shape, device), count_copies(kernel, shape)});
+// Cycles in which memory moves each tensor once, and the sums of a split reduction.
+double estimate_memory(const Choice& choice, const GemmShape& shape, const DeviceProperties& device) {
+  const KernelInfo& kernel = *choice.kernel;
+  const double sums = kernel.is_split ? static_cast<double>(count_tiles(kernel, shape)) * choice.splits *
+                                            kernel.block_m * kernel.block_n * sum_bytes(kernel.type)
+                                      : 0;
+  const double tensors = static_cast<double>(shape.values) * scalar_bytes(kernel.type);
+  return (tensors + sums) / (device.memory_bytes * device.multiprocessors);
+}
+
+// Cycles. A model for choosing between kernels; it ignores caches, but for which count_copies decides between kernels
+// that are about as fast.
+double estimate_time(const Choice& choice, const GemmShape& shape, const DeviceProperties& device) {
+  const KernelInfo& kernel = *choice.kernel;
+  const int64_t tiles = count_tiles(kernel, shape);
+  const int64_t slices = count_slices(kernel, largest_part(kernel, shape, choice.splits));
+  const double compute = estimate_waves(kernel, tiles * choice.splits, slices, device) +
+                         estimate_combination(kernel, tiles, choice.splits, device);
+  return std::max(compute, estimate_memory(choice, shape, device));
+}
+
+// Values that all blocks copy from memory for their products, and of split sums to memory and back.
+double count_copies(const Choice& choice, const GemmShape& shape) {
+  const KernelInfo& kernel = *choice.kernel;
+  const double operands = static_cast<double>(shape.segments * shape.length) * (kernel.block_m + kernel.block_n);
+  const double sums = kernel.is_split ? 2.0 * choice.splits * kernel.block_m * kernel.block_n : 0;
+  return static_cast<double>(count_tiles(kernel, shape)) * (operands + sums);
+}
+
+struct Candidate {
+  Choice choice;
+  double time;
+  double copies;
+};
+
+// The ways in which a kernel can split the problem, in steps of an eighth where there are many, up to where some waves
+// of blocks fill the device. With the first of them, a split kernel is slower than its twin.
+void append_candidates(std::vector<Candidate>& candidates, const KernelInfo& kernel, const GemmShape& shape,
+                       const DeviceProperties& device) {
+  constexpr int64_t WAVES = 3;
+  const int64_t wave = device.multiprocessors * std::max<int64_t>(resident_blocks(kernel, device), 1);
+  const int64_t most = max_splits(kernel, shape), tiles = count_tiles(kernel, shape);
+  int32_t last = 0;
+  for (int32_t at_most = 1; at_most <= most; at_most += std::max(at_most / 8, 1)) {
+    const int32_t splits = fewest_splits(kernel, shape, at_most);
+    if (splits == last) continue;
+    last = splits;
+    const Choice choice{&kernel, splits};
+    candidates.push_back({choice, estimate_time(choice, shape, device), count_copies(choice, shape)});
+    if (tiles * splits >= WAVES * wave) return;
   }
-  if (candidates.empty()) reject("no CUDA kernel counts the zeros of a triangle's products");
+}
+
+// Of those that are about as fast as the fastest, the one that copies least.
+Choice select(const std::vector<Candidate>& candidates) {
+  constexpr double CLOSE = 1.06;  // times that the estimate does not tell apart
   const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
   const double limit = CLOSE * std::min_element(candidates.begin(), candidates.end(), faster)->time;
   const auto preferred = [limit](const Candidate& a, const Candidate& b) {
     const bool a_is_slow = a.time > limit, b_is_slow = b.time > limit;
     return a_is_slow != b_is_slow ? b_is_slow : a.copies < b.copies;
   };
-  return *std::min_element(candidates.begin(), candidates.end(), preferred)->kernel;
+  return std::min_element(candidates.begin(), candidates.end(), preferred)->choice;
 }
 
 template <class Problem>
-Waves waves_of(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+Choice fastest_kernel(Operation operation, DataType type, bool count_zero, const Problem& problem,
+                      const DeviceProperties& device) {
+  const GemmShape shape = shape_of(problem);
+  std::vector<Candidate> candidates;
+  for (const KernelInfo& kernel : kernels()) {
+    if (kernel.operation != operation || !can_take(kernel.type, type) || kernel.counts_zero != count_zero) continue;
+    if (device.rates[static_cast<int>(kernel.unit)] == 0 || !find_objection(kernel, problem).empty()) continue;
+    append_candidates(candidates, kernel, shape, device);
+  }
+  if (candidates.empty()) reject("no CUDA kernel counts the zeros of a triangle's products");
+  return select(candidates);
+}
+
+template <class Problem>
+int32_t best_splits(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
   const GemmShape shape = shape_of(problem);
   check_kernel(kernel, problem);
-  const int64_t blocks = count_blocks(kernel, shape);
+  std::vector<Candidate> candidates;
+  append_candidates(candidates, kernel, shape, device);
+  return select(candidates).splits;
+}
+
+template <class Problem>
+Waves waves_of(const Problem& problem, const Choice& choice, const DeviceProperties& device) {
+  const GemmShape shape = shape_of(problem);
+  check_kernel(*choice.kernel, problem);
+  check_splits(*choice.kernel, shape, choice.splits);
+  const int64_t blocks = count_tiles(*choice.kernel, shape) * choice.splits;
   return {blocks, wave_efficiency(blocks, device)};
 }
 
 }  // namespace
 
-const KernelInfo& choose_kernel(const ConvProblem& problem, DataType type, bool count_zero,
-                                const DeviceProperties& device) {
-  return fastest_kernel(Operation::conv, type, count_zero, problem, shape_of(problem), device);
+Choice choose_kernel(const ConvProblem& problem, DataType type, bool count_zero, const DeviceProperties& device) {
+  return fastest_kernel(Operation::conv, type, count_zero, problem, device);
 }
 
-const KernelInfo& choose_kernel(const LinearProblem& problem, DataType type, bool count_zero,
-                                const DeviceProperties& device) {
-  return fastest_kernel(Operation::linear, type, count_zero, problem, shape_of(problem), device);
+Choice choose_kernel(const LinearProblem& problem, DataType type, bool count_zero, const DeviceProperties& device) {
+  return fastest_kernel(Operation::linear, type, count_zero, problem, device);
+}
+
+int32_t choose_splits(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  return best_splits(problem, kernel, device);
+}
+
+int32_t choose_splits(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  return best_splits(problem, kernel, device);
 }
 
 // The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,
@@ -100,12 +173,12 @@ double wave_efficiency(int64_t blocks, const DeviceProperties& device) {
   return blocks == 0 ? 0 : static_cast<double>(blocks) / rounded;
 }
 
-Waves count_waves(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  return waves_of(problem, kernel, device);
+Waves count_waves(const ConvProblem& problem, const Choice& choice, const DeviceProperties& device) {
+  return waves_of(problem, choice, device);
 }
 
-Waves count_waves(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  return waves_of(problem, kernel, device);
+Waves count_waves(const LinearProblem& problem, const Choice& choice, const DeviceProperties& device) {
+  return waves_of(problem, choice, device);
 }
 
 }  // namespace flopcuda::cuda

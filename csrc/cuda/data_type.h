@@ -19,6 +19,9 @@ constexpr int scalar_bytes(DataType type) {
   }
 }
 
+// Of an output before it is rounded.
+constexpr int sum_bytes(DataType type) { return type == DataType::float64 ? 8 : 4; }
+
 // Whether its numbers can be had as float32.
 constexpr bool widens_to_float32(DataType type) {
   return type == DataType::float16 || type == DataType::bfloat16 || type == DataType::tf32;

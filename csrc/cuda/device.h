@@ -30,6 +30,15 @@ constexpr int SCHEDULERS = 4;
 // arXiv:2402.13499).
 constexpr double SLICE_LATENCY = 100;
 
+// Cycles before a block's first slice has come from memory (466 on A100, 479 on H100: ibidem).
+constexpr double FILL_LATENCY = 480;
+
+// What a split reduction costs: bytes a cycle of a multiprocessor to and from L2, of which an A100 reads 5,120 a cycle
+// (NVIDIA's whitepaper), and cycles in which a block's last ticket is waited for: a write, the ticket and a read, each
+// as long as a read of L2 (some 270: Luo et al., ibidem).
+constexpr double SPLIT_BYTES = 5120.0 / 108;
+constexpr double SPLIT_LATENCY = 3 * 270;
+
 // Threads of a multiprocessor for which the launch bounds of most kernels leave registers.
 constexpr int RESIDENT_THREADS = 512;
 
@@ -37,6 +46,8 @@ constexpr int RESIDENT_THREADS = 512;
 struct DeviceProperties {
   int32_t multiprocessors = 108;
   Rates rates = rates_of(80);
+  // That memory moves in a cycle, for each multiprocessor: 2,039 GB/s at 1.41 GHz.
+  double memory_bytes = 2039 / 1.41 / 108;
   // Blocks of each of kernels() that a multiprocessor holds at a time; where it is empty, RESIDENT_THREADS.
   std::vector<int32_t> resident_blocks;
 };

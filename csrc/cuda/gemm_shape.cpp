@@ -35,6 +35,11 @@ void check_axis(const std::string& name, const Axis& axis) {
   check_range(prefix + "the padded input's " + name, (axis.out_size - 1) * axis.stride, 0, COORDINATE_LIMIT);
 }
 
+// Slices of a segment: a part of a reduction is whole ones.
+int64_t count_units(const KernelInfo& kernel, const GemmShape& shape) {
+  return divide_up(shape.length, kernel.block_k);
+}
+
 template <class Problem>
 void check_kernel(const KernelInfo& kernel, const Problem& problem, Operation operation) {
   if (kernel.operation != operation) reject(std::string(kernel.name) + " is a kernel of another operation");
@@ -69,12 +74,15 @@ GemmShape shape_of(const ConvProblem& problem) {
   }
   const int64_t pixels = count_pixels(problem);
   check_range("convolution: the number of pixels of an output", pixels, 1, COORDINATE_LIMIT);
-  checked_product("convolution: the number of input elements",
-                  {problem.batch, problem.in_channels, count_inputs(problem)});
-  checked_product("convolution: the number of output elements", {problem.batch, problem.out_channels, pixels});
+  const int64_t inputs = checked_product("convolution: the number of input elements",
+                                         {problem.batch, problem.in_channels, count_inputs(problem)});
+  const int64_t outputs =
+      checked_product("convolution: the number of output elements", {problem.batch, problem.out_channels, pixels});
   const int64_t taps = count_taps(problem), channels = problem.in_channels / problem.groups;
-  check_reduction("convolution", checked_product("convolution: the number of products of an output", {channels, taps}));
-  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels, taps, channels};
+  const int64_t products = checked_product("convolution: the number of products of an output", {channels, taps});
+  check_reduction("convolution", products);
+  const int64_t values = inputs + problem.out_channels * products + outputs;
+  return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels, taps, channels, values};
 }
 
 GemmShape shape_of(const LinearProblem& problem) {
@@ -82,9 +90,13 @@ GemmShape shape_of(const LinearProblem& problem) {
   check_range("linear: rows", problem.rows, 0, INT64_MAX);
   check_range("linear: output features", problem.out_features, 1, COORDINATE_LIMIT);
   check_reduction("linear", problem.in_features);
-  checked_product("linear: the number of input elements", {problem.batch, problem.rows, problem.in_features});
-  checked_product("linear: the number of output elements", {problem.batch, problem.rows, problem.out_features});
-  return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features};
+  const int64_t inputs =
+      checked_product("linear: the number of input elements", {problem.batch, problem.rows, problem.in_features});
+  const int64_t outputs =
+      checked_product("linear: the number of output elements", {problem.batch, problem.rows, problem.out_features});
+  const int64_t weights =
+      checked_product("linear: the number of weights", {problem.batch, problem.out_features, problem.in_features});
+  return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features, inputs + weights + outputs};
 }
 
 bool has_channels_last(const KernelInfo& kernel) {
@@ -96,10 +108,25 @@ GemmShape as_computed(const KernelInfo& kernel, GemmShape shape) {
   return shape;
 }
 
-int64_t count_blocks(const KernelInfo& kernel, const GemmShape& problem) {
+int64_t count_tiles(const KernelInfo& kernel, const GemmShape& problem) {
   const GemmShape shape = as_computed(kernel, problem);
-  return checked_product("the number of blocks", {shape.groups, divide_up(shape.rows, kernel.block_m),
-                                                  divide_up(shape.columns, kernel.block_n)});
+  return checked_product("the number of tiles", {shape.groups, divide_up(shape.rows, kernel.block_m),
+                                                 divide_up(shape.columns, kernel.block_n)});
+}
+
+int64_t max_splits(const KernelInfo& kernel, const GemmShape& shape) {
+  return kernel.is_split ? std::clamp<int64_t>(count_units(kernel, shape), 1, MAX_SPLITS) : 1;
+}
+
+GemmShape largest_part(const KernelInfo& kernel, GemmShape shape, int32_t splits) {
+  const int64_t units = divide_up(count_units(kernel, shape), splits);
+  shape.length = std::min(shape.length, units * kernel.block_k);
+  return shape;
+}
+
+int32_t fewest_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits) {
+  const int64_t units = std::max<int64_t>(count_units(kernel, shape), 1);
+  return static_cast<int32_t>(divide_up(units, divide_up(units, splits)));
 }
 
 int64_t count_taps(const ConvProblem& problem) {
@@ -144,8 +171,9 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem)
 }
 
 std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem) {
-  if (problem.triangle == Triangle::none || !kernel.counts_zero) return {};
-  return " counts zeros, and so multiplies all of a product, not a triangle";
+  if (problem.triangle == Triangle::none) return {};
+  if (kernel.counts_zero) return " counts zeros, and so multiplies all of a product, not a triangle";
+  return kernel.is_split ? " splits the reduction of whole products, not of a triangle" : "";
 }
 
 void check_kernel(const KernelInfo& kernel, const ConvProblem& problem) {
@@ -154,6 +182,13 @@ void check_kernel(const KernelInfo& kernel, const ConvProblem& problem) {
 
 void check_kernel(const KernelInfo& kernel, const LinearProblem& problem) {
   check_kernel(kernel, problem, Operation::linear);
+}
+
+void check_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits) {
+  const int64_t most = max_splits(kernel, shape);
+  if (splits >= 1 && splits <= most) return;
+  reject(std::string(kernel.name) + " splits this reduction into 1 to " + std::to_string(most) + " parts, not " +
+         std::to_string(splits));
 }
 
 }  // namespace flopcuda::cuda

@@ -21,6 +21,7 @@ struct GemmShape {
   int64_t columns;
   int64_t segments;
   int64_t length;
+  int64_t values;  // of both operands and the output
 };
 
 // std::invalid_argument if the problem is none, or more than any kernel takes.
@@ -32,7 +33,14 @@ bool has_channels_last(const KernelInfo& kernel);
 // The shape with the rows and columns that the kernel has.
 GemmShape as_computed(const KernelInfo& kernel, GemmShape shape);
 
-int64_t count_blocks(const KernelInfo& kernel, const GemmShape& shape);
+int64_t count_tiles(const KernelInfo& kernel, const GemmShape& shape);
+
+// Into how many parts the kernel can split the reduction; 1 if it is not split.
+int64_t max_splits(const KernelInfo& kernel, const GemmShape& shape);
+
+// The shape of the largest of so many parts, and the fewest parts of which none is larger.
+GemmShape largest_part(const KernelInfo& kernel, GemmShape shape, int32_t splits);
+int32_t fewest_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits);
 
 int64_t count_taps(const ConvProblem& problem);
 
@@ -47,6 +55,9 @@ std::string find_objection(const KernelInfo& kernel, const LinearProblem& proble
 // std::invalid_argument if it cannot, or is of another operation.
 void check_kernel(const KernelInfo& kernel, const ConvProblem& problem);
 void check_kernel(const KernelInfo& kernel, const LinearProblem& problem);
+
+// std::invalid_argument if the kernel cannot split the reduction into so many parts.
+void check_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits);
 
 [[noreturn]] void reject(const std::string& sentence);
 

@@ -74,18 +74,27 @@ void append_pair(std::vector<KernelInfo>& list, const char* name, const char* co
   list.push_back(kernel);
 }
 
+void append_split(std::vector<KernelInfo>& list, const char* name, KernelInfo kernel) {
+  kernel.name = name;
+  kernel.is_split = true;
+  list.push_back(kernel);
+}
+
 std::vector<KernelInfo> list_kernels() {
   std::vector<KernelInfo> list;
 #define FLOPCUDA_APPEND_CONV(kernel, share, Tile, taps) \
   append_pair(list, #kernel, #kernel "_count_zero", describe_conv<Tile>(share, TapSource::taps));
 #define FLOPCUDA_APPEND_DIRECT(kernel, share, Scalar) \
   append_pair(list, #kernel, #kernel "_count_zero", describe_direct<Scalar>(share));
-#define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile) \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_linear<Tile>(share));
+#define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile)                                \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_linear<Tile>(share)); \
+  append_split(list, #kernel "_split", describe_linear<Tile>(share));
 #define FLOPCUDA_APPEND_TENSOR(operation, kernel, share, Tile) \
   append_pair(list, #kernel, #kernel "_count_zero", describe_tensor<Tile>(Operation::operation, share));
 #define FLOPCUDA_APPEND_CONV_TENSOR(...) FLOPCUDA_APPEND_TENSOR(conv, __VA_ARGS__)
-#define FLOPCUDA_APPEND_LINEAR_TENSOR(...) FLOPCUDA_APPEND_TENSOR(linear, __VA_ARGS__)
+#define FLOPCUDA_APPEND_LINEAR_TENSOR(kernel, share, Tile) \
+  FLOPCUDA_APPEND_TENSOR(linear, kernel, share, Tile)      \
+  append_split(list, #kernel "_split", describe_tensor<Tile>(Operation::linear, share));
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
   FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_APPEND_LINEAR)

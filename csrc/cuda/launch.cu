@@ -16,9 +16,10 @@ namespace flopcuda::cuda {
 #define FLOPCUDA_DECLARE_CONV(kernel, ...)                               \
   extern "C" __global__ void kernel(const __grid_constant__ ConvParams); \
   extern "C" __global__ void kernel##_count_zero(const __grid_constant__ ConvParams);
-#define FLOPCUDA_DECLARE_LINEAR(kernel, ...)                               \
-  extern "C" __global__ void kernel(const __grid_constant__ LinearParams); \
-  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ LinearParams);
+#define FLOPCUDA_DECLARE_LINEAR(kernel, ...)                                            \
+  extern "C" __global__ void kernel(const __grid_constant__ LinearParams);              \
+  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ LinearParams); \
+  extern "C" __global__ void kernel##_split(const __grid_constant__ LinearParams);
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_DECLARE_CONV)
@@ -36,13 +37,16 @@ struct KernelFunction {
   {#kernel, reinterpret_cast<const void*>(kernel)}, \
       {#kernel "_count_zero", reinterpret_cast<const void*>(kernel##_count_zero)},
 
+#define FLOPCUDA_SPLIT_FUNCTIONS(kernel, ...) \
+  FLOPCUDA_FUNCTIONS(kernel){#kernel "_split", reinterpret_cast<const void*>(kernel##_split)},
+
 const void* find_function(std::string_view name) {
   static const KernelFunction functions[] = {
-      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)           //
-      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)         //
-      FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_FUNCTIONS)    //
-      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_FUNCTIONS)         //
-      FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_FUNCTIONS)  //
+      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)                 //
+      FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)               //
+      FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_FUNCTIONS)          //
+      FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_SPLIT_FUNCTIONS)         //
+      FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_SPLIT_FUNCTIONS)  //
   };
   for (const KernelFunction& candidate : functions) {
     if (candidate.name == name) return candidate.function;
@@ -68,6 +72,11 @@ DeviceProperties ask_properties(int device) {
   properties.multiprocessors = get_attribute(cudaDevAttrMultiProcessorCount, device);
   properties.rates = rates_of(10 * get_attribute(cudaDevAttrComputeCapabilityMajor, device) +
                               get_attribute(cudaDevAttrComputeCapabilityMinor, device));
+  // Thousands of cycles a second of memory, which moves two words of its bus in each, and of multiprocessors.
+  const double memory_clock = get_attribute(cudaDevAttrMemoryClockRate, device);
+  const double word_bytes = get_attribute(cudaDevAttrGlobalMemoryBusWidth, device) / 8.0;
+  const double clock = get_attribute(cudaDevAttrClockRate, device);
+  properties.memory_bytes = 2 * memory_clock * word_bytes / clock / properties.multiprocessors;
   for (const KernelInfo& kernel : kernels()) {
     int blocks = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, find_function(kernel.name), kernel.threads, 0),

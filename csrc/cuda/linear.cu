@@ -8,6 +8,7 @@
 #include "cuda/linear_tiles.cuh"
 #include "cuda/params.h"
 #include "cuda/row_major_loader.cuh"
+#include "cuda/split_sums.cuh"
 
 namespace flopcuda::cuda {
 namespace {
@@ -31,7 +32,7 @@ __device__ BlockOutputs locate_block(const LinearParams& params) {
           tile.first_column,
           tile.rows,
           tile.columns,
-          tile.used.reduction(tile.rows, params.in_features),
+          locate_part<Tile>(tile.used.reduction(tile.rows, params.in_features), Tile::BLOCK_K).products,
           tile.used};
 }
 
@@ -55,12 +56,15 @@ __device__ void linear_tile(const LinearParams& params) {
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
-  RowMajorLoader<Tile, Tile::BLOCK_M> input(params.input, block.first_row, block.rows, params.in_features,
-                                            block.reduction, params.scalar_bytes, stages[0].a);
-  RowMajorLoader<Tile, Tile::BLOCK_N> weight(params.weight, block.first_weight_row, block.columns, params.in_features,
-                                             block.reduction, params.scalar_bytes, stages[0].b);
+  const int first_product = locate_part<Tile>(params.in_features, Tile::BLOCK_K).first;
+  RowMajorLoader<Tile, Tile::BLOCK_M> input(static_cast<const Scalar*>(params.input) + first_product, block.first_row,
+                                            block.rows, params.in_features, block.reduction, params.scalar_bytes,
+                                            stages[0].a);
+  RowMajorLoader<Tile, Tile::BLOCK_N> weight(static_cast<const Scalar*>(params.weight) + first_product,
+                                             block.first_weight_row, block.columns, params.in_features, block.reduction,
+                                             params.scalar_bytes, stages[0].b);
   const ThreadPosition<Tile> position;
-  const bool has_bias = params.bias != nullptr;
+  const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_column + position.first_column();
   const auto count_valid = [&] {
     return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns), block.rows};
@@ -77,11 +81,13 @@ __device__ void linear_tile(const LinearParams& params) {
 
   multiply_reduction(block.reduction, input, weight, stages, tile, tally);
 
-  if (block.used.columns < block.columns) clear_unused(block.used, position, tile);
-  Scalar* const first_output =
-      static_cast<Scalar*>(params.output) + block.first_row * params.out_features + block.first_column;
-  store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
-                [&](int column) { return first_output + column; });
+  if (combine_parts<Tile>(params.workspace, tile.accumulators, [&] { tally.issue_additions(); })) {
+    if (block.used.columns < block.columns) clear_unused(block.used, position, tile);
+    Scalar* const first_output =
+        static_cast<Scalar*>(params.output) + block.first_row * params.out_features + block.first_column;
+    store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
+                  [&](int column) { return first_output + column; });
+  }
   const UsedCounts used = count_used<Tile::THREAD_M>(
       block.used, tally.products(), block.rows, [&](int i) { return position.first_row() + position.row_offset(i); },
       [&](int limit) { return position.count_columns(min(block.columns, limit)); });
@@ -93,7 +99,9 @@ __device__ void linear_tile(const LinearParams& params) {
 #define FLOPCUDA_DEFINE_LINEAR(kernel, share, Tile)                                                                \
   FLOPCUDA_DEFINE_KERNEL(kernel, LinearParams, (Tile::THREADS, Tile::min_blocks(false)), linear_tile<Tile, false>) \
   FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, LinearParams, (Tile::THREADS, Tile::min_blocks(true)),               \
-                         linear_tile<Tile, true>)
+                         linear_tile<Tile, true>)                                                                  \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_split, LinearParams, (Tile::THREADS, Tile::min_blocks(false)),                   \
+                         linear_tile<SplitTile<Tile>, false>)
 
 FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DEFINE_LINEAR)
 

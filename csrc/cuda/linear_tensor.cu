@@ -6,6 +6,7 @@
 #include "cuda/kernel_entry.cuh"
 #include "cuda/linear_tiles.cuh"
 #include "cuda/params.h"
+#include "cuda/split_sums.cuh"
 #include "cuda/tensor_main_loop.cuh"
 
 namespace flopcuda::cuda {
@@ -20,31 +21,36 @@ __device__ void linear_tensor(const LinearParams& params) {
   const int64_t first_row = block.batch * params.rows + block.first_row;
   const int64_t first_weight_row = block.batch * params.out_features + block.first_column;
 
+  const ReductionPart part = locate_part<Tile>(block.used.reduction(block.rows, params.in_features), Tile::BLOCK_K);
   RowChunkLoader<Tile, Tile::BLOCK_M, A_SWAP<Tile>, COUNT_ZERO> input(
-      params.input, first_row, block.rows, params.row_stride, params.scalar_bytes, shared.stages[0].a);
+      static_cast<const Scalar*>(params.input) + part.first, first_row, block.rows, params.row_stride,
+      params.scalar_bytes, shared.stages[0].a);
   RowChunkLoader<Tile, Tile::BLOCK_N, B_SWAP<Tile>, COUNT_ZERO> weight(
-      params.weight, first_weight_row, block.columns, params.row_stride, params.scalar_bytes, shared.stages[0].b);
-  const bool has_bias = params.bias != nullptr;
+      static_cast<const Scalar*>(params.weight) + part.first, first_weight_row, block.columns, params.row_stride,
+      params.scalar_bytes, shared.stages[0].b);
+  const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
   WarpTile<Tile, COUNT_ZERO> tile(block.rows, block.columns);
   tile.set(has_bias ? static_cast<const Scalar*>(params.bias) + block.first_column : nullptr);
 
-  const int length = block.used.reduction(block.rows, params.in_features);
-  const Reduction reduction{1, length, length};  // copies may go on to the end of their 16 bytes
+  const Reduction reduction{1, part.products, part.products};  // copies may go on to the end of their 16 bytes
   multiply_segments<Tile>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
 
   // Found out anew: no register holds it in the main loop.
   const UsedPart used = locate_tile<Tile>(params, block_index_again()).used;
-  if (used.columns < Tile::BLOCK_N) tile.clear_unused(used);
-  tile.store(static_cast<Scalar*>(params.output) + first_row * params.out_features + block.first_column,
-             params.out_features, params.output_is_aligned);
+  if (tile.combine_parts(params.workspace)) {
+    if (used.columns < Tile::BLOCK_N) tile.clear_unused(used);
+    tile.store(static_cast<Scalar*>(params.output) + first_row * params.out_features + block.first_column,
+               params.out_features, params.output_is_aligned);
+  }
   add_block_counts<Tile::THREADS>(tile.counts(has_bias, used), params.counters, shared.counts);
 }
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_TENSOR(kernel, share, Tile)                                         \
-  FLOPCUDA_DEFINE_KERNEL(kernel, LinearParams, (Tile::THREADS), linear_tensor<Tile, false>) \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, LinearParams, (Tile::THREADS), linear_tensor<Tile, true>)
+#define FLOPCUDA_DEFINE_TENSOR(kernel, share, Tile)                                                     \
+  FLOPCUDA_DEFINE_KERNEL(kernel, LinearParams, (Tile::THREADS), linear_tensor<Tile, false>)             \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, LinearParams, (Tile::THREADS), linear_tensor<Tile, true>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_split, LinearParams, (Tile::THREADS), linear_tensor<SplitTile<Tile>, false>)
 
 FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_DEFINE_TENSOR)
 

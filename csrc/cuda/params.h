@@ -65,6 +65,12 @@ struct TapWalk {
   }
 };
 
+// What the blocks of a split kernel share; null for others.
+struct SplitWorkspace {
+  void* sums;         // [parts, tiles, sums of a tile]: split_sums.cuh says in which order these are
+  uint32_t* tickets;  // [tiles], 0 before and after a launch
+};
+
 // A convolution as the product C[rows x columns] = W[rows x reduction] * im2col[reduction x columns] of each group:
 // rows are the group's output channels, columns are output pixels of all images, and neighbouring columns neighbour in
 // memory. Pointers are to the kernel's type of number.
@@ -108,6 +114,7 @@ struct ConvParams {
   uint32_t input_pixel_stride;
   TapWalk tap_walk;
   uint32_t unused;  // no hidden padding: equal problems give equal bytes
+  SplitWorkspace workspace;
 };
 
 // Of each of a batch, C[rows x out_features] = X[rows x in_features] * W[out_features x in_features]^T.
@@ -131,10 +138,11 @@ struct LinearParams {
   uint32_t scalar_bytes;
   uint32_t row_stride;  // of input and weight, in elements: in_features, or more for kernels on tensor cores
   uint32_t unused;      // as above
+  SplitWorkspace workspace;
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 256 && sizeof(LinearParams) == 88,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 272 && sizeof(LinearParams) == 104,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

@@ -25,6 +25,12 @@ void check_tensors(const KernelInfo& kernel, const Tensors& tensors) {
   }
 }
 
+void check_workspace(const KernelInfo& kernel, const Tensors& tensors) {
+  if (kernel.is_split && !(tensors.sums && tensors.tickets)) {
+    reject(std::string(kernel.name) + ": the workspace is a null pointer");
+  }
+}
+
 // Whether every row of a matrix starts at a multiple of an access.
 bool rows_are_aligned(const void* matrix, int64_t row_length, DataType type) {
   return is_aligned(matrix) && row_length * scalar_bytes(type) % ACCESS_BYTES == 0;
@@ -123,20 +129,38 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
 }
 
 template <class Problem>
-LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const KernelInfo& kernel) {
+WorkspaceSize size_workspace(const Problem& problem, const KernelInfo& kernel, int32_t splits) {
   const GemmShape shape = shape_of(problem);
   check_kernel(kernel, problem);
+  check_splits(kernel, shape, splits);
+  if (!kernel.is_split) return {};
+  const int64_t tiles = count_tiles(kernel, shape);
+  const int64_t bytes =
+      checked_product("the workspace", {splits, tiles, kernel.block_m, kernel.block_n, sum_bytes(kernel.type)});
+  return {bytes, tiles};
+}
+
+template <class Problem>
+LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
+  const GemmShape shape = shape_of(problem);
+  check_kernel(kernel, problem);
+  check_splits(kernel, shape, splits);
   if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
-  const int64_t blocks = count_blocks(kernel, shape);
-  if (blocks > 0) check_tensors(kernel, tensors);  // an empty tensor's pointer may be null
-  if (blocks > MAX_GRID_X) {
-    reject(std::string(kernel.name) + " would need " + std::to_string(blocks) + " blocks, but a grid has at most " +
+  const int64_t tiles = count_tiles(kernel, shape);
+  if (tiles > 0) {  // an empty tensor's pointer may be null
+    check_tensors(kernel, tensors);
+    check_workspace(kernel, tensors);
+  }
+  if (tiles > MAX_GRID_X) {
+    reject(std::string(kernel.name) + " would need " + std::to_string(tiles) + " blocks, but a grid has at most " +
            std::to_string(MAX_GRID_X));
   }
-  const auto params = make_params(problem, tensors, shape, kernel);
+  auto params = make_params(problem, tensors, shape, kernel);
+  params.workspace = {tensors.sums, tensors.tickets};
   LaunchPlan plan;
   plan.kernel = kernel.name;
-  plan.grid.x = static_cast<uint32_t>(blocks);
+  plan.grid.x = static_cast<uint32_t>(tiles);
+  plan.grid.z = static_cast<uint32_t>(splits);
   plan.block.x = static_cast<uint32_t>(kernel.threads);
   plan.parameters.resize(sizeof(params));
   std::memcpy(plan.parameters.data(), &params, sizeof(params));
@@ -155,12 +179,20 @@ bool can_take(DataType kernel, DataType operands) {
   return kernel == operands || (kernel == DataType::float32 && widens_to_float32(operands));
 }
 
-LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
-  return make_plan(problem, tensors, kernel);
+WorkspaceSize workspace_of(const ConvProblem& problem, const KernelInfo& kernel, int32_t splits) {
+  return size_workspace(problem, kernel, splits);
 }
 
-LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel) {
-  return make_plan(problem, tensors, kernel);
+WorkspaceSize workspace_of(const LinearProblem& problem, const KernelInfo& kernel, int32_t splits) {
+  return size_workspace(problem, kernel, splits);
+}
+
+LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
+  return make_plan(problem, tensors, kernel, splits);
+}
+
+LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
+  return make_plan(problem, tensors, kernel, splits);
 }
 
 }  // namespace flopcuda::cuda

@@ -40,11 +40,12 @@ struct KernelInfo {
   Unit unit;
   int32_t max_taps;  // of a convolution's kernel
   bool is_direct;    // a convolution without tiles: one row a block
+  bool is_split;     // several blocks share a tile, a part of the reduction each
 };
 
 inline bool is_for_tensor_cores(const KernelInfo& kernel) { return is_tensor_core(kernel.unit); }
 
-// Every counted kernel, in pairs that differ in counts_zero only.
+// Every counted kernel, followed by its twins: one counts zeros, and one is split if it has tiles.
 const std::vector<KernelInfo>& kernels();
 
 // Kernels on tensor cores copy 16 bytes at once: behind a row of so many products, zeros make it a multiple of that. It
@@ -57,6 +58,9 @@ int64_t stored_length(const KernelInfo& kernel, int64_t length);
 // stored_length(in_features) long. A convolution's tensors are channels-last, its channels stored_length of a group's:
 // input [batch, depth, height, width, groups, stored channels], weight [out_channels, kernel depth, height, width,
 // stored channels], output [batch, out depth, height, width, out_channels].
+//
+// The sums and tickets are a split kernel's workspace, as large as workspace_of says, and null for others. The tickets
+// are 0 before a launch, and so they are again after it.
 struct Tensors {
   DataType type;
   const void* input;
@@ -64,6 +68,14 @@ struct Tensors {
   const void* bias;  // or null
   void* output;
   Counters* counters;
+  void* sums;
+  uint32_t* tickets;
+};
+
+// What the blocks of a launch share of device memory; nothing if the kernel is not split.
+struct WorkspaceSize {
+  int64_t sum_bytes = 0;
+  int64_t tickets = 0;
 };
 
 struct LaunchPlan {
@@ -78,9 +90,14 @@ struct LaunchPlan {
 // also to kernels of float32.
 bool can_take(DataType kernel, DataType operands);
 
-// A launch of a kernel of the problem's operation. std::invalid_argument, in one sentence, if it cannot compute the
-// problem, or for a null pointer or tensors of another type.
-LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
-LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel);
+// Of a launch that splits the reduction into so many parts. std::invalid_argument, in one sentence, if the kernel
+// cannot compute the problem, or not so.
+WorkspaceSize workspace_of(const ConvProblem& problem, const KernelInfo& kernel, int32_t splits);
+WorkspaceSize workspace_of(const LinearProblem& problem, const KernelInfo& kernel, int32_t splits);
+
+// A launch of a kernel of the problem's operation, which splits the reduction into so many parts: 1 if the kernel is
+// not split. std::invalid_argument as above, or for a null pointer or tensors of another type.
+LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits);
+LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits);
 
 }  // namespace flopcuda::cuda

@@ -12,6 +12,7 @@
 
 #include "cuda/async_copy.cuh"
 #include "cuda/counting.cuh"
+#include "cuda/split_sums.cuh"
 #include "cuda/tensor_core.cuh"
 #include "cuda/tensor_fragments.cuh"
 #include "cuda/tiles.h"
@@ -166,6 +167,11 @@ class WarpTile {
     }
   }
 
+  // Whether the block is the one to store the outputs, as split_sums.cuh says.
+  __device__ bool combine_parts(const SplitWorkspace& workspace) {
+    return flopcuda::cuda::combine_parts<Tile>(workspace, sums_, [&] { ++additions_; });
+  }
+
   // Outputs that nobody uses become 0.
   __device__ void clear_unused(const UsedPart& used) {
 #pragma unroll
@@ -224,6 +230,7 @@ class WarpTile {
     Counters counts;
     counts.mul = used.products;
     counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - used.outputs;
+    counts.add += additions_ * used.outputs;
     counts.pad = padded;
     // Of one thread, this may be negative: it copies for the others.
     if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
@@ -260,7 +267,8 @@ class WarpTile {
   Sum sums_[TILES_M][TILES_N][4];
   int rows_left_, columns_left_;  // of the problem's in the block, from the lane's first on
   uint32_t steps_ = 0;
-  uint32_t products_ = 0;  // of each output
+  uint32_t products_ = 0;   // of each output
+  uint32_t additions_ = 0;  // onto each sum, but those of multiply-adds
   uint32_t nonzero_ = 0;
 };
 

@@ -27,6 +27,7 @@ struct TileConfig {
   static constexpr int WARP_M = WARP_M_, WARP_N = WARP_N_;
   static constexpr int THREAD_M = THREAD_M_, THREAD_N = THREAD_N_;
   static constexpr int STAGES = STAGES_;
+  static constexpr bool IS_SPLIT = false;
   static constexpr int VECTOR = ACCESS_BYTES / sizeof(Scalar);
   static constexpr int WARPS_M = BLOCK_M / WARP_M, WARPS_N = BLOCK_N / WARP_N;
   static constexpr int LANES_M = WARP_M / THREAD_M, LANES_N = WARP_N / THREAD_N;
@@ -66,6 +67,7 @@ struct TensorTile {
   static constexpr int BLOCK_M = BLOCK_M_, BLOCK_N = BLOCK_N_;
   static constexpr int WARP_M = WARP_M_, WARP_N = WARP_N_;
   static constexpr int STAGES = STAGES_;
+  static constexpr bool IS_SPLIT = false;
   static constexpr int ROW_BYTES = 64;
   static constexpr int BLOCK_K = ROW_BYTES / scalar_bytes(TYPE);
   static constexpr int MMA_K = TYPE == DataType::float64 ? BLOCK_K : BLOCK_K / 2;  // products of an output in a step
@@ -90,6 +92,15 @@ using TF32_64x64x16 = SmallTensorTile<DataType::tf32>;
 using F64_MMA_128x128x8 = TensorTile<DataType::float64, 128, 128, 32, 64, 3>;
 using F64_MMA_64x64x8 = SmallTensorTile<DataType::float64>;
 
+// Likewise, but several blocks share the tile: each multiplies a part of the reduction (split_sums.cuh).
+template <class Tile>
+struct SplitTile : Tile {
+  static constexpr bool IS_SPLIT = true;
+};
+
+// A reduction has at most this many parts.
+constexpr int MAX_SPLITS = 64;
+
 // How a convolution finds the input of a tap: in a table made once a block, of so many taps at most, or by decoding it
 // in the main loop.
 enum class TapSource { table, decoder };
@@ -105,9 +116,9 @@ struct DirectConfig {
   static constexpr int BLOCK_OUTPUTS = THREADS * THREAD_OUTPUTS;
 };
 
-// Every kernel: its name, to which the twin that fills the zero counter too adds _count_zero; the share of
-// multiply-adds in the instructions of its main loop, read from sm_80 SASS (the planner compares kernels of a type by
-// it); and what it is made of.
+// Every kernel: its name, to which the twin that fills the zero counter too adds _count_zero, and the one whose
+// reduction is split, if there is one, _split; the share of multiply-adds in the instructions of its main loop, read
+// from sm_80 SASS (the planner compares kernels of a type by it); and what it is made of.
 #define FLOPCUDA_LINEAR_KERNELS(X)                        \
   X(flopcuda_linear_f32_128x128x16, 0.90, F32_128x128x16) \
   X(flopcuda_linear_f32_64x64x16, 0.83, F32_64x64x16)     \
@@ -124,14 +135,14 @@ struct DirectConfig {
   X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
-#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                       \
-  X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)       \
-  X(flopcuda_linear_f16_64x64x32, 0.28, F16_64x64x32)           \
-  X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32)     \
-  X(flopcuda_linear_bf16_64x64x32, 0.28, BF16_64x64x32)         \
-  X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16)     \
-  X(flopcuda_linear_tf32_64x64x16, 0.28, TF32_64x64x16)         \
-  X(flopcuda_linear_f64_mma_128x128x8, 0.52, F64_MMA_128x128x8) \
+#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                        \
+  X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)        \
+  X(flopcuda_linear_f16_64x64x32, 0.28, F16_64x64x32)            \
+  X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32)      \
+  X(flopcuda_linear_bf16_64x64x32, 0.28, BF16_64x64x32)          \
+  X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16)      \
+  X(flopcuda_linear_tf32_64x64x16, 0.28, TF32_64x64x16)          \
+  X(flopcuda_linear_f64_mma_128x128x8, 0.515, F64_MMA_128x128x8) \
   X(flopcuda_linear_f64_mma_64x64x8, 0.36, F64_MMA_64x64x8)
 
 #define FLOPCUDA_CONV_TENSOR_KERNELS(X)                       \

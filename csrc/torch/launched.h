@@ -8,6 +8,7 @@ namespace flopcuda {
 
 struct Launched {
   std::string kernel = "none";            // by name; "none" if there was nothing to compute
+  int splits = 1;                         // parts of the reduction
   std::optional<double> wave_efficiency;  // choice.h; none on the CPU
 };
 

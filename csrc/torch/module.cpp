@@ -51,6 +51,7 @@ py::list cuda_kernels() {
     entry["operation"] = kernel.operation == cuda::Operation::conv ? "conv" : "linear";
     entry["dtype"] = type_name(kernel.type);
     entry["counts_zero"] = kernel.counts_zero;
+    entry["is_split"] = kernel.is_split;
     entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
     entry["threads"] = kernel.threads;
     entry["unit"] = cuda::UNIT_NAMES[static_cast<int>(kernel.unit)];
@@ -73,13 +74,15 @@ PYBIND11_MODULE(_C, module) {
       "select_cpu_isa", [](const std::string& name) { cpu::select_isa(isa_from_name(name)); },
       "Run the CPU kernels with portable, avx2 or avx512; ValueError if this CPU lacks it.", py::arg("name"));
   module.def(
-      "last_launch", [] { return py::make_tuple(last_launch().kernel, last_launch().wave_efficiency); },
-      "The kernel that this thread's last operator launched, \"none\" if there was nothing to compute, and the wave "
-      "efficiency of its grid, None on the CPU.");
+      "last_launch",
+      [] { return py::make_tuple(last_launch().kernel, last_launch().splits, last_launch().wave_efficiency); },
+      "The kernel that this thread's last operator launched, \"none\" if there was nothing to compute; the parts of "
+      "its "
+      "reduction; and the wave efficiency of its grid, None on the CPU.");
   module.def(
       "cuda_kernels", &cuda_kernels,
       "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
-      "\"linear\"), dtype, counts_zero, tile (rows, columns, "
+      "\"linear\"), dtype, counts_zero, is_split (parts of a reduction are several blocks'), tile (rows, columns, "
       "products between barriers), threads, unit that multiplies, multiply_share (of the main loop's instructions).");
   module.def(
       "device_rates", [](int capability) { return cuda::rates_of(capability); },
@@ -89,6 +92,9 @@ PYBIND11_MODULE(_C, module) {
   module.attr("SCHEDULERS") = cuda::SCHEDULERS;
   module.attr("SLICE_LATENCY") = cuda::SLICE_LATENCY;
   module.attr("RESIDENT_THREADS") = cuda::RESIDENT_THREADS;
+  module.attr("FILL_LATENCY") = cuda::FILL_LATENCY;
+  module.attr("SPLIT_BYTES") = cuda::SPLIT_BYTES;
+  module.attr("SPLIT_LATENCY") = cuda::SPLIT_LATENCY;
 }
 
 }  // namespace flopcuda

@@ -175,8 +175,10 @@ ConvProblem matmul_as_convolution(const LinearProblem& problem) {
   return convolution;
 }
 
-at::Tensor empty_counters(const at::Tensor& input) {
-  return at::zeros({kCounterFields}, input.options().dtype(at::kLong).memory_format(std::nullopt));
+// An empty record, and behind it so many tickets of 32 bits: one operation makes all of them 0.
+at::Tensor empty_records(const at::Tensor& input, int64_t tickets) {
+  const auto options = input.options().dtype(at::kLong).memory_format(std::nullopt);
+  return at::zeros({kCounterFields + (tickets + 1) / 2}, options);
 }
 
 std::vector<int64_t> output_shape(const ConvProblem& problem, const at::Tensor& input) {
@@ -204,16 +206,24 @@ struct Operands {
   OptionalTensor bias;
   at::Tensor output;  // as the kernel writes it
   at::Tensor result;  // the same, with the operator's dimensions
-  at::Tensor counters;
+  at::Tensor records;
+  at::Tensor counters;  // the first of those
+  at::Tensor sums;      // bytes
 
   // input, weight: as the kernel takes them.
-  Operands(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef output_shape)
+  Operands(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef output_shape,
+           const cuda::WorkspaceSize& workspace = {})
       : input(input),
         weight(weight),
         bias(bias ? OptionalTensor(cast(*bias, input.scalar_type()).contiguous()) : std::nullopt),
         output(at::empty(output_shape, input.options().memory_format(std::nullopt))),
         result(output),
-        counters(empty_counters(input)) {}
+        records(empty_records(input, workspace.tickets)),
+        counters(workspace.tickets ? records.narrow(0, 0, kCounterFields) : records) {
+    if (workspace.sum_bytes) {
+      sums = at::empty({workspace.sum_bytes}, input.options().dtype(at::kByte).memory_format(std::nullopt));
+    }
+  }
 
   Counters& record() const { return *reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>()); }
 
@@ -229,7 +239,15 @@ struct Operands {
             weight.const_data_ptr(),
             bias ? bias->const_data_ptr() : nullptr,
             output.mutable_data_ptr(),
-            &record()};
+            &record(),
+            sums.defined() ? sums.mutable_data_ptr() : nullptr,
+            sums.defined() ? reinterpret_cast<uint32_t*>(&record() + 1) : nullptr};
+  }
+
+  // What a split kernel writes besides.
+  std::vector<at::Tensor> workspace() const {
+    if (!sums.defined()) return {};
+    return {sums, records.narrow(0, kCounterFields, records.size(0) - kCounterFields)};
   }
 };
 
@@ -271,33 +289,40 @@ at::Tensor with_stored_rows(const at::Tensor& tensor, const cuda::KernelInfo& ke
 // Row-major as the problem says, of a type that kernels compute in.
 template <class Problem>
 Operands dense_operands(const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
-                        const OptionalTensor& bias, at::ScalarType type) {
-  return {cast(input, type).contiguous(), cast(weight, type).contiguous(), bias, output_shape(problem, input)};
+                        const OptionalTensor& bias, at::ScalarType type, const cuda::WorkspaceSize& workspace = {}) {
+  return {cast(input, type).contiguous(), cast(weight, type).contiguous(), bias, output_shape(problem, input),
+          workspace};
 }
 
 Operands tensor_core_operands(const LinearProblem& problem, const at::Tensor& input, const at::Tensor& weight,
-                              const OptionalTensor& bias, const cuda::KernelInfo& kernel) {
-  return {with_stored_rows(input, kernel), with_stored_rows(weight, kernel), bias, output_shape(problem, input)};
+                              const OptionalTensor& bias, const cuda::KernelInfo& kernel,
+                              const cuda::WorkspaceSize& workspace) {
+  return {with_stored_rows(input, kernel), with_stored_rows(weight, kernel), bias, output_shape(problem, input),
+          workspace};
 }
 
 // Channels-last; plan.h says how they lie. Nothing is copied of what is so already.
 Operands tensor_core_operands(const ConvProblem& problem, const at::Tensor& input, const at::Tensor& weight,
-                              const OptionalTensor& bias, const cuda::KernelInfo& kernel) {
+                              const OptionalTensor& bias, const cuda::KernelInfo& kernel,
+                              const cuda::WorkspaceSize& workspace) {
   const at::Tensor by_group = input.unflatten(1, {problem.groups, problem.in_channels / problem.groups});
   std::vector<int64_t> shape = output_shape(problem, input);
   std::rotate(shape.begin() + 1, shape.begin() + 2, shape.end());
   Operands operands(with_stored_rows(by_group.movedim({1, 2}, {-2, -1}), kernel),
-                    with_stored_rows(weight.movedim(1, -1), kernel), bias, shape);
+                    with_stored_rows(weight.movedim(1, -1), kernel), bias, shape, workspace);
   operands.result = operands.output.movedim(-1, 1);
   return operands;
 }
 
 // As a CUDA kernel takes them.
 template <class Problem>
-Operands operands_for(const cuda::KernelInfo& kernel, const Problem& problem, const at::Tensor& input,
+Operands operands_for(const cuda::Choice& choice, const Problem& problem, const at::Tensor& input,
                       const at::Tensor& weight, const OptionalTensor& bias) {
-  return cuda::is_for_tensor_cores(kernel) ? tensor_core_operands(problem, input, weight, bias, kernel)
-                                           : dense_operands(problem, input, weight, bias, scalar_type(kernel.type));
+  const cuda::KernelInfo& kernel = *choice.kernel;
+  const cuda::WorkspaceSize workspace = cuda::workspace_of(problem, kernel, choice.splits);
+  return cuda::is_for_tensor_cores(kernel)
+             ? tensor_core_operands(problem, input, weight, bias, kernel, workspace)
+             : dense_operands(problem, input, weight, bias, scalar_type(kernel.type), workspace);
 }
 
 // The devices: each computes either problem in operands of its own, and says in `last` what it launched.
@@ -313,8 +338,7 @@ struct Cpu {
     } else {
       run_in<float>(problem, operands, options.count_zero);
     }
-    last = {std::string(op) + (type == at::kDouble ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa()),
-            std::nullopt};
+    last = {std::string(op) + (type == at::kDouble ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa())};
     return operands;
   }
 
@@ -339,13 +363,14 @@ struct Cuda {
                       const OptionalTensor& bias, const Options& options) {
     const c10::cuda::CUDAGuard guard(input.device());
     const cuda::DeviceProperties& device = cuda::device_properties();
-    const auto& kernel =
+    const cuda::Choice choice =
         cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
-    const Operands operands = operands_for(kernel, problem, input, weight, bias);
+    const auto& [kernel, splits] = choice;
+    const Operands operands = operands_for(choice, problem, input, weight, bias);
     if (operands.output.numel() == 0) return operands;
-    const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(kernel.type), kernel);
+    const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(kernel->type), *kernel, splits);
     cuda::launch(plan, c10::cuda::getCurrentCUDAStream(input.device().index()).stream());
-    last = {kernel.name, cuda::wave_efficiency(plan.grid.x, device)};
+    last = {kernel->name, splits, cuda::wave_efficiency(int64_t{plan.grid.x} * splits, device)};
     return operands;
   }
 };
@@ -407,10 +432,10 @@ Result matmul(const at::Tensor& input, const at::Tensor& weight, const std::opti
 }
 
 // What a CUDA device would be told to do, over tensors on the CPU: for the PTX virtual machine. Output, with the
-// operator's dimensions, and counters, which the launch is to fill; what else its parameters point to; kernel, grid,
-// block, bytes of dynamic shared memory; and the parameters, uint8.
-using PlannedResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>, std::string, std::vector<int64_t>,
-                                 std::vector<int64_t>, int64_t, at::Tensor>;
+// operator's dimensions, and counters, which the launch is to fill; what else its parameters point to, to be read, and
+// to be written; kernel, grid, block, bytes of dynamic shared memory; and the parameters, uint8.
+using PlannedResult = std::tuple<at::Tensor, at::Tensor, std::vector<at::Tensor>, std::vector<at::Tensor>, std::string,
+                                 std::vector<int64_t>, std::vector<int64_t>, int64_t, at::Tensor>;
 
 const cuda::KernelInfo& kernel_named(const std::string& name) {
   for (const cuda::KernelInfo& kernel : cuda::kernels()) {
@@ -432,40 +457,61 @@ at::Tensor bytes_of(const std::vector<std::byte>& bytes) {
   return tensor;
 }
 
+// What a caller asks for: a kernel by name, if any, and how to split the reduction. The rest is chosen.
+struct Wish {
+  const std::optional<std::string>& kernel;
+  std::optional<int64_t> splits;
+
+  template <class Problem>
+  cuda::Choice choose(const Problem& problem, const at::Tensor& input, const Options& options,
+                      const cuda::DeviceProperties& device) const {
+    TORCH_CHECK_VALUE(kernel || !splits, "a launch is split as one kernel can, but none is named");
+    if (!kernel) {
+      return cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
+    }
+    const cuda::KernelInfo& named = kernel_named(*kernel);
+    if (!splits) return {&named, cuda::choose_splits(problem, named, device)};
+    return {&named, static_cast<int32_t>(std::clamp<int64_t>(*splits, 0, INT32_MAX))};
+  }
+};
+
 template <class Problem>
 PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
-                        const OptionalTensor& bias, const Options& options, const std::optional<std::string>& kernel) {
+                        const OptionalTensor& bias, const Options& options, const Wish& wish) {
   TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
-  const cuda::DataType type = device_type(input, options.allow_tf32);
-  const cuda::KernelInfo& chosen =
-      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, type, options.count_zero, {});
-  TORCH_CHECK_VALUE(kernel_takes(chosen, input), chosen.name, " is a kernel of another type than the tensors");
-  const Operands operands = operands_for(chosen, problem, input, weight, bias);
-  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(chosen.type), chosen);
+  const cuda::Choice choice = wish.choose(problem, input, options, {});
+  const auto& [kernel, splits] = choice;
+  TORCH_CHECK_VALUE(kernel_takes(*kernel, input), kernel->name, " is a kernel of another type than the tensors");
+  const Operands operands = operands_for(choice, problem, input, weight, bias);
+  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(kernel->type), *kernel, splits);
   std::vector<at::Tensor> others = {operands.input, operands.weight};
   if (operands.bias) others.push_back(*operands.bias);
-  return {operands.result,     operands.counters,          others,
-          launch.kernel,       extents(launch.grid),       extents(launch.block),
-          launch.shared_bytes, bytes_of(launch.parameters)};
+  return {operands.result,       operands.counters,   others,
+          operands.workspace(),  launch.kernel,       extents(launch.grid),
+          extents(launch.block), launch.shared_bytes, bytes_of(launch.parameters)};
 }
 
 template <int axes>
 PlannedResult conv_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                         at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
-                        bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel) {
+                        bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel,
+                        std::optional<int64_t> splits) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, kernel);
+  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, {kernel, splits});
 }
 
 PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
-                          bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel) {
-  return plan_over(linear_problem(input, weight, bias), input, weight, bias, {count_zero, allow_tf32}, kernel);
+                          bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel,
+                          std::optional<int64_t> splits) {
+  const auto problem = linear_problem(input, weight, bias);
+  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, {kernel, splits});
 }
 
 PlannedResult matmul_plan(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
-                          bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel) {
+                          bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel,
+                          std::optional<int64_t> splits) {
   const auto problem = matmul_problem(input, weight, triangle, count_zero);
-  return plan_over(problem, input, weight.transpose(1, 2), std::nullopt, {count_zero, allow_tf32}, kernel);
+  return plan_over(problem, input, weight.transpose(1, 2), std::nullopt, {count_zero, allow_tf32}, {kernel, splits});
 }
 
 // A CUDA device by what its maker says of it, for a launch that nobody makes.
@@ -473,66 +519,71 @@ struct DescribedDevice {
   int64_t multiprocessors;
   at::ArrayRef<double> rates;
   at::IntArrayRef resident_blocks;
+  double memory_bytes;
 
   cuda::DeviceProperties properties() const {
     TORCH_CHECK_VALUE(0 < multiprocessors && multiprocessors <= INT32_MAX && rates.size() == cuda::UNITS,
                       "a device has 1 to ", INT32_MAX, " multiprocessors and ", cuda::UNITS, " rates, not ",
                       multiprocessors, " and ", rates.size());
-    cuda::DeviceProperties device{static_cast<int32_t>(multiprocessors), {}, {}};
+    TORCH_CHECK_VALUE(memory_bytes > 0, "a device's memory moves some bytes in a cycle, not ", memory_bytes);
+    cuda::DeviceProperties device{static_cast<int32_t>(multiprocessors), {}, memory_bytes, {}};
     std::copy(rates.begin(), rates.end(), device.rates.begin());
     device.resident_blocks.assign(resident_blocks.begin(), resident_blocks.end());
     return device;
   }
 };
 
-// A kernel's name, its blocks and their wave efficiency.
-using Choice = std::tuple<std::string, int64_t, double>;
+// A kernel's name, the parts of its reduction, its blocks and their wave efficiency.
+using Choice = std::tuple<std::string, int64_t, int64_t, double>;
 
 template <class Problem>
 Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, const at::Tensor& input,
-                 const Options& options, const std::optional<std::string>& kernel) {
-  const cuda::DataType type = device_type(input, options.allow_tf32);
-  const cuda::KernelInfo& chosen =
-      kernel ? kernel_named(*kernel) : cuda::choose_kernel(problem, type, options.count_zero, device);
-  const cuda::Waves waves = cuda::count_waves(problem, chosen, device);
-  return {chosen.name, waves.blocks, waves.efficiency};
+                 const Options& options, const Wish& wish) {
+  const cuda::Choice choice = wish.choose(problem, input, options, device);
+  const cuda::Waves waves = cuda::count_waves(problem, choice, device);
+  return {choice.kernel->name, choice.splits, waves.blocks, waves.efficiency};
 }
 
 template <int axes>
 Choice conv_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
                    bool count_zero, bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
-                   at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
+                   at::IntArrayRef resident_blocks, double memory_bytes, const std::optional<std::string>& kernel,
+                   std::optional<int64_t> splits) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  const DescribedDevice device{multiprocessors, rates, resident_blocks};
-  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
+  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits});
 }
 
 Choice linear_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
                      bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
-                     at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
+                     at::IntArrayRef resident_blocks, double memory_bytes, const std::optional<std::string>& kernel,
+                     std::optional<int64_t> splits) {
   const auto problem = linear_problem(input, weight, bias);
-  const DescribedDevice device{multiprocessors, rates, resident_blocks};
-  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
+  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits});
 }
 
 Choice matmul_choice(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
                      bool count_zero, bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
-                     at::IntArrayRef resident_blocks, const std::optional<std::string>& kernel) {
+                     at::IntArrayRef resident_blocks, double memory_bytes, const std::optional<std::string>& kernel,
+                     std::optional<int64_t> splits) {
   const auto problem = matmul_problem(input, weight, triangle, count_zero);
-  const DescribedDevice device{multiprocessors, rates, resident_blocks};
-  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, kernel);
+  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits});
 }
 
 // Schemas: an operator; the kernel that it launches on a device that is described (device.h); the launch that it would
 // make on a CUDA device.
 constexpr const char* kRecord = " -> (Tensor output, Tensor counters)";
 constexpr const char* kChoice =
-    ", *, int multiprocessors, float[] rates, int[] resident_blocks, str? kernel=None) -> (str kernel, int blocks, "
+    ", *, int multiprocessors, float[] rates, int[] resident_blocks, float memory_bytes, str? kernel=None, int? "
+    "splits=None) -> "
+    "(str kernel, int splits, int blocks, "
     "float wave_efficiency)";
 constexpr const char* kPlan =
-    ", str? kernel=None) -> (Tensor output, Tensor counters, Tensor[] operands, str kernel, int[] grid, int[] block, "
-    "int shared_bytes, Tensor parameters)";
+    ", str? kernel=None, int? splits=None) -> (Tensor output, Tensor counters, Tensor[] operands, Tensor[] workspace, "
+    "str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)";
 
 template <int axes>
 void define_conv(torch::Library& library) {

@@ -37,6 +37,7 @@ class Kernel:
         operation: "conv" or "linear".
         dtype: of operands and outputs: "float64", "float16", "tf32".
         counts_zero: whether it fills the zero counter.
+        is_split: whether several blocks share a tile, a part of the reduction each.
         tile: outputs of a block, rows by columns, and products between two barriers.
         threads: of a block.
         unit: what multiplies, as :func:`flopcuda._C.device_rates` lists units: "fma_f32", "mma_f16".
@@ -49,6 +50,7 @@ class Kernel:
     operation: str
     dtype: str
     counts_zero: bool
+    is_split: bool
     tile: tuple[int, int, int]
     threads: int
     unit: str

@@ -24,7 +24,7 @@ from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
 from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, choose_kernel, is_set_to_tf32
 from flopcuda.prediction.gpus import GPU
-from flopcuda.prediction.model import LAUNCH_SECONDS, Tiling, Time, Work, predict_time, roofline
+from flopcuda.prediction.model import BANDWIDTH_SHARE, LAUNCH_SECONDS, Tiling, Time, Work, predict_time, roofline
 from flopcuda.report import NotCounted
 from flopcuda.session import Session
 
@@ -39,6 +39,7 @@ class LayerPrediction:
         module, module_type, op: as in :class:`flopcuda.report.Launch`.
         input_shape, weight_shape, output_shape: likewise.
         kernel: that the planner chooses.
+        splits: parts into which it splits the reduction.
         unit: that multiplies in it.
         work: what it multiplies.
         time: of the launch.
@@ -53,6 +54,7 @@ class LayerPrediction:
     weight_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     kernel: str
+    splits: int
     unit: str
     work: Work
     time: Time
@@ -191,10 +193,11 @@ class _PredictingBackend:
         )
         entry = _entries()[choice.name]
         work = work_of(op, operands, output, options.get("groups", 1), entry, options.get("triangle"))
-        time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu)
+        time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu, choice.splits)
         conversion = _conversion_seconds(op, [*operands, output], entry, self._gpu)
         self.predicted.append(
             {
+                "splits": choice.splits,
                 "unit": entry["unit"],
                 "work": work,
                 "time": time,
@@ -204,7 +207,14 @@ class _PredictingBackend:
         )
         counters = torch.zeros(len(COUNTER_FIELDS), dtype=torch.int64)
         seconds = time.seconds + conversion
-        return Outcome(output, counters, choice.name, lambda: seconds, wave_efficiency=time.wave_efficiency)
+        return Outcome(
+            output,
+            counters,
+            choice.name,
+            lambda: seconds,
+            wave_efficiency=time.wave_efficiency,
+            splits=choice.splits,
+        )
 
 
 def work_of(
@@ -270,7 +280,8 @@ def tiling_of(kernel: str, gpu: GPU) -> Tiling:
 @cache
 def device_of(gpu: GPU) -> Device:
     """What the planner is told of a GPU."""
-    return Device(gpu.multiprocessors, tuple(gpu.rates.values()), tuple(_resident_blocks(gpu)))
+    memory_bytes = gpu.bandwidth * BANDWIDTH_SHARE / gpu.tensor_hertz / gpu.multiprocessors
+    return Device(gpu.multiprocessors, tuple(gpu.rates.values()), tuple(_resident_blocks(gpu)), memory_bytes)
 
 
 def _resident_blocks(gpu: GPU) -> list[int]:

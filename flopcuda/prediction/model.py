@@ -4,6 +4,7 @@ A multiprocessor executes the slices of its blocks' main loops. A slice of one b
 needs for its multiply-adds, or the four schedulers for all its instructions, whichever is more. Blocks that are
 resident together share the multiprocessor; one alone also waits for its own barriers and copies. All multiprocessors
 take their blocks in waves. Memory and arithmetic overlap: the longer of them, with the launch before it, is the time.
+Where blocks share a reduction, they write their sums, and the last of each tile reads them all.
 
 Left out: the bandwidths of L2 and of shared memory, bank conflicts, the epilogue's instructions, and power limits,
 which lower the clock of long products in tensor cores. docs/prediction.md holds the model against published times.
@@ -17,9 +18,10 @@ from flopcuda import _C
 from flopcuda.formulas import TriangleSizes, triangle_exact_mul
 from flopcuda.prediction.gpus import GPU, UNITS
 
-SCHEDULERS, SLICE_LATENCY = _C.SCHEDULERS, _C.SLICE_LATENCY  # the planner's, whose sources csrc/cuda/device.h has
-FILL_LATENCY = 480  # cycles: a read of memory, 466 on A100 and 479 on H100 (ibidem)
-BANDWIDTH_SHARE = 0.91  # of the peak that a copy reaches (ibidem)
+# The planner's, whose sources csrc/cuda/device.h has.
+SCHEDULERS, SLICE_LATENCY, FILL_LATENCY = _C.SCHEDULERS, _C.SLICE_LATENCY, _C.FILL_LATENCY
+SPLIT_BYTES, SPLIT_LATENCY = _C.SPLIT_BYTES, _C.SPLIT_LATENCY
+BANDWIDTH_SHARE = 0.91  # of the peak that a copy reaches (arXiv:2402.13499)
 LAUNCH_SECONDS = (
     0.9e-6  # between kernels of a stream: 3.8 us for one of 2.9 us (NVIDIA, Getting Started with CUDA Graphs)
 )
@@ -97,7 +99,7 @@ class Time:
     Attributes:
         launch: seconds before it starts.
         ideal: seconds that its blocks would take, spread evenly over all multiprocessors without waiting.
-        compute: seconds that they take in waves.
+        compute: seconds that they take in waves, and to combine the parts of a reduction.
         memory: seconds for the bytes that go to or come from memory.
         blocks, wave_efficiency: of the grid.
         bytes: to or from memory.
@@ -117,7 +119,7 @@ class Time:
 
     @property
     def bound_by(self) -> str:
-        """The largest part: "launch", "memory", or of arithmetic "compute" or "waves", what is lost in them."""
+        """The largest part: "launch", "memory", or of arithmetic "compute" or "waves", what is lost besides."""
         if self.memory > self.compute:
             parts = {"launch": self.launch, "memory": self.memory}
         else:
@@ -130,13 +132,14 @@ def roofline(work: Work, unit: str, gpu: GPU) -> float:
     return max(work.multiply_adds / gpu.multiply_adds_per_second(unit), work.bytes / gpu.bandwidth)
 
 
-def count_blocks(work: Work, kernel: Tiling) -> int:
+def count_tiles(work: Work, kernel: Tiling) -> int:
     return work.groups * -(-work.rows // kernel.tile[0]) * -(-work.columns // kernel.tile[1])
 
 
-def count_slices(work: Work, kernel: Tiling) -> int:
-    """Of a block that multiplies all products."""
-    return work.segments * -(-work.reduction // (work.segments * kernel.tile[2]))
+def count_slices(work: Work, kernel: Tiling, splits: int) -> int:
+    """Of a block that multiplies all products, or the largest of so many parts of them."""
+    of_segment = -(-work.reduction // (work.segments * kernel.tile[2]))
+    return work.segments * -(-of_segment // splits)
 
 
 @dataclass(frozen=True)
@@ -154,9 +157,9 @@ class Load:
     longest: int
 
 
-def load_of(work: Work, kernel: Tiling) -> Load:
+def load_of(work: Work, kernel: Tiling, splits: int = 1) -> Load:
     """Of a launch: block by block of the first columns, or row of blocks by row, where that is a triangle."""
-    blocks, slices = count_blocks(work, kernel), count_slices(work, kernel)
+    blocks, slices = count_tiles(work, kernel) * splits, count_slices(work, kernel, splits)
     if work.triangle is None:
         return Load(blocks, blocks * slices, slices)
     block_m, block_n, block_k = kernel.tile
@@ -186,22 +189,44 @@ def wave_cycles(slices: float, kernel: Tiling, gpu: GPU, resident: int) -> float
     return FILL_LATENCY + slices * max(resident * busy, busy + SLICE_LATENCY)
 
 
-def memory_bytes(work: Work, kernel: Tiling, gpu: GPU) -> int:
+def tile_bytes(kernel: Tiling) -> int:
+    """Of the sums of a tile before they are rounded."""
+    return kernel.tile[0] * kernel.tile[1] * (8 if kernel.unit.endswith("f64") else 4)
+
+
+def combination_cycles(tiles: int, kernel: Tiling, gpu: GPU, splits: int) -> float:
+    """Cycles in which the busiest multiprocessor writes the sums of its blocks and reads those of its tiles."""
+    if splits == 1:
+        return 0.0
+    moved = -(-tiles * splits // gpu.multiprocessors) + -(-tiles // gpu.multiprocessors) * splits
+    return SPLIT_LATENCY + moved * tile_bytes(kernel) / SPLIT_BYTES
+
+
+def memory_bytes(work: Work, kernel: Tiling, gpu: GPU, splits: int = 1) -> int:
     """Bytes to or from memory.
 
     Each tensor once; but the operand along which blocks vary first is read anew in each wave, or each time that they
-    begin again if that is less often, where it does not fit in L2.
+    begin again if that is less often, where it does not fit in L2. The sums of the parts of a reduction are written,
+    and read where L2 does not hold them.
     """
+    sums = count_tiles(work, kernel) * splits * tile_bytes(kernel) if splits > 1 else 0
+    moved = work.bytes + (sums if sums <= gpu.l2_bytes else 2 * sums)
     again = work.row_bytes if work.rows_first else work.column_bytes
     if again <= gpu.l2_bytes:
-        return work.bytes
-    waves = -(-count_blocks(work, kernel) // (gpu.multiprocessors * kernel.resident * work.groups))
+        return moved
+    waves = -(-count_tiles(work, kernel) // (gpu.multiprocessors * kernel.resident * work.groups))
     sweeps = -(-work.columns // kernel.tile[1]) if work.rows_first else -(-work.rows // kernel.tile[0])
-    return work.bytes + again * (max(min(sweeps, waves), 1) - 1)
+    return moved + again * (max(min(sweeps, waves), 1) - 1)
 
 
-def predict_time(work: Work, kernel: Tiling, gpu: GPU) -> Time:
+def predict_time(work: Work, kernel: Tiling, gpu: GPU, splits: int = 1) -> Time:
     """The time of one launch, without one if there is nothing to compute.
+
+    Args:
+        work: what is multiplied.
+        kernel: that multiplies it.
+        gpu: where.
+        splits: parts of the reduction, each a block's; 1 if it is not split.
 
     Raises:
         ValueError: the GPU has no such unit, or cannot hold a block of this kernel.
@@ -210,17 +235,19 @@ def predict_time(work: Work, kernel: Tiling, gpu: GPU) -> Time:
         raise ValueError(f"{kernel.name}: {gpu.name} has no unit {kernel.unit}")
     if kernel.resident < 1:
         raise ValueError(f"{kernel.name}: a multiprocessor of {gpu.name} cannot hold a block")
-    blocks = count_blocks(work, kernel)
+    tiles = count_tiles(work, kernel)
+    blocks = tiles * splits
     if not blocks:
         return Time(0.0, 0.0, 0.0, 0.0, 0, 0.0, 0)
-    load = load_of(work, kernel)
+    load = load_of(work, kernel, splits)
     full, rest = divmod(load.blocks, gpu.multiprocessors * kernel.resident)
     tail = -(-rest // gpu.multiprocessors)
     # Whole waves hold short blocks and long ones, and the next come as these end; the last wave ends with its longest.
     cycles = full * wave_cycles(load.slices / load.blocks, kernel, gpu, kernel.resident)
     cycles += wave_cycles(load.longest, kernel, gpu, tail)
+    cycles += combination_cycles(tiles, kernel, gpu, splits)
     ideal = load.slices / gpu.multiprocessors * slice_cycles(kernel, gpu)
-    moved = memory_bytes(work, kernel, gpu)
+    moved = memory_bytes(work, kernel, gpu, splits)
     clock = gpu.clock(kernel.unit)
     return Time(
         launch=LAUNCH_SECONDS,

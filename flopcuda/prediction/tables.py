@@ -48,7 +48,7 @@ def _cells(layer: LayerPrediction) -> list[str]:
         layer.module or "(the model)",
         f"{'x'.join(map(str, layer.output_shape))} <- {'x'.join(map(str, layer.input_shape))}",
         layer.kernel.removeprefix(_PREFIX),
-        f"{time.blocks:,}",
+        f"{time.blocks // layer.splits:,}" + (f" x {layer.splits}" if layer.splits > 1 else ""),
         f"{time.wave_efficiency:.0%}",
         f"{1e6 * layer.seconds:,.1f}",
         f"{2 * layer.work.multiply_adds / seconds / 1e12:.2f}",

@@ -73,6 +73,7 @@ class Kernel:
     is_float64: bool
     counts_zero: bool
     is_direct: bool
+    is_split: bool
     max_taps: int
     block_m: int
     block_n: int
@@ -101,6 +102,8 @@ class Addresses:
     bias: int = 0
     output: int = 0x3000
     counters: int = 0x4000
+    sums: int = 0x5000
+    tickets: int = 0x6000
 
 
 CONV_PARAMETERS = ["row_tiles", "column_tiles", "columns", "rows", "reduction", "output_aligned"]
@@ -127,17 +130,18 @@ class Planner:
         count_zero: bool = False,
         addresses: Addresses | None = None,
         is_float64: bool = False,
+        splits: int = 1,
     ) -> Plan:
-        """Plan with a kernel, or with the one that the planner chooses.
+        """Plan with a kernel and so many parts of the reduction, or with those that the planner chooses.
 
         Raises:
             PlanError: the planner refuses.
         """
         operation = "conv" if isinstance(problem, Conv2d) else "linear"
         function = getattr(self.library, f"flopcuda_plan_{operation}")
-        places = (ctypes.c_uint64 * 5)(*vars(addresses or Addresses()).values())
+        places = (ctypes.c_uint64 * 7)(*vars(addresses or Addresses()).values())
         index = -1 if kernel is None else kernel.index
-        if function(integers(problem.fields()), places, index, is_float64, count_zero):
+        if function(integers(problem.fields()), places, index, splits, is_float64, count_zero):
             raise PlanError(self.library.flopcuda_last_error().decode())
         launch = self._read("flopcuda_plan_launch", 8)
         names = CONV_PARAMETERS if operation == "conv" else LINEAR_PARAMETERS
@@ -155,9 +159,9 @@ class Planner:
         return int(self.library.flopcuda_divide_by_kernel_width(n))
 
     def _kernel(self, index: int) -> Kernel:
-        fields = self._read("flopcuda_kernel_info", 9, index)
+        fields = self._read("flopcuda_kernel_info", 10, index)
         name = self.library.flopcuda_kernel_name(index).decode()
-        return Kernel(index, name, *map(bool, fields[:4]), *fields[4:])
+        return Kernel(index, name, *map(bool, fields[:5]), *fields[5:])
 
     def _read(self, function: str, count: int, *arguments: int) -> list[int]:
         fields = integers([0] * count)

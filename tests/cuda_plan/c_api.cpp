@@ -13,6 +13,7 @@ namespace {
 
 using flopcuda::ConvProblem;
 using flopcuda::LinearProblem;
+using flopcuda::cuda::Choice;
 using flopcuda::cuda::choose_kernel;
 using flopcuda::cuda::ConvParams;
 using flopcuda::cuda::DataType;
@@ -58,15 +59,18 @@ Tensors make_tensors(DataType type, const uint64_t* addresses) {
           reinterpret_cast<const void*>(addresses[1]),
           reinterpret_cast<const void*>(addresses[2]),
           reinterpret_cast<void*>(addresses[3]),
-          reinterpret_cast<flopcuda::Counters*>(addresses[4])};
+          reinterpret_cast<flopcuda::Counters*>(addresses[4]),
+          reinterpret_cast<void*>(addresses[5]),
+          reinterpret_cast<uint32_t*>(addresses[6])};
 }
 
 template <class Problem>
-LaunchPlan make_plan(const int64_t* fields, const uint64_t* addresses, int kernel, bool is_float64, bool count_zero) {
+LaunchPlan make_plan(const int64_t* fields, const uint64_t* addresses, int kernel, int splits, bool is_float64,
+                     bool count_zero) {
   const auto problem = read_problem<Problem>(fields);
   const DataType type = is_float64 ? DataType::float64 : DataType::float32;
-  return plan(problem, make_tensors(type, addresses),
-              kernel < 0 ? choose_kernel(problem, type, count_zero, {}) : kernels()[kernel]);
+  const Choice choice = kernel < 0 ? choose_kernel(problem, type, count_zero, {}) : Choice{&kernels()[kernel], splits};
+  return plan(problem, make_tensors(type, addresses), *choice.kernel, choice.splits);
 }
 
 }  // namespace
@@ -77,13 +81,14 @@ int flopcuda_kernel_count() { return static_cast<int>(kernels().size()); }
 
 const char* flopcuda_kernel_name(int index) { return kernels()[index].name; }
 
-// is a convolution, is of float64, counts zero, is direct, taps at most, BLOCK_M, BLOCK_N, BLOCK_K, threads
+// is a convolution, is of float64, counts zero, is direct, is split, taps at most, BLOCK_M, BLOCK_N, BLOCK_K, threads
 void flopcuda_kernel_info(int index, int64_t* fields) {
   const KernelInfo& kernel = kernels()[index];
   const int64_t values[] = {kernel.operation == Operation::conv,
                             kernel.type == DataType::float64,
                             kernel.counts_zero,
                             kernel.is_direct,
+                            kernel.is_split,
                             kernel.max_taps,
                             kernel.block_m,
                             kernel.block_n,
@@ -94,14 +99,16 @@ void flopcuda_kernel_info(int index, int64_t* fields) {
 
 const char* flopcuda_last_error() { return last_error.c_str(); }
 
-// kernel: an index, or -1 to let the planner choose.
-int flopcuda_plan_conv(const int64_t* problem, const uint64_t* addresses, int kernel, int is_float64, int count_zero) {
-  return keep_plan([&] { return make_plan<ConvProblem>(problem, addresses, kernel, is_float64, count_zero); });
+// kernel: an index, or -1 to let the planner choose, also how to split.
+int flopcuda_plan_conv(const int64_t* problem, const uint64_t* addresses, int kernel, int splits, int is_float64,
+                       int count_zero) {
+  return keep_plan([&] { return make_plan<ConvProblem>(problem, addresses, kernel, splits, is_float64, count_zero); });
 }
 
-int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int is_float64,
+int flopcuda_plan_linear(const int64_t* problem, const uint64_t* addresses, int kernel, int splits, int is_float64,
                          int count_zero) {
-  return keep_plan([&] { return make_plan<LinearProblem>(problem, addresses, kernel, is_float64, count_zero); });
+  return keep_plan(
+      [&] { return make_plan<LinearProblem>(problem, addresses, kernel, splits, is_float64, count_zero); });
 }
 
 // The last plan.
