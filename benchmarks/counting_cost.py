@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.side_by_side import paired_times
+from benchmarks.side_by_side import paired_ratios, repeat, repetitions
 from tests.cpu_kernels import Counters, Kernels, build_kernels
 from tests.cpu_kernels.oracle import ConvCase, LinearCase, Tensors
 from tests.patches import Patch
@@ -24,13 +24,13 @@ WITHOUT_COUNTERS = (
     Patch("tally.h", "total_ += number;", "static_cast<void>(number);"),
     Patch(
         "im2col.cpp",
-        "for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = static_cast<int32_t>(padding);",
+        "for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = padding;",
         "static_cast<void>(padding);",
     ),
     Patch(
         "shifted_windows.cpp",
-        "block.pad_columns(i)[tap] = static_cast<int32_t>(padding);",
-        "static_cast<void>(padding);",
+        "block.pad_columns(i)[tap] = count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x);",
+        "",
     ),
     Patch("shifted_windows.cpp", "block.pad_columns(i)[k] = block.pad_columns(i)[k - taps_];", "continue;"),
     Patch("transposed_columns.cpp", "block.pad_columns(i)[k] = 0;", ""),
@@ -68,11 +68,8 @@ def counting_cost(rounds: int) -> list[dict[str, Any]]:
 def _cost(name: str, case: ConvCase | LinearCase, builds: Sequence[Kernels], rounds: int) -> dict[str, Any]:
     operands = case.tensors()  # the same for both builds: where they lie in memory matters too
     runs = [layer_run(kernels, case, operands) for kernels in builds]
-    start = time.perf_counter()
-    runs[0]()
-    times = max(1, round(LEAST_SECONDS / (time.perf_counter() - start)))
-    with_counters, without = paired_times(*(_repeat(run, times) for run in runs), rounds, time.thread_time)
-    ratios = [mine / other for mine, other in zip(with_counters, without, strict=True)]
+    times = repetitions(runs[0], LEAST_SECONDS)
+    ratios = paired_ratios(*(repeat(run, times) for run in runs), rounds, time.thread_time)
     return {"layer": name, "median": statistics.median(ratios), "ratios": ratios}
 
 
@@ -82,14 +79,6 @@ def layer_run(
     """Computes a layer by the kernels of a build."""
     run, problem = kernels.conv if isinstance(case, ConvCase) else kernels.linear, case.problem
     return lambda: run(problem, *operands, count_zero=count_zero)
-
-
-def _repeat(run: Callable[[], object], times: int) -> Callable[[], None]:
-    def repeat() -> None:
-        for _ in range(times):
-            run()
-
-    return repeat
 
 
 def main() -> None:

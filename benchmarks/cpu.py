@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks import cpu_models
 from benchmarks.counting_cost import counting_cost
+from benchmarks.cpu_dtypes import dtype_times
 from benchmarks.cpu_layers import layer_times
 from benchmarks.cpu_plot import plot
 from benchmarks.dense import dense_rates
@@ -48,6 +49,7 @@ def measure(rounds: int, thread_counts: list[int]) -> dict[str, Any]:
         measured["training"].append({"threads": threads, **cpu_models.training_step(rounds)})
     torch.set_num_threads(1)
     measured["layers"] = [row for item in cpu_models.MODELS.items() for row in layer_times(*item, rounds)]
+    measured["dtypes"] = dtype_times(rounds)
     measured["dense"] = dense_rates(rounds)
     measured["counting_cost"] = counting_cost(3 * rounds)
     torch.set_num_threads(max(thread_counts))
@@ -65,6 +67,7 @@ def print_tables(measured: dict[str, Any]) -> None:
         console.print(_table(title, rows, ("threads", "model", "batch", "median", "min", "max")))
     slowest = sorted(measured["layers"], key=lambda row: -row["ratio"])[:SLOWEST]
     console.print(_table("slowest layers", slowest, ("model", "module", "description", "launches", "ratio")))
+    console.print(_table("other dtypes, one thread", measured["dtypes"], ("dtype", "layer", "ratio")))
     peak = measured["peaks"]["1"]["flops"]
     dense = [{**row, "share": row["flops"] / peak} for row in measured["dense"]]
     console.print(_table("share of the FMA peak, one thread", dense, ("what", "share")))

@@ -24,9 +24,31 @@ def paired_times(
     return times[0][1:], times[1][1:]
 
 
-def paired_ratios(first: Callable[[], object], second: Callable[[], object], rounds: int) -> list[float]:
+def paired_ratios(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Duration of ``first`` over that of ``second``, as :func:`paired_times` has them."""
-    return [mine / other for mine, other in zip(*paired_times(first, second, rounds), strict=True)]
+    return [mine / other for mine, other in zip(*paired_times(first, second, rounds, clock), strict=True)]
+
+
+def repetitions(run: Callable[[], object], least_seconds: float) -> int:
+    """How often to run something that is too short to time, by one run of it."""
+    start = time.perf_counter()
+    run()
+    return max(1, round(least_seconds / (time.perf_counter() - start)))
+
+
+def repeat(run: Callable[[], object], times: int) -> Callable[[], None]:
+    """What runs it so many times."""
+
+    def repeated() -> None:
+        for _ in range(times):
+            run()
+
+    return repeated
 
 
 def cpu_name() -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import flopcuda
-from benchmarks import counting_cost, cpu, cpu_layers, cpu_models
+from benchmarks import counting_cost, cpu, cpu_dtypes, cpu_layers, cpu_models
 from benchmarks.machine_peak import Peak
 from tests.cpu_kernels import Counters, build_kernels
 
@@ -57,6 +57,13 @@ def test_the_roofline_has_two_sides() -> None:
     assert [peak.attainable(flops, 2.0) for flops in (4.0, 20.0, 60.0)] == [20.0, 100.0, 100.0]
 
 
+@pytest.mark.parametrize("name", counting_cost.LAYERS)
+def test_a_layer_of_another_dtype_and_torch_compute_the_same(name: str) -> None:
+    with torch.no_grad():
+        counted, original = cpu_dtypes.layer_in(counting_cost.LAYERS[name], torch.float64)
+        torch.testing.assert_close(counted(), original())
+
+
 @pytest.mark.slow
 def test_it_measures_all_that_it_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(cpu_models, "MODELS", {"mobilenet_v3_small": 2})
@@ -73,6 +80,7 @@ def test_it_measures_all_that_it_lists(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("mobilenet_v3_small", 2),
         ("mobilenet_v3_small", 1),
     ]
+    assert {row["dtype"] for row in measured["dtypes"]} == {"float64", "bfloat16", "float16"}
     assert {row["module"] for row in measured["layers"]} >= {"features.0.0", "classifier.3"}
     figures = [row["median"] for row in (*measured["models"], *measured["training"], *measured["zero"])]
     assert min(figures) > 0

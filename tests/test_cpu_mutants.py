@@ -19,12 +19,12 @@ from tests.patches import Patch
 MUTANTS = {
     # Work that is left out.
     "skips the last update of every tile": Patch(
-        "tile_kernel.h", "for (int64_t k = 0; k < tile.depth; ++k)", "for (int64_t k = 0; k < tile.depth - 1; ++k)"
+        "tile_kernel.h", "for (int64_t k = 1; k < tile.depth; ++k)", "for (int64_t k = 1; k < tile.depth - 1; ++k)"
     ),
     "skips every 9th update, a tap of a 3 x 3 kernel": Patch(
         "tile_kernel.h",
-        "for (int64_t k = 0; k < tile.depth; ++k) {",
-        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (k % 9 == 4) continue;",
+        "const auto update = [&](int64_t k) {",
+        "const auto update = [&](int64_t k) {\n    if (k % 9 == 4) return;",
     ),
     "forgets the last, partial depth block": Patch(
         "gemm.cpp",
@@ -84,8 +84,8 @@ MUTANTS = {
     ),
     "strips skip a tap": Patch(
         "tile_kernel.h",
-        "for (int64_t k = 0; k < tile.depth; ++k) {",
-        "for (int64_t k = 0; k < tile.depth; ++k) {\n    if (kRows == 1 && k == 4) continue;",
+        "const auto update = [&](int64_t k) {",
+        "const auto update = [&](int64_t k) {\n    if (kRows == 1 && k == 4) return;",
     ),
     "strips skip the last row of a panel": Patch(
         "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
@@ -135,7 +135,7 @@ MUTANTS = {
     "few rows count an addition for the first product": Patch(
         "dot_kernel.h", "add += holding < count ? kOutputs * holding : ", "add += "
     ),
-    "few rows see no zeros in the rows": Patch("dot_kernel.h", "(row[lane] == 0) | ", ""),
+    "few rows see no zeros in the rows": Patch("dot_kernel.h", "is_zero(row[lane]) | ", ""),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "depthwise counts waste columns as products": Patch(
         "plane_kernel.h", "products = tile.valid_columns;", "products = Simd::kLanes;"
@@ -163,8 +163,13 @@ MUTANTS = {
     "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
     "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
     "counts no addition onto an earlier depth block": Patch("tile_kernel.h", "add += holding;\n  }", "}"),
-    "drops the padding count": Patch("tile_kernel.h", "pad += products - inside;", ""),
-    "drops the padding of rows": Patch("tile_kernel.h", "(kRows - tile.rows.padding[k])", "kRows"),
+    "drops the padding count": Patch("tile_kernel.h", "padding += tile.padding[k];", ""),
+    "counts padding of one channel": Patch(
+        "gemm.cpp", "products_per_input = row_panel.rows;", "products_per_input = 1;"
+    ),
+    "counts padding of waste channels": Patch(
+        "gemm.cpp", "products_per_input = row_panel.rows;", "products_per_input = row_panel.packed_rows;"
+    ),
     "counts waste channels as products": Patch(
         "gemm.cpp", "transposed ? row_panel.rows : panel.valid", "transposed ? row_panel.packed_rows : panel.valid"
     ),
@@ -179,11 +184,11 @@ MUTANTS = {
         "padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
         "padding -= run.length;",
     ),
-    "counts padding as products of zero": Patch("tile_kernel.h", "zero += inside - ", "zero += products - "),
-    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.rows.nonzero[k]}", "int64_t{kRows}"),
-    "sees no zeros among the inputs": Patch(
-        "tile_kernel.h", "* tile.columns.nonzero[k];", "* (tile.valid_columns - tile.columns.padding[k]);"
+    "counts padding as products of zero": Patch(
+        "tile_kernel.h", "products - tile.padding[k] * tile.products_per_input;", "products;"
     ),
+    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.rows.nonzero[k]}", "int64_t{kRows}"),
+    "sees no zeros among the inputs": Patch("tile_kernel.h", "* tile.columns.nonzero[k];", "* tile.valid_columns;"),
 }
 
 # On 4 x 8 tiles of the portable kernels these have several row panels and depth blocks, partial ones among them.

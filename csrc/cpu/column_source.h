@@ -61,12 +61,12 @@ struct ColumnLayout {
   void finish_panel(int64_t columns);
 
   // For update k of a panel: how many of its valid columns hold a padding tap, and how many are not 0.
-  int32_t* pad_columns(int64_t panel) const { return pad_columns_.data() + panel * depth_block_; }
+  int64_t* pad_columns(int64_t panel) const { return pad_columns_.data() + panel * depth_block_; }
   int32_t* nonzero_columns(int64_t panel) const { return nonzero_columns_.data() + panel * depth_block_; }
 
  private:
   int64_t depth_block_;
-  AlignedArray<int32_t> pad_columns_;
+  AlignedArray<int64_t> pad_columns_;
   AlignedArray<int32_t> nonzero_columns_;
 };
 
@@ -76,8 +76,7 @@ struct ColumnBlock : ColumnLayout {
       : ColumnLayout(limits, depth_block), values(limits.values) {}
 
   TileSide<Scalar> side(int64_t panel) const {
-    return {values.data() + panels[panel].values_offset, value_offsets.data(), pad_columns(panel),
-            nonzero_columns(panel)};
+    return {values.data() + panels[panel].values_offset, value_offsets.data(), nonzero_columns(panel)};
   }
 
   AlignedArray<Scalar> values;

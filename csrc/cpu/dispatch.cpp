@@ -1,4 +1,8 @@
 // Which instruction set the kernels run with.
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <stdexcept>
 #include <string>
@@ -9,16 +13,25 @@
 namespace flopcuda::cpu {
 namespace {
 
+#if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
+// Conversion of float16, which not every compiler knows by name.
+bool has_f16c() {
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+#endif
+
 bool has(Isa isa) {
   switch (isa) {
     case Isa::kPortable:
       return true;
 #if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case Isa::kAvx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("fma") && has_f16c();
 #endif
     default:
       return false;
@@ -82,6 +95,26 @@ const TileFamilies<float>& selected_tiles<float>() {
 template <>
 const TileFamilies<double>& selected_tiles<double>() {
   return selected_micro_kernels().float64;
+}
+
+template <>
+const DotFamily<float, float>& selected_dots() {
+  return selected_micro_kernels().float32.dot;
+}
+
+template <>
+const DotFamily<double, double>& selected_dots() {
+  return selected_micro_kernels().float64.dot;
+}
+
+template <>
+const DotFamily<float, BFloat16>& selected_dots() {
+  return selected_micro_kernels().bfloat16_dot;
+}
+
+template <>
+const DotFamily<float, Float16>& selected_dots() {
+  return selected_micro_kernels().float16_dot;
 }
 
 }  // namespace flopcuda::cpu

@@ -2,18 +2,10 @@
 // nothing is packed; and the counters incremented beside them. A template as tile_kernel.h is, under the same rules.
 #pragma once
 
-#include "tile_kernel.h"
+#include "widen.h"
 
 namespace flopcuda::cpu {
 namespace {
-
-// The last elements of a row or column, in a vector that is zero beyond them.
-template <class Simd>
-inline typename Simd::Vector load_first(const typename Simd::Scalar* source, int64_t count) {
-  typename Simd::Vector vector{};
-  __builtin_memcpy(&vector, source, count * sizeof(typename Simd::Scalar));
-  return vector;
-}
 
 // A partial sum in every lane of the products of kRows rows and kColumns columns.
 template <class Simd, int kRows, int kColumns>
@@ -23,8 +15,8 @@ struct PartialSums {
   Vector sums[kRows][kColumns] = {};
 
   // Multiplies a vector of every row by that of every column. `load` gives the vector of an operand's stream.
-  template <class Load>
-  inline void multiply_add(const DotTile<typename Simd::Scalar>& tile, int64_t k, const Load& load) {
+  template <class Tile, class Load>
+  inline void multiply_add(const Tile& tile, int64_t k, const Load& load) {
     Vector columns[kColumns];
 #pragma GCC unroll 4
     for (int j = 0; j < kColumns; ++j) columns[j] = load(tile.columns + j * tile.column_stride + k);
@@ -38,21 +30,22 @@ struct PartialSums {
 };
 
 // Products of the first `count` elements from k on that have an operand equal to 0.
-template <class Scalar>
-inline int64_t count_zero_products(const DotTile<Scalar>& tile, int64_t k, int64_t count, int rows, int columns) {
+template <class Scalar, class Weight>
+inline int64_t count_zero_products(const DotTile<Scalar, Weight>& tile, int64_t k, int64_t count, int rows,
+                                   int columns) {
   int64_t zero = 0;
   for (int i = 0; i < rows; ++i) {
     for (int j = 0; j < columns; ++j) {
       const Scalar* row = tile.rows + i * tile.row_stride + k;
-      const Scalar* column = tile.columns + j * tile.column_stride + k;
-      for (int64_t lane = 0; lane < count; ++lane) zero += (row[lane] == 0) | (column[lane] == 0);
+      const Weight* column = tile.columns + j * tile.column_stride + k;
+      for (int64_t lane = 0; lane < count; ++lane) zero += is_zero(row[lane]) | is_zero(column[lane]);
     }
   }
   return zero;
 }
 
-template <class Simd, int kRows, int kColumns, bool kCountZero>
-void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counters) {
+template <class Simd, class Weight, int kRows, int kColumns, bool kCountZero>
+void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters& counters) {
   constexpr int64_t kLanes = Simd::kLanes, kOutputs = kRows * kColumns;
   PartialSums<Simd, kRows, kColumns> partial;
   Tally mul, add, zero, lane;
@@ -68,7 +61,8 @@ void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counter
     if constexpr (kCountZero) zero += count_zero_products(tile, k, count, kRows, kColumns);
   };
   int64_t k = 0;
-  for (; k + kLanes <= tile.depth; k += kLanes) multiply(k, kLanes, Simd::load);
+  for (; k + kLanes <= tile.depth; k += kLanes)
+    multiply(k, kLanes, [](const auto* source) { return load_widened<Simd>(source); });
   if (const int64_t rest = tile.depth - k; rest > 0) {
     multiply(k, rest, [rest](const auto* source) { return load_first<Simd>(source, rest); });
   }
@@ -87,21 +81,21 @@ void multiply_dots(const DotTile<typename Simd::Scalar>& tile, Counters& counter
   counters.lane += lane;
 }
 
-template <class Simd, int kRows, int kColumns>
-constexpr void add_dots(DotFamily<typename Simd::Scalar>& family) {
-  family.functions[false][kRows - 1][kColumns - 1] = multiply_dots<Simd, kRows, kColumns, false>;
-  family.functions[true][kRows - 1][kColumns - 1] = multiply_dots<Simd, kRows, kColumns, true>;
+template <class Simd, class Weight, int kRows, int kColumns>
+constexpr void add_dots(DotFamily<typename Simd::Scalar, Weight>& family) {
+  family.functions[false][kRows - 1][kColumns - 1] = multiply_dots<Simd, Weight, kRows, kColumns, false>;
+  family.functions[true][kRows - 1][kColumns - 1] = multiply_dots<Simd, Weight, kRows, kColumns, true>;
   if constexpr (kColumns > 1) {
-    add_dots<Simd, kRows, kColumns - 1>(family);
+    add_dots<Simd, Weight, kRows, kColumns - 1>(family);
   } else if constexpr (kRows > 1) {
-    add_dots<Simd, kRows - 1, kMaxDotColumns>(family);
+    add_dots<Simd, Weight, kRows - 1, kMaxDotColumns>(family);
   }
 }
 
-template <class Simd>
-constexpr DotFamily<typename Simd::Scalar> make_dots() {
-  DotFamily<typename Simd::Scalar> family{};
-  add_dots<Simd, kMaxDotRows, kMaxDotColumns>(family);
+template <class Simd, class Weight = typename Simd::Scalar>
+constexpr DotFamily<typename Simd::Scalar, Weight> make_dots() {
+  DotFamily<typename Simd::Scalar, Weight> family{};
+  add_dots<Simd, Weight, kMaxDotRows, kMaxDotColumns>(family);
   return family;
 }
 

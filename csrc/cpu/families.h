@@ -19,7 +19,8 @@ constexpr TileFamilies<typename Simd::Scalar> make_families() {
 template <int kBytes, int kMaxRows, int kMaxColumnVectors>
 constexpr MicroKernels make_micro_kernels() {
   return {make_families<Simd<float, kBytes>, kMaxRows, kMaxColumnVectors>(),
-          make_families<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>()};
+          make_families<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>(),
+          make_dots<Simd<float, kBytes>, BFloat16>(), make_dots<Simd<float, kBytes>, Float16>()};
 }
 
 }  // namespace

@@ -94,6 +94,8 @@ void Product<Scalar>::run_tile(int64_t group, int64_t row_panel_index, int64_t c
   (transposed ? tile.columns : tile.rows) = rows.side(work.rows, row_panel_index, depth);
   (transposed ? tile.rows : tile.columns) = block.side(column_panel);
   tile.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
+  tile.padding = block.pad_columns(column_panel);
+  tile.products_per_input = row_panel.rows;
   tile.start = first_depth == 0 ? output.start : Start::kOutput;
   tile.bias = output.bias;
   if (tile.start != Start::kNothing)

@@ -7,6 +7,12 @@
 #include "gemm.h"
 
 namespace flopcuda::cpu {
+namespace {
+
+// Channels are too far apart for the hardware to foresee what is read next.
+constexpr int64_t kPrefetchChannels = 8;
+
+}  // namespace
 
 template <class Scalar>
 Im2col<Scalar>::Im2col(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks)
@@ -77,6 +83,7 @@ template <class Scalar>
 void Im2col<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
                           ColumnBlock<Scalar>& block) const noexcept {
   const int64_t first_channel = problem_.in_channels / problem_.groups * group;
+  const bool is_read_once = taps_ == 1;
   // Tap by tap: where its columns are is the same in every channel.
   for (int64_t first = 0; first < std::min(taps_, depth); ++first) {
     plan_copies(tap((first_depth + first) % taps_), first, depth, block);
@@ -87,6 +94,7 @@ void Im2col<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, boo
         if (copy.source == ColumnCopy::kPadding) {
           zero_elements(values + copy.target, copy.length);
         } else {
+          if (is_read_once) __builtin_prefetch(channel + kPrefetchChannels * channel_size(problem_) + copy.source);
           copy_strided(channel + copy.source, problem_.width.stride, copy.length, values + copy.target);
         }
       }
@@ -113,7 +121,7 @@ void Im2col<Scalar>::plan_copies(const Tap& tap, int64_t first, int64_t depth, C
     }
     const int64_t waste = panel.columns - panel.valid_columns;
     if (waste > 0) block.copies.push_back({ColumnCopy::kPadding, panel.values_offset + panel.valid_columns, waste});
-    for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = static_cast<int32_t>(padding);
+    for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = padding;
   }
 }
 

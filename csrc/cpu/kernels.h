@@ -7,7 +7,7 @@
 //                          transposed_columns.* do it
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
 //   tile_kernel.h          multiplies one register tile; the counters are incremented here, beside the multiply-add
-//   dot_kernel.h           does so for the dot products of a linear layer with few rows, where nothing is packed, and
+//   dot_kernel.h, widen.h  do so for the dot products of a linear layer with few rows, where nothing is packed, and
 //                          for those of triangular.cpp
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
 //   plane_kernel.h         is the micro-kernel for that
@@ -16,6 +16,7 @@
 
 #include "../common/counters.h"
 #include "../common/problem.h"
+#include "half.h"
 
 namespace flopcuda::cpu {
 
@@ -33,10 +34,10 @@ void select_isa(Isa isa);
 const char* isa_name(Isa isa);
 
 // What a kernel reads and writes. `bias` may be null.
-template <class Scalar>
+template <class Scalar, class Weight = Scalar>
 struct Operands {
   const Scalar* input;
-  const Scalar* weight;
+  const Weight* weight;
   const Scalar* bias;
   Scalar* output;
 };
@@ -49,6 +50,15 @@ void conv(const ConvProblem& problem, const Operands<Scalar>& operands, bool cou
 
 template <class Scalar>
 void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters);
+
+// Whether the operands are multiplied as they lie in memory: packing the weight would take longer.
+bool has_few_rows(const LinearProblem& problem);
+
+// A linear layer that has few rows; Weight is BFloat16 or Float16, for Scalar = float. Converting the weight would take
+// longer, too.
+template <class Scalar, class Weight>
+void linear_of_few_rows(const LinearProblem& problem, const Operands<Scalar, Weight>& operands, bool count_zero,
+                        Counters& counters);
 
 // A batch of products of which a triangle is wanted, without a bias. Zeros are not counted.
 template <class Scalar>

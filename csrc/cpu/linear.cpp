@@ -17,11 +17,15 @@ constexpr int64_t kMaxUnpackedRows = 16;
 
 #pragma omp declare reduction(+ : Counters : omp_out += omp_in)
 
-// Few samples: dot products of the operands as they are, the output features shared among threads.
-template <class Scalar>
-void multiply_unpacked(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero,
-                       Counters& counters) {
-  const DotFamily<Scalar>& dots = selected_tiles<Scalar>().dot;
+}  // namespace
+
+bool has_few_rows(const LinearProblem& problem) { return problem.rows <= kMaxUnpackedRows; }
+
+// Dot products of the operands as they are, the output features shared among threads.
+template <class Scalar, class Weight>
+void linear_of_few_rows(const LinearProblem& problem, const Operands<Scalar, Weight>& operands, bool count_zero,
+                        Counters& counters) {
+  const DotFamily<Scalar, Weight>& dots = selected_dots<Scalar, Weight>();
   const int64_t depth = problem.in_features;
   Counters total;
 #pragma omp parallel for schedule(static) reduction(+ : total)
@@ -29,26 +33,24 @@ void multiply_unpacked(const LinearProblem& problem, const Operands<Scalar>& ope
     const int64_t columns = std::min<int64_t>(kMaxDotColumns, problem.out_features - column);
     for (int64_t row = 0; row < problem.rows; row += kMaxDotRows) {
       const int64_t rows = std::min<int64_t>(kMaxDotRows, problem.rows - row);
-      const DotTile<Scalar> tile{depth,
-                                 operands.input + row * depth,
-                                 depth,
-                                 operands.weight + column * depth,
-                                 depth,
-                                 operands.bias ? operands.bias + column : nullptr,
-                                 operands.output + row * problem.out_features + column,
-                                 problem.out_features};
+      const DotTile<Scalar, Weight> tile{depth,
+                                         operands.input + row * depth,
+                                         depth,
+                                         operands.weight + column * depth,
+                                         depth,
+                                         operands.bias ? operands.bias + column : nullptr,
+                                         operands.output + row * problem.out_features + column,
+                                         problem.out_features};
       dots.functions[count_zero][rows - 1][columns - 1](tile, total);
     }
   }
   counters += total;
 }
 
-}  // namespace
-
 template <class Scalar>
 void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   if (problem.rows == 0 || problem.out_features == 0) return;
-  if (problem.rows <= kMaxUnpackedRows) return multiply_unpacked(problem, operands, count_zero, counters);
+  if (has_few_rows(problem)) return linear_of_few_rows(problem, operands, count_zero, counters);
   const TileFamily<Scalar>& family = selected_tiles<Scalar>().block;
   const PanelWidth row_panels = row_width(family, Vectors::kColumns);
   const PanelWidth column_panels = column_width(family, Vectors::kColumns);
@@ -63,6 +65,8 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
   multiply(family, Vectors::kColumns, rows, columns, grid.row_ranges, output, count_zero, counters);
 }
 
+template void linear_of_few_rows(const LinearProblem&, const Operands<float, BFloat16>&, bool, Counters&);
+template void linear_of_few_rows(const LinearProblem&, const Operands<float, Float16>&, bool, Counters&);
 template void linear(const LinearProblem&, const Operands<float>&, bool, Counters&);
 template void linear(const LinearProblem&, const Operands<double>&, bool, Counters&);
 

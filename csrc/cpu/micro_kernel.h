@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../common/counters.h"
+#include "half.h"
 
 namespace flopcuda::cpu {
 
@@ -22,7 +23,6 @@ template <class Scalar>
 struct TileSide {
   const Scalar* values;
   const int64_t* offsets;
-  const int32_t* padding;  // how many of the rows, or valid columns, hold a zero-padding tap
   const int32_t* nonzero;  // how many of them are not 0; read only when zeros are counted
 };
 
@@ -34,6 +34,10 @@ struct Tile {
   TileSide<Scalar> rows;
   TileSide<Scalar> columns;
   int64_t valid_columns;  // columns that feed an output element; the others are tile-edge waste
+  // Weights are never padding: of an update's inputs, which are its rows or its valid columns, how many are, and the
+  // products that each of them is a factor of.
+  const int64_t* padding;
+  int64_t products_per_input;
   Start start;
   const Scalar* bias;
   Scalar* output;
@@ -60,13 +64,14 @@ struct TileFamily {
   constexpr int max_columns() const { return max_column_vectors * lanes; }
 };
 
-// Dot products of a few rows and a few columns, each contiguous along the depth.
-template <class Scalar>
+// Dot products of a few rows and a few columns, each contiguous along the depth. Weight: Scalar or a type that Scalar
+// holds exactly.
+template <class Scalar, class Weight = Scalar>
 struct DotTile {
   int64_t depth;
   const Scalar* rows;
   int64_t row_stride;
-  const Scalar* columns;
+  const Weight* columns;
   int64_t column_stride;
   const Scalar* bias;  // one for each column, or null
   Scalar* output;
@@ -76,9 +81,9 @@ struct DotTile {
 constexpr int kMaxDotRows = 4;
 constexpr int kMaxDotColumns = 4;
 
-template <class Scalar>
+template <class Scalar, class Weight = Scalar>
 struct DotFamily {
-  using Function = void (*)(const DotTile<Scalar>&, Counters&);
+  using Function = void (*)(const DotTile<Scalar, Weight>&, Counters&);
 
   Function functions[2][kMaxDotRows][kMaxDotColumns];  // [count_zero][rows - 1][columns - 1]
 };
@@ -126,6 +131,8 @@ struct TileFamilies {
 struct MicroKernels {
   TileFamilies<float> float32;
   TileFamilies<double> float64;
+  DotFamily<float, BFloat16> bfloat16_dot;
+  DotFamily<float, Float16> float16_dot;
 };
 
 extern const MicroKernels kPortableMicroKernels;
@@ -135,5 +142,9 @@ extern const MicroKernels kAvx512MicroKernels;
 // The tiles of the instruction set that is selected now.
 template <class Scalar>
 const TileFamilies<Scalar>& selected_tiles();
+
+// Likewise, for Weight = Scalar, or BFloat16 and Float16 of float.
+template <class Scalar, class Weight>
+const DotFamily<Scalar, Weight>& selected_dots();
 
 }  // namespace flopcuda::cpu

@@ -20,14 +20,13 @@ void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t r
 template <class Scalar>
 struct RowBlock {
   RowBlock(int64_t panels, int64_t panel_rows, int64_t depth)
-      : offsets(depth), padding(depth), values(panels * panel_rows * depth), nonzero(panels * depth) {
+      : offsets(depth), values(panels * panel_rows * depth), nonzero(panels * depth) {
     for (int64_t k = 0; k < depth; ++k) offsets[k] = k * panel_rows;
   }
 
   // What is packed; nothing before the first time.
   int64_t group = -1, first_panel = -1, first_depth = -1;
   std::vector<int64_t> offsets;   // of an update in a panel
-  std::vector<int32_t> padding;   // of an update: none
   AlignedArray<Scalar> values;    // panel by panel, [depth][panel rows]
   AlignedArray<int32_t> nonzero;  // [panel][depth]; of zeros that are counted
 };
@@ -58,8 +57,7 @@ class RowPanels {
   // One of the block's panels, which holds `depth` updates.
   TileSide<Scalar> side(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
     const int64_t updates = (panel - block.first_panel) * depth;
-    return {block.values.data() + updates * max_panel_rows_, block.offsets.data(), block.padding.data(),
-            block.nonzero.data() + updates};
+    return {block.values.data() + updates * max_panel_rows_, block.offsets.data(), block.nonzero.data() + updates};
   }
 
  private:

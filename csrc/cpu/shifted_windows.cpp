@@ -156,8 +156,7 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
         block.value_offsets[tap] = tap_z * slice_size() + phase * phase_size() + step_y / vertical.stride * pitch_ +
                                    step_x / horizontal.stride;
         for (size_t i = 0; i < block.panels.size(); ++i) {
-          const int64_t padding = count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x);
-          block.pad_columns(i)[tap] = static_cast<int32_t>(padding);
+          block.pad_columns(i)[tap] = count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x);
         }
       }
     }

@@ -119,19 +119,25 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   const int64_t products = kRows * tile.valid_columns;  // of one update that feed an output element
   const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
   int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value
-  Tally mul, add, pad, zero, lane;
+  Tally mul, add, padding, zero, lane;
 
-  for (int64_t k = 0; k < tile.depth; ++k) {
+  const auto update = [&](int64_t k) {
     accumulators.multiply_add(tile.rows.values + tile.rows.offsets[k], tile.columns.values + tile.columns.offsets[k]);
 
     lane += kRows * kColumnVectors * kLanes;
     mul += products;
     add += holding;
     holding = products;
-    const int64_t inside = (kRows - tile.rows.padding[k]) * (tile.valid_columns - tile.columns.padding[k]);
-    pad += products - inside;
-    if constexpr (kCountZero) zero += inside - int64_t{tile.rows.nonzero[k]} * tile.columns.nonzero[k];
-  }
+    padding += tile.padding[k];
+    if constexpr (kCountZero) {
+      const int64_t inside = products - tile.padding[k] * tile.products_per_input;
+      zero += inside - int64_t{tile.rows.nonzero[k]} * tile.columns.nonzero[k];
+    }
+  };
+  // The first update alone: in the others, the compiler knows what the accumulators hold.
+  update(0);
+#pragma GCC unroll 2
+  for (int64_t k = 1; k < tile.depth; ++k) update(k);
 
   if (tile.start == Start::kOutput) {
     accumulators.add_output(tile);
@@ -140,7 +146,7 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   accumulators.store(tile);
   counters.mul += mul;
   counters.add += add;
-  counters.pad += pad;
+  counters.pad += padding * tile.products_per_input;
   counters.zero += zero;
   counters.lane += lane;
 }

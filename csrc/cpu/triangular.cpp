@@ -17,7 +17,7 @@ namespace {
 // row: of the whole batch, one product after another.
 template <class Scalar>
 void multiply_row(const LinearProblem& problem, const Operands<Scalar>& operands, int64_t row, Counters& counters) {
-  const DotFamily<Scalar>& dots = selected_tiles<Scalar>().dot;
+  const DotFamily<Scalar>& dots = selected_dots<Scalar, Scalar>();
   const int64_t used = row % problem.rows + 1;
   const bool is_output = problem.triangle == Triangle::output;
   const int64_t columns = is_output ? std::min(used, problem.out_features) : problem.out_features;

@@ -227,9 +227,9 @@ struct Operands {
 
   Counters& record() const { return *reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>()); }
 
-  template <class Scalar>
-  cpu::Operands<Scalar> pointers() const {
-    return {input.const_data_ptr<Scalar>(), weight.const_data_ptr<Scalar>(),
+  template <class Scalar, class Weight = Scalar>
+  cpu::Operands<Scalar, Weight> pointers() const {
+    return {input.const_data_ptr<Scalar>(), static_cast<const Weight*>(weight.const_data_ptr()),
             bias ? bias->const_data_ptr<Scalar>() : nullptr, output.mutable_data_ptr<Scalar>()};
   }
 
@@ -331,7 +331,9 @@ struct Cpu {
   static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
                       const OptionalTensor& bias, const Options& options) {
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Operands operands = dense_operands(problem, input, weight, bias, type);
+    const Operands operands(cast(input, type).contiguous(),
+                            cast(weight, weight_type(problem, weight, type)).contiguous(), bias,
+                            output_shape(problem, input));
     if (operands.output.numel() == 0) return operands;
     if (type == at::kDouble) {
       run_in<double>(problem, operands, options.count_zero);
@@ -343,6 +345,12 @@ struct Cpu {
   }
 
  private:
+  // What the kernels take the weight in: as it is, where they widen it themselves.
+  static at::ScalarType weight_type(const ConvProblem&, const at::Tensor&, at::ScalarType type) { return type; }
+  static at::ScalarType weight_type(const LinearProblem& problem, const at::Tensor& weight, at::ScalarType type) {
+    return problem.triangle == Triangle::none && cpu::has_few_rows(problem) ? weight.scalar_type() : type;
+  }
+
   template <class Scalar>
   static void run_in(const ConvProblem& problem, const Operands& operands, bool count_zero) {
     cpu::conv(problem, operands.pointers<Scalar>(), count_zero, operands.record());
@@ -352,7 +360,16 @@ struct Cpu {
   static void run_in(const LinearProblem& problem, const Operands& operands, bool count_zero) {
     if (problem.triangle != Triangle::none)
       return cpu::triangular(problem, operands.pointers<Scalar>(), operands.record());
-    cpu::linear(problem, operands.pointers<Scalar>(), count_zero, operands.record());
+    switch (operands.weight.scalar_type()) {
+      case at::kBFloat16:
+        return cpu::linear_of_few_rows(problem, operands.pointers<float, cpu::BFloat16>(), count_zero,
+                                       operands.record());
+      case at::kHalf:
+        return cpu::linear_of_few_rows(problem, operands.pointers<float, cpu::Float16>(), count_zero,
+                                       operands.record());
+      default:
+        return cpu::linear(problem, operands.pointers<Scalar>(), count_zero, operands.record());
+    }
   }
 };
 
