@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "prediction.md"
 
 A6000 = GPU("RTX A6000", "sm_86", 84, 1.8e9, 1.8e9, 768e9, 6 << 20)  # NVIDIA's data sheet: 38.7 TFLOPS, 768 GB/s
 
-# The fastest of them is taken, as the libraries' own choice means to do. The shares of 128x128x8 and 128x128x32 are
+# The fastest of them is taken, as the libraries' own choice means to do. The shares of 128x128x8, x16 and x32 are
 # CUTLASS's in benchmarks/sass.json, with the blocks that a multiprocessor holds; those of other tiles are assumed to
 # be the same, or less by the reads of shared memory that a smaller tile adds. Still smaller tiles, which the libraries
 # keep for small products, are left out: the model, which ignores L2 and shared memory, would take them for large ones.
@@ -30,13 +30,18 @@ MMA = (
     Tiling("256x128x32", (256, 128, 32), "mma_f16", 0.40, 1),
     Tiling("128x128x32", (128, 128, 32), "mma_f16", 0.40, 2),
 )
+MMA_F64 = (
+    Tiling("128x128x16", (128, 128, 16), "mma_f64", 0.33, 1),
+    Tiling("64x64x16", (64, 64, 16), "mma_f64", 0.30, 3),
+)
 # One wgmma of a warp group is as many multiply-adds as 32 to 256 mma.sync; its rate is the peak, of which GPU.rates
 # has the 63% that mma.sync reaches.
 WGMMA = (Tiling("128x256x64 wgmma", (128, 256, 64), "mma_f16", 1.0, 1, rate_share=1 / 0.63),)
-KERNELS = {"float32": SIMT, "bfloat16": MMA, "bfloat16, wgmma": WGMMA}
-BYTES = {"float32": 4, "bfloat16": 2, "bfloat16, wgmma": 2}
+KERNELS = {"float32": SIMT, "float64": MMA_F64, "bfloat16": MMA, "bfloat16, wgmma": WGMMA}
+BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "bfloat16, wgmma": 2}
 
 SGBLAS = "cuBLAS 12.4, [AG0708/sgBLAS](https://github.com/AG0708/sgBLAS/blob/main/docs/results-a100-sxm4.md)"
+TRITON = "cuBLAS, [triton-lang/triton](https://github.com/triton-lang/triton/pull/10060)"
 MAMF = "torch, [stas00/ml-engineering](https://github.com/stas00/ml-engineering/tree/master/compute/accelerator)"
 MAG = "torch, [mag-/gpu_benchmark](https://github.com/mag-/gpu_benchmark)"
 
@@ -60,8 +65,8 @@ class Published:
         return Work(1, self.rows, self.columns, self.reduction, *operands, rows_first=False)
 
 
-def _square(gpu: GPU, size: int, teraflops: float, source: str) -> Published:
-    return Published(gpu, "float32", size, size, size, teraflops, source)
+def _square(gpu: GPU, size: int, teraflops: float, source: str, numbers: str = "float32") -> Published:
+    return Published(gpu, numbers, size, size, size, teraflops, source)
 
 
 PUBLISHED = (
@@ -78,6 +83,10 @@ PUBLISHED = (
         4096,
         47.6118,
         "cuBLAS, [annanyapr/Fast-CUDA-Kernels](https://github.com/annanyapr/Fast-CUDA-Kernels)",
+    ),
+    *(
+        _square(GPUS["a100"], size, teraflops, TRITON, "float64")
+        for size, teraflops in ((512, 8.456), (1024, 14.873), (1792, 16.242))
     ),
     Published(GPUS["a100"], "bfloat16", 1024, 10240, 5120, 271.2, MAMF),
     Published(GPUS["a100"], "bfloat16", 6912, 2048, 16384, 267.9, MAMF),

@@ -33,14 +33,18 @@ NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
-    """Leaves out all kernels but these, the direct one of float32 and three on tensor cores, for a quicker build."""
+    """Leaves out all kernels but these, the direct one of float32 and four on tensor cores, for a quicker build."""
     return [
         Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
         for kernels, arguments in (
             ("FLOPCUDA_CONV_KERNELS", f"flopcuda_conv_{convolution}, table"),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
             ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
-            ("FLOPCUDA_CONV_TENSOR_KERNELS", "flopcuda_conv_f16_128x128x32, 0.5, F16_128x128x32"),
+            (
+                "FLOPCUDA_CONV_TENSOR_KERNELS",
+                "flopcuda_conv_f16_128x128x32, 0.5, F16_128x128x32, table) "
+                "X(flopcuda_conv_f16_64x64x32_many_taps, 0.5, F16_64x64x32, decoder",
+            ),
             (
                 "FLOPCUDA_LINEAR_TENSOR_KERNELS",
                 "flopcuda_linear_f16_128x128x32, 0.5, F16_128x128x32) "

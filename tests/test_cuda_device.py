@@ -268,6 +268,20 @@ def test_convolutions_and_their_gradients_run_on_tensor_cores(dtype: torch.dtype
     assert (launches[0].counters.mul, launches[0].counters.pad) == (products, products - 2 * 16 * 24 * in_image)
 
 
+def test_gradients_of_weights_run_on_tensor_cores() -> None:
+    layer = nn.Conv2d(16, 24, 3, padding=1).to("cuda", torch.float16)
+    images = torch.randn(64, 16, 17, 16, device="cuda", dtype=torch.float16)
+    with flopcuda.instrument(layer) as session:
+        output = layer(images)
+        (gradient,) = torch.autograd.grad(output, layer.weight, torch.ones_like(output))
+    expected = nn.grad.conv2d_weight(images.double(), layer.weight.shape, torch.ones_like(output).double(), padding=1)
+    torch.testing.assert_close(gradient.double(), expected, rtol=2e-3, atol=0.1)
+    (launch,) = [launch for launch in session.report().launches if launch.phase == "backward_weight"]
+    assert launch.kernel.startswith("flopcuda_conv_f16_")
+    assert launch.kernel.endswith("_many_taps")
+    assert launch.counters.mul == 64 * 16 * 24 * 17 * 16 * 9
+
+
 def test_float32_is_tf32_only_where_torch_allows_it() -> None:
     """cuDNN's setting is for convolutions, cuBLAS's for products, those that the kernels see as convolutions too."""
     layer, image = nn.Conv2d(16, 16, 3).cuda(), torch.randn(1, 16, 9, 9, device="cuda")

@@ -188,10 +188,19 @@ MUTANTS = {
     ),
     "tensor cores drop the padding count": Patch("tensor_main_loop.cuh", "counts.pad = padded;", "counts.pad = 0;"),
     "tensor cores count the padding of one tap for all": Patch(
-        "window_chunk_loader.cuh", "    params_.tap_walk.advance(multiplied_tap_, unused);\n", ""
+        "tap_windows.cuh", "    walk_.advance(multiplied_tap_, unused);\n", ""
     ),
     "tensor cores count rows that do not exist as padding": Patch(
-        "window_chunk_loader.cuh", "existing_rows_ += exists;", "++existing_rows_;"
+        "tap_windows.cuh", "existing_rows_ += exists;", "++existing_rows_;"
+    ),
+    "of many taps, tensor cores count the padding of the first for all": Patch(
+        "tap_windows.cuh", "    on_their_way_ >>= ROWS;\n", ""
+    ),
+    "of many taps, tensor cores count rows that do not exist as padding": Patch(
+        "tap_windows.cuh", "__popc(missing & existing_)", "__popc(missing % (1u << ROWS))"
+    ),
+    "of many taps, tensor cores take the last row's for the first's": Patch(
+        "tap_windows.cuh", "      tap_.row += params_.height.dilation;\n", ""
     ),
     "tensor cores count padding once for each copy of a row": Patch(
         "window_chunk_loader.cuh", "if (Chunks::chunk() == 0) padded_", "padded_"
@@ -257,6 +266,10 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_linear_f32_64x64x16": [LinearCase(67, 37, 35), LinearCase(5, 40, 70, bias=True)],
     "flopcuda_conv_f16_128x128x32": [
         ConvCase(2, 70, (9, 7), 67, (2, 2), padding=(1, 1, 1, 1)),
+        ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+    ],
+    "flopcuda_conv_f16_64x64x32_many_taps": [
+        ConvCase(2, 40, (9, 7), 67, (6, 4), padding=(1, 1, 1, 1)),
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_linear_f16_128x128x32": [LinearCase(67, 85, 35), LinearCase(5, 40, 70, bias=True)],

@@ -32,7 +32,7 @@ from tests.cuda_kernels import (
     plan_case,
     reference,
 )
-from tests.geometries import CONV3D_CASES, CONV_CASES, conv_cases
+from tests.geometries import CONV3D_CASES, CONV_CASES, conv_cases, cube
 from tests.ptxvm.harness import compile_cuda, needs_nvcc
 
 pytestmark = needs_kernels
@@ -58,8 +58,15 @@ ALL_CONV_CASES = {
     **CONV3D_CASES,
     "channels of three slices": ConvCase(2, 70, (7, 6), 131, (3, 2), (1, 1), (1, 0, 1, 1), bias=True),
     "groups of whole slices": ConvCase(1, 128, (5, 5), 24, (3, 3), (2, 1), (1, 1, 1, 1), groups=2),
+    # As gradients of weights are: few outputs of a kernel as large as an image.
+    "large kernel": ConvCase(5, 8, (16, 18), 12, (16, 18), padding=(1, 1, 1, 1)),
+    "large kernel, slices of a tap": ConvCase(3, 42, (21, 9), 70, (20, 9), padding=(0, 1, 2, 1)),
+    "large kernel, dilated, in groups": ConvCase(
+        4, 6, (33, 17), 10, (16, 14), (1, 2), (1, 13, 0, 12), (2, 3), groups=2
+    ),
+    "large kernel of three axes": cube(2, 3, (9, 20, 7), 5, (9, 17, 5), padding=(1, 1, 1, 1, 0, 2), dilation=(1, 1, 2)),
 }
-MAX_KERNEL_SIDES = 29
+MAX_TABULATED_SIDES = 29
 # Of sums in the output's type or a wider one, relative to the sum of the products' magnitudes.
 SUM_ERRORS = {torch.float64: FLOAT64_TOLERANCE, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 
@@ -113,12 +120,14 @@ def check_case(
     return planned.output
 
 
-# All kernels are instances of two templates: by default, three have all cases and the others a sixth.
+# All kernels are instances of two templates: by default, four have all cases and the others a sixth.
 def kernels_and(names: list[str], cases: list[object]) -> list[object]:
     return [
         pytest.param(kernel, case, marks=[] if is_first or index % 6 == 0 else pytest.mark.slow)
         for kernel in names
-        for is_first in (bool(re.search("_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$", kernel)),)
+        for is_first in (
+            bool(re.search("_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$|_bf16_64x64x32_many", kernel)),
+        )
         for index, case in enumerate(cases)
     ]
 
@@ -131,10 +140,10 @@ def test_named_linear_layer(backend: MachineBackend, kernel: str, case: LinearCa
 @pytest.mark.parametrize(("kernel", "name"), kernels_and(CONV_KERNELS, [*ALL_CONV_CASES]))
 def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
     case = ALL_CONV_CASES[name]
-    if sum(case.kernel) + 3 - case.axes <= MAX_KERNEL_SIDES:
+    if "_many_taps" in kernel or sum(case.kernel) + 3 - case.axes <= MAX_TABULATED_SIDES:
         check_case(backend, case, kernel)
     else:
-        sentence = f"{kernel} takes kernels of depth, height and width of up to {MAX_KERNEL_SIDES} together"
+        sentence = f"{kernel} takes kernels of depth, height and width of up to {MAX_TABULATED_SIDES} together"
         with pytest.raises((RuntimeError, ValueError), match=sentence):
             plan_case(case, tensors_of(case, kernel), kernel)
 

@@ -93,6 +93,16 @@ def test_tensor_cores_multiply_float64_where_there_are_such(capability: int, has
     assert ("_mma_" in choose_kernel("linear", *operands, None, device=device).name) == has_tensor_cores
 
 
+@pytest.mark.parametrize("side", [3, 56])
+def test_tensor_cores_take_large_kernels_too(side: int) -> None:
+    """The gradient of a weight is a convolution with as many taps as the layer has outputs in an image."""
+    images = torch.empty(64, 32, side + 2, side + 2, device="meta", dtype=torch.half)
+    filters = torch.empty(64, 32, side, side, device="meta", dtype=torch.half)
+    kernel = choose_kernel("conv2d", images, filters, None, device=A100).name
+    assert kernel.startswith("flopcuda_conv_f16_")
+    assert kernel.endswith("_many_taps") == (side == 56)
+
+
 def test_a_named_kernel_is_described_and_must_fit() -> None:
     choice = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16")
     assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 1, 4, 4 / 108)

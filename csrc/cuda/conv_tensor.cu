@@ -4,6 +4,8 @@
 // Images are channels-last, as tensor cores like them: pixels of all images are the rows and output channels the
 // columns, so that a lane writes neighbouring channels of a pixel. tensor_main_loop.cuh says which bottlenecks the loop
 // removes, window_chunk_loader.cuh those of its operand.
+#include <type_traits>
+
 #include "cuda/conv_window.cuh"
 #include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
@@ -13,7 +15,14 @@
 namespace flopcuda::cuda {
 namespace {
 
-template <class Tile, bool COUNT_ZERO>
+template <class Tile>
+constexpr int COPIED_PIXELS = CopiedChunks<Tile, Tile::BLOCK_M, A_SWAP<Tile>>::ROWS;  // of a slice, by one thread
+
+template <class Tile, TapSource TAPS>
+using WindowTaps = std::conditional_t<TAPS == TapSource::table, TapBits<COPIED_PIXELS<Tile>>,
+                                      TapCoordinates<COPIED_PIXELS<Tile>, Tile::STAGES>>;
+
+template <class Tile, TapSource TAPS, bool COUNT_ZERO>
 __device__ void conv_tensor(const ConvParams& params) {
   using Scalar = TensorScalar<Tile::TYPE>;
   __shared__ TensorShared<Tile> shared;
@@ -26,8 +35,8 @@ __device__ void conv_tensor(const ConvParams& params) {
   const int columns = min(params.group_out_channels - first_column, Tile::BLOCK_N);
   const int stored_channels = static_cast<int>(params.group_input_extent);
 
-  WindowChunkLoader<Tile> input(params, group, locate_column(first_row, params.output_pixels), rows,
-                                shared.stages[0].a);
+  WindowChunkLoader<Tile, WindowTaps<Tile, TAPS>> input(params, group, locate_column(first_row, params.output_pixels),
+                                                        rows, shared.stages[0].a);
   RowChunkLoader<Tile, Tile::BLOCK_N, B_SWAP<Tile>, COUNT_ZERO> weight(
       params.weight, first_channel, columns, params.taps * stored_channels, params.scalar_bytes, shared.stages[0].b);
   const bool has_bias = params.bias != nullptr;
@@ -47,9 +56,9 @@ __device__ void conv_tensor(const ConvParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_CONV_TENSOR(kernel, share, Tile)                                \
-  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS), conv_tensor<Tile, false>) \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS), conv_tensor<Tile, true>)
+#define FLOPCUDA_DEFINE_CONV_TENSOR(kernel, share, Tile, taps)                                           \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS), conv_tensor<Tile, TapSource::taps, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS), conv_tensor<Tile, TapSource::taps, true>)
 
 FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_DEFINE_CONV_TENSOR)
 

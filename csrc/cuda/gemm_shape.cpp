@@ -150,16 +150,14 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem)
   }
   if (kernel.is_direct) return {};
   const int64_t group_channels = stored_length(kernel, problem.in_channels / problem.groups);
-  if (has_channels_last(kernel)) {
-    const int64_t sides = problem.depth.kernel_size + problem.height.kernel_size + problem.width.kernel_size;
-    if (sides > MAX_KERNEL_SIDES) {
-      return " takes kernels of depth, height and width of up to " + std::to_string(MAX_KERNEL_SIDES) +
-             " together, not of " + std::to_string(sides);
-    }
-    if (taps * group_channels > MAX_REDUCTION) {
-      return " would need rows of " + std::to_string(taps * group_channels) + " elements, but takes " +
-             std::to_string(MAX_REDUCTION);
-    }
+  const int64_t sides = problem.depth.kernel_size + problem.height.kernel_size + problem.width.kernel_size;
+  if (sides > kernel.max_sides) {
+    return " takes kernels of depth, height and width of up to " + std::to_string(kernel.max_sides) +
+           " together, not of " + std::to_string(sides);
+  }
+  if (has_channels_last(kernel) && taps * group_channels > MAX_REDUCTION) {
+    return " would need rows of " + std::to_string(taps * group_channels) + " elements, but takes " +
+           std::to_string(MAX_REDUCTION);
   }
   // Within the images that the pixels of a block may lie in, a tile's kernel counts elements in 32 bits.
   const int64_t pixels = count_pixels(problem);

@@ -50,6 +50,13 @@ KernelInfo describe_tensor(Operation operation, double multiply_share) {
   return describe_tile<Tile>(operation, Tile::TYPE, tensor_unit(Tile::TYPE), multiply_share, MAX_REDUCTION);
 }
 
+template <class Tile>
+KernelInfo describe_conv_tensor(double multiply_share, TapSource taps) {
+  KernelInfo kernel = describe_tensor<Tile>(Operation::conv, multiply_share);
+  if (taps == TapSource::table) kernel.max_sides = MAX_TABULATED_SIDES;
+  return kernel;
+}
+
 template <class Scalar>
 KernelInfo describe_direct(double multiply_share) {
   KernelInfo kernel{};
@@ -89,11 +96,10 @@ std::vector<KernelInfo> list_kernels() {
 #define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile)                                \
   append_pair(list, #kernel, #kernel "_count_zero", describe_linear<Tile>(share)); \
   append_split(list, #kernel "_split", describe_linear<Tile>(share));
-#define FLOPCUDA_APPEND_TENSOR(operation, kernel, share, Tile) \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_tensor<Tile>(Operation::operation, share));
-#define FLOPCUDA_APPEND_CONV_TENSOR(...) FLOPCUDA_APPEND_TENSOR(conv, __VA_ARGS__)
-#define FLOPCUDA_APPEND_LINEAR_TENSOR(kernel, share, Tile) \
-  FLOPCUDA_APPEND_TENSOR(linear, kernel, share, Tile)      \
+#define FLOPCUDA_APPEND_CONV_TENSOR(kernel, share, Tile, taps) \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_conv_tensor<Tile>(share, TapSource::taps));
+#define FLOPCUDA_APPEND_LINEAR_TENSOR(kernel, share, Tile)                                            \
+  append_pair(list, #kernel, #kernel "_count_zero", describe_tensor<Tile>(Operation::linear, share)); \
   append_split(list, #kernel "_split", describe_tensor<Tile>(Operation::linear, share));
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)

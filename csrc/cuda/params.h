@@ -42,8 +42,8 @@ struct AxisParams {
 
 // The taps of a convolution in order, for kernels on tensor cores: how to know one, and how to go on to the next.
 struct TapWalk {
-  // A tap is three bits: of its coordinates along width, height and depth. Behind those of the width, and of the
-  // height, is one that is no coordinate's.
+  // For kernels of tabulated taps, a tap is three bits: of its coordinates along width, height and depth. Behind those
+  // of the width, and of the height, is one that is no coordinate's.
   uint32_t width_end, height_first, height_end, depth_first;
   // From a tap's input to that of the next one, in elements modulo 2^32; the last two more if a row, or a depth, ends.
   uint32_t width_step, height_step, depth_step;

@@ -48,13 +48,15 @@ AxisParams make_axis(const Axis& axis) {
           static_cast<int32_t>(axis.pad),     static_cast<int32_t>(axis.dilation), make_divisor(axis.kernel_size)};
 }
 
-TapWalk walk_taps(const ConvParams& params) {
+TapWalk walk_taps(const ConvParams& params, bool by_bits) {
   const uint32_t width = params.width.kernel_size.divisor, height = params.height.kernel_size.divisor;
-  TapWalk walk;
-  walk.width_end = 1u << width;
-  walk.height_first = walk.width_end << 1;
-  walk.height_end = walk.height_first << height;
-  walk.depth_first = walk.height_end << 1;
+  TapWalk walk{};
+  if (by_bits) {
+    walk.width_end = 1u << width;
+    walk.height_first = walk.width_end << 1;
+    walk.height_end = walk.height_first << height;
+    walk.depth_first = walk.height_end << 1;
+  }
   const uint32_t row = params.width.in_size * params.input_pixel_stride;
   const uint32_t next_row = params.height.dilation * row;
   walk.width_step = params.width.dilation * params.input_pixel_stride;
@@ -69,7 +71,7 @@ void set_channels_last(ConvParams& params, const ConvProblem& problem, const Ten
   params.input_pixel_stride = static_cast<uint32_t>(problem.groups * params.group_input_extent);
   params.input_image_stride = count_inputs(problem) * params.input_pixel_stride;
   params.input_channel_stride = 1;
-  params.tap_walk = walk_taps(params);
+  params.tap_walk = walk_taps(params, kernel.max_sides == MAX_TABULATED_SIDES);
   params.output_is_aligned = rows_are_aligned(tensors.output, problem.out_channels, kernel.type) &&
                              rows_are_aligned(tensors.output, params.group_out_channels, kernel.type);
 }

@@ -38,9 +38,10 @@ struct KernelInfo {
   // compared.
   double multiply_share;
   Unit unit;
-  int32_t max_taps;  // of a convolution's kernel
-  bool is_direct;    // a convolution without tiles: one row a block
-  bool is_split;     // several blocks share a tile, a part of the reduction each
+  int32_t max_taps;               // of a convolution's kernel
+  int32_t max_sides = INT32_MAX;  // its depth, height and width together
+  bool is_direct;                 // a convolution without tiles: one row a block
+  bool is_split;                  // several blocks share a tile, a part of the reduction each
 };
 
 inline bool is_for_tensor_cores(const KernelInfo& kernel) { return is_tensor_core(kernel.unit); }

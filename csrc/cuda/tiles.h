@@ -102,12 +102,12 @@ struct SplitTile : Tile {
 constexpr int MAX_SPLITS = 64;
 
 // How a convolution finds the input of a tap: in a table made once a block, of so many taps at most, or by decoding it
-// in the main loop.
+// in the main loop. On tensor cores, the table is one of bits.
 enum class TapSource { table, decoder };
 constexpr int MAX_TABULATED_TAPS = 64;
 
-// Tensor cores: the taps of a window are a bit for each coordinate along each axis, and one behind it, in 32 bits.
-constexpr int MAX_KERNEL_SIDES = 32 - 3;
+// Tensor cores: in 32 bits are one for each coordinate of a tap along each axis, and one behind it.
+constexpr int MAX_TABULATED_SIDES = 32 - 3;
 
 // The direct convolution: a block computes up to 512 outputs of one channel, each thread four.
 struct DirectConfig {
@@ -145,15 +145,23 @@ struct DirectConfig {
   X(flopcuda_linear_f64_mma_128x128x8, 0.515, F64_MMA_128x128x8) \
   X(flopcuda_linear_f64_mma_64x64x8, 0.36, F64_MMA_64x64x8)
 
-#define FLOPCUDA_CONV_TENSOR_KERNELS(X)                       \
-  X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32)       \
-  X(flopcuda_conv_f16_64x64x32, 0.28, F16_64x64x32)           \
-  X(flopcuda_conv_bf16_128x128x32, 0.52, BF16_128x128x32)     \
-  X(flopcuda_conv_bf16_64x64x32, 0.28, BF16_64x64x32)         \
-  X(flopcuda_conv_tf32_128x128x16, 0.52, TF32_128x128x16)     \
-  X(flopcuda_conv_tf32_64x64x16, 0.28, TF32_64x64x16)         \
-  X(flopcuda_conv_f64_mma_128x128x8, 0.52, F64_MMA_128x128x8) \
-  X(flopcuda_conv_f64_mma_64x64x8, 0.40, F64_MMA_64x64x8)
+#define FLOPCUDA_CONV_TENSOR_KERNELS(X)                                          \
+  X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32, table)                   \
+  X(flopcuda_conv_f16_128x128x32_many_taps, 0.52, F16_128x128x32, decoder)       \
+  X(flopcuda_conv_f16_64x64x32, 0.28, F16_64x64x32, table)                       \
+  X(flopcuda_conv_f16_64x64x32_many_taps, 0.28, F16_64x64x32, decoder)           \
+  X(flopcuda_conv_bf16_128x128x32, 0.52, BF16_128x128x32, table)                 \
+  X(flopcuda_conv_bf16_128x128x32_many_taps, 0.52, BF16_128x128x32, decoder)     \
+  X(flopcuda_conv_bf16_64x64x32, 0.28, BF16_64x64x32, table)                     \
+  X(flopcuda_conv_bf16_64x64x32_many_taps, 0.28, BF16_64x64x32, decoder)         \
+  X(flopcuda_conv_tf32_128x128x16, 0.52, TF32_128x128x16, table)                 \
+  X(flopcuda_conv_tf32_128x128x16_many_taps, 0.52, TF32_128x128x16, decoder)     \
+  X(flopcuda_conv_tf32_64x64x16, 0.28, TF32_64x64x16, table)                     \
+  X(flopcuda_conv_tf32_64x64x16_many_taps, 0.28, TF32_64x64x16, decoder)         \
+  X(flopcuda_conv_f64_mma_128x128x8, 0.52, F64_MMA_128x128x8, table)             \
+  X(flopcuda_conv_f64_mma_128x128x8_many_taps, 0.52, F64_MMA_128x128x8, decoder) \
+  X(flopcuda_conv_f64_mma_64x64x8, 0.40, F64_MMA_64x64x8, table)                 \
+  X(flopcuda_conv_f64_mma_64x64x8_many_taps, 0.40, F64_MMA_64x64x8, decoder)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \

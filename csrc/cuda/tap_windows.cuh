@@ -1,0 +1,141 @@
+// Which rows of an im2col matrix have no input at a tap of their windows, for kernels on tensor cores: of the rows that
+// one thread copies, a bit for each.
+//
+// The taps of a small kernel are known by bits, which one instruction tests (TapBits); those of a large one, as the
+// gradient of a weight has, by their coordinates (TapCoordinates). Both go from a tap to the next with additions.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/conv_window.cuh"
+#include "cuda/params.h"
+
+namespace flopcuda::cuda {
+
+// A bit for each coordinate along an axis at which a window has an input.
+__device__ inline uint32_t mark_inside(const AxisParams& axis, int32_t first_input) {
+  uint32_t bits = 0;
+  for (uint32_t tap = 0; tap < axis.kernel_size.divisor; ++tap) {
+    const int32_t coordinate = first_input + static_cast<int32_t>(tap) * axis.dilation;
+    bits |= static_cast<uint32_t>(is_inside(axis, coordinate)) << tap;
+  }
+  return bits;
+}
+
+// Those of all axes: a tap has an input if all of its bits are set.
+__device__ inline uint32_t mark_inside(const ConvParams& params, const Position& window) {
+  return mark_inside(params.width, window.column) |
+         mark_inside(params.height, window.row) * params.tap_walk.height_first |
+         mark_inside(params.depth, window.depth) * params.tap_walk.depth_first;
+}
+
+// Whether a tap of a window lies in the image is found once a block.
+template <int ROWS>
+class TapBits {
+ public:
+  __device__ explicit TapBits(const ConvParams& params)
+      : walk_(params.tap_walk), tap_(walk_.first_tap()), multiplied_tap_(walk_.first_tap()) {}
+
+  __device__ void set_row(int i, const ConvParams& params, const Position& window, bool exists) {
+    inside_[i] = exists ? mark_inside(params, window) : 0;
+    existing_rows_ += exists;
+  }
+
+  // All rows are set, and the first tap is copied.
+  __device__ void begin() {}
+
+  // Rows without an input at the tap that is copied.
+  __device__ uint32_t missing() const {
+    uint32_t missing = 0;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) missing |= ((tap_ & ~inside_[i]) != 0) << i;
+    return missing;
+  }
+
+  // The next tap is copied: how far its inputs are from those of the last, in elements modulo 2^32.
+  __device__ uint32_t advance() {
+    uint32_t step = 0;
+    walk_.advance(tap_, step);
+    return step;
+  }
+
+  // The next tap has been multiplied: how many of the rows that there are have it in the padding.
+  __device__ int pop_padded_rows() {
+    int rows = existing_rows_;
+#pragma unroll
+    for (uint32_t inside : inside_) rows -= (multiplied_tap_ & ~inside) == 0;
+    uint32_t unused = 0;
+    walk_.advance(multiplied_tap_, unused);
+    return rows;
+  }
+
+ private:
+  const TapWalk& walk_;
+  uint32_t tap_, multiplied_tap_;
+  uint32_t inside_[ROWS];
+  int existing_rows_ = 0;
+};
+
+// Whether a tap lies in the image is found whenever it is copied, and kept until it is multiplied: no more than
+// STAGES of them are on their way.
+template <int ROWS, int STAGES>
+class TapCoordinates {
+ public:
+  __device__ explicit TapCoordinates(const ConvParams& params) : params_(params) {}
+
+  __device__ void set_row(int i, const ConvParams&, const Position& window, bool exists) {
+    windows_[i] = exists ? window : Position::nowhere();
+    existing_ |= static_cast<uint32_t>(exists) << i;
+  }
+
+  __device__ void begin() {
+    missing_ = 0;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) missing_ |= static_cast<uint32_t>(!windows_[i].has_input_at(params_, tap_)) << i;
+    on_their_way_ |= missing_ << way_length_;
+    way_length_ += ROWS;
+  }
+
+  __device__ uint32_t missing() const { return missing_; }
+
+  __device__ uint32_t advance() {
+    const TapWalk& walk = params_.tap_walk;
+    uint32_t step = walk.width_step;
+    tap_.column += params_.width.dilation;
+    if (++column_ == params_.width.kernel_size.divisor) {
+      step += walk.height_step;
+      tap_.row += params_.height.dilation;
+      tap_.column = 0;
+      column_ = 0;
+      if (++row_ == params_.height.kernel_size.divisor) {
+        step += walk.depth_step;
+        tap_.depth += params_.depth.dilation;
+        tap_.row = 0;
+        row_ = 0;
+      }
+    }
+    begin();
+    return step;
+  }
+
+  __device__ int pop_padded_rows() {
+    const uint32_t missing = on_their_way_;
+    on_their_way_ >>= ROWS;
+    way_length_ -= ROWS;
+    return __popc(missing & existing_);
+  }
+
+ private:
+  static_assert(ROWS * STAGES < 32, "a bit for each");
+
+  const ConvParams& params_;
+  Position windows_[ROWS];
+  Position tap_{0, 0, 0};
+  uint32_t column_ = 0, row_ = 0;
+  uint32_t missing_;
+  uint32_t existing_ = 0;
+  uint32_t on_their_way_ = 0;  // rows missing at the taps that have been copied and not multiplied, in order
+  int way_length_ = 0;         // their bits
+};
+
+}  // namespace flopcuda::cuda
