@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 import flopcuda
+from flopcuda import _C
 from flopcuda.formulas import TriangleSizes, triangle_exact_add, triangle_exact_mul, triangle_skipped_mul
 from flopcuda.geometry import exact_counts, skipped_products
 from tests.cuda_kernels import needs_kernels
@@ -257,6 +259,23 @@ def test_a_mistake_gets_torchs_own_error() -> None:
             attend(query, key[..., :3], value, is_causal=True)
         attend(query, key, value)
     assert triangles(session.report()) == 2 * [("forward", None)]
+
+
+@needs_kernels
+def test_512_tokens_in_tiles() -> None:
+    """Half of the products, and the tiles on or below the diagonal: of scores, 36 of 64 if they are 64 by 64."""
+    factors = make_factors(512, 512, 16, 16, (2,))
+    with flopcuda.count(backend="ptxvm") as session:
+        attend(*factors, is_causal=True)
+    assert triangles(session.report()) == FORWARD
+    for launch in session.report().launches:
+        assert launch.counters.mul / launch.dense_macs == 513 / 1024
+        assert launch.executed_macs == launch.counters.lane
+    scores = session.report().launches[0]
+    block_m, block_n, _ = next(entry["tile"] for entry in _C.cuda_kernels() if entry["name"] == scores.kernel)
+    corners = itertools.product(range(0, 512, block_m), range(0, 512, block_n))
+    tiles = sum(column < row + block_m for row, column in corners)
+    assert scores.counters.lane == 2 * 16 * tiles * block_m * block_n
 
 
 # --- gradients of gradients, transforms, checkpoints, threads of modes ---
