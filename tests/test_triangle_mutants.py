@@ -44,15 +44,17 @@ CUDA_MUTANTS = {
 }
 
 CPU_MUTANTS = {
-    "an element too many of each row": Patch("triangular.cpp", "row % problem.rows + 1;", "row % problem.rows + 2;"),
-    "an element too few of each row": Patch("triangular.cpp", "row % problem.rows + 1;", "row % problem.rows;"),
-    "a batch is taken for one product": Patch("triangular.cpp", "row % problem.rows + 1;", "row + 1;"),
-    "all outputs of a row": Patch("triangular.cpp", "std::min(used, problem.out_features)", "problem.out_features"),
-    "all products of an output": Patch("triangular.cpp", "std::min(used, problem.in_features)", "problem.in_features"),
-    "a row is skipped": Patch(
-        "triangular.cpp", "row < problem.batch * problem.rows;", "row < problem.batch * problem.rows - 1;"
+    "an element too many of each row": Patch("triangular.cpp", "std::min(row + 1, width)", "std::min(row + 2, width)"),
+    "an element too few of each row": Patch("triangular.cpp", "std::min(row + 1, width)", "std::min(row, width)"),
+    "all of each row": Patch("triangular.cpp", "std::min(row + 1, width)", "width"),
+    "what rows have in common only": Patch("triangular.cpp", "if (used(row) > common)", "if (false)"),
+    "all of a row again": Patch(
+        "triangular.cpp", "multiply({row, row + 1}, {common, used(row)})", "multiply({row, row + 1}, {0, used(row)})"
     ),
+    "the last row's part for all": Patch("triangular.cpp", "common = used(rows.first)", "common = used(rows.end - 1)"),
+    "a group of rows is skipped": Patch("triangular.cpp", "group < problem.batch * groups;", "group < groups;"),
     "columns are skipped": Patch("triangular.cpp", "column += kMaxDotColumns)", "column += 2 * kMaxDotColumns)"),
+    "sums from before are not added": Patch("triangular.cpp", "products.first > 0 ? output : nullptr", "nullptr"),
 }
 
 

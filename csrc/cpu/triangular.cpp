@@ -1,7 +1,7 @@
 // Matrix products of which a triangle is wanted: of each row as many columns, or products, as it uses, as dot products.
 //
-// Rows next to each other differ in one output or product. Each is multiplied by itself, so that nothing beyond the
-// diagonal is; nothing is packed.
+// Rows next to each other differ in one output or product. What some rows have in common is multiplied together, and
+// what the later ones use besides row by row, so that nothing beyond the diagonal is; nothing is packed.
 #include <omp.h>
 
 #include <algorithm>
@@ -14,37 +14,60 @@ namespace {
 
 #pragma omp declare reduction(+ : Counters : omp_out += omp_in)
 
-// row: of the whole batch, one product after another.
+struct Range {
+  int64_t first, end;
+
+  int64_t size() const { return end - first; }
+};
+
+// Some products of the outputs in some rows and columns; those before the first are summed up in the output.
 template <class Scalar>
-void multiply_row(const LinearProblem& problem, const Operands<Scalar>& operands, int64_t row, Counters& counters) {
-  const DotFamily<Scalar>& dots = selected_dots<Scalar, Scalar>();
-  const int64_t used = row % problem.rows + 1;
-  const bool is_output = problem.triangle == Triangle::output;
-  const int64_t columns = is_output ? std::min(used, problem.out_features) : problem.out_features;
-  const int64_t depth = is_output ? problem.in_features : std::min(used, problem.in_features);
-  const Scalar* const weight = operands.weight + row / problem.rows * problem.out_features * problem.in_features;
-  Scalar* const output = operands.output + row * problem.out_features;
-  for (int64_t column = 0; column < columns; column += kMaxDotColumns) {
-    const DotTile<Scalar> tile{depth,
-                               operands.input + row * problem.in_features,
-                               problem.in_features,
-                               weight + column * problem.in_features,
-                               problem.in_features,
-                               nullptr,
-                               output + column,
-                               problem.out_features};
-    dots.functions[false][0][std::min<int64_t>(kMaxDotColumns, columns - column) - 1](tile, counters);
+void multiply_part(const LinearProblem& problem, const Operands<Scalar>& product, Range rows, Range columns,
+                   Range products, Counters& counters) {
+  const auto& functions = selected_dots<Scalar, Scalar>().functions[false][rows.size() - 1];
+  const int64_t depth = problem.in_features;
+  for (int64_t column = columns.first; column < columns.end; column += kMaxDotColumns) {
+    Scalar* const output = product.output + rows.first * problem.out_features + column;
+    const DotTile<Scalar> tile{products.size(), product.input + rows.first * depth + products.first,
+                               depth,           product.weight + column * depth + products.first,
+                               depth,           products.first > 0 ? output : nullptr,
+                               output,          problem.out_features};
+    functions[std::min<int64_t>(kMaxDotColumns, columns.end - column) - 1](tile, counters);
   }
-  std::fill(output + columns, output + problem.out_features, Scalar{0});
+}
+
+template <class Scalar>
+void multiply_rows(const LinearProblem& problem, const Operands<Scalar>& product, Range rows, Counters& counters) {
+  const bool is_output = problem.triangle == Triangle::output;
+  const int64_t width = is_output ? problem.out_features : problem.in_features;
+  const Range outputs{0, problem.out_features}, products{0, problem.in_features};
+  const auto used = [&](int64_t row) { return std::min(row + 1, width); };
+  const auto multiply = [&](Range rows, Range used) {
+    multiply_part(problem, product, rows, is_output ? used : outputs, is_output ? products : used, counters);
+  };
+  const int64_t common = used(rows.first);
+  multiply(rows, {0, common});
+  for (int64_t row = rows.first; row < rows.end; ++row) {
+    if (used(row) > common) multiply({row, row + 1}, {common, used(row)});
+    Scalar* const output = product.output + row * problem.out_features;
+    if (is_output) std::fill(output + used(row), output + problem.out_features, Scalar{0});
+  }
 }
 
 }  // namespace
 
 template <class Scalar>
 void triangular(const LinearProblem& problem, const Operands<Scalar>& operands, Counters& counters) {
+  const int64_t groups = (problem.rows + kMaxDotRows - 1) / kMaxDotRows;
   Counters total;
-#pragma omp parallel for schedule(dynamic, 16) reduction(+ : total)
-  for (int64_t row = 0; row < problem.batch * problem.rows; ++row) multiply_row(problem, operands, row, total);
+#pragma omp parallel for schedule(dynamic, 4) reduction(+ : total)
+  for (int64_t group = 0; group < problem.batch * groups; ++group) {
+    const int64_t batch = group / groups, first = group % groups * kMaxDotRows;
+    const Operands<Scalar> product{operands.input + batch * problem.rows * problem.in_features,
+                                   operands.weight + batch * problem.out_features * problem.in_features, nullptr,
+                                   operands.output + batch * problem.rows * problem.out_features};
+    multiply_rows(problem, product, {first, std::min(first + kMaxDotRows, problem.rows)}, total);
+  }
   counters += total;
 }
 
