@@ -93,7 +93,7 @@ MUTANTS = {
     "depthwise skips the last plane": Patch("depthwise.cpp", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
     "depthwise skips the last rows": Patch("depthwise.cpp", "y < height; y += rows", "y + 1 < height; y += rows"),
     "depthwise skips the last columns": Patch(
-        "depthwise.cpp", "ceil_div(width, family_.lanes) - 1", "width / family_.lanes - 1"
+        "plane_kernel.h", "(tile.columns - 1) / Simd::kLanes;", "tile.columns / Simd::kLanes - 1;"
     ),
     "depthwise skips a column of taps": Patch("plane_kernel.h", "int64_t tap_x = 0;", "int64_t tap_x = 1;"),
     "depthwise skips the topmost tap": Patch("plane_kernel.h", "tap_y < 0 ||", "tap_y < 1 ||"),
@@ -138,17 +138,22 @@ MUTANTS = {
     "few rows see no zeros in the rows": Patch("dot_kernel.h", "is_zero(row[lane]) | ", ""),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "depthwise counts waste columns as products": Patch(
-        "plane_kernel.h", "products = tile.valid_columns;", "products = Simd::kLanes;"
+        "plane_kernel.h", "products = left < Simd::kLanes ? left : Simd::kLanes;", "products = Simd::kLanes;"
     ),
     "depthwise counts an addition for the first product": Patch(
         "plane_kernel.h", "add += tap_y == 0 ? holding : products;", "add += products;"
     ),
     "depthwise counts no padding beside a row": Patch(
-        "plane_kernel.h", "pad += inside * tile.pad_columns[tap_x] + ", "pad += "
+        "plane_kernel.h", "pad += inside * pad_columns[tap_x] + ", "pad += "
+    ),
+    "depthwise sees the topmost tap's rows only": Patch(
+        "plane_kernel.h",
+        "tap_y < kKernelHeight; ++tap_y) inside",
+        "tap_y < kKernelHeight; tap_y += kKernelHeight) inside",
     ),
     "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (vectors - inside) * products;", ";"),
     "depthwise counts padding as products of zero": Patch(
-        "plane_kernel.h", "zero += inside * (products - tile.pad_columns[tap_x]);", "zero += vectors * products;"
+        "plane_kernel.h", "zero += inside * (products - pad_columns[tap_x]);", "zero += vectors * products;"
     ),
     "depthwise sees no zeros among the weights": Patch(
         "plane_kernel.h", "nonzero_weights += weight[tap_y * tile.kernel_width] != 0;", "nonzero_weights += 1;"

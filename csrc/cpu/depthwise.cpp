@@ -111,21 +111,16 @@ void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) co
   tile.weight = operands_.weight + channel * kernel_size(problem_);
   tile.kernel_width = problem_.width.kernel_size;
   tile.bias = operands_.bias ? operands_.bias + channel : nullptr;
-  tile.output_stride = width;
+  tile.pad_columns = pad_columns_.data();
+  tile.columns = tile.output_stride = width;
   Scalar* const output = operands_.output + plane * height * width;
   tile.output_end = output + height * width;
   for (int64_t y = 0, rows; y < height; y += rows) {
     rows = height - y < kPlaneRows ? 1 : kPlaneRows;
     tile.rows_inside = frame_.rows_inside.get() + y * problem_.height.stride;
-    // From the right: a vector that is wider than its row writes waste where later ones are still to be written.
-    for (int64_t vector = ceil_div(width, family_.lanes) - 1; vector >= 0; --vector) {
-      const int64_t x = vector * family_.lanes;
-      tile.input = frame + y * problem_.height.stride * frame_.row_size + x;
-      tile.pad_columns = pad_columns_.data() + vector * problem_.width.kernel_size;
-      tile.valid_columns = std::min<int64_t>(family_.lanes, width - x);
-      tile.output = output + y * width + x;
-      functions_[rows == kPlaneRows](tile, counters);
-    }
+    tile.input = frame + y * problem_.height.stride * frame_.row_size;
+    tile.output = output + y * width;
+    functions_[rows == kPlaneRows](tile, counters);
   }
 }
 

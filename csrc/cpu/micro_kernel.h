@@ -88,20 +88,20 @@ struct DotFamily {
   Function functions[2][kMaxDotRows][kMaxDotColumns];  // [count_zero][rows - 1][columns - 1]
 };
 
-// Consecutive rows of an output plane, one vector of each, convolved with a kernel of kernel_width columns. The number
-// of rows, the kernel's height and the vertical stride are those of the function it is passed to.
+// Consecutive rows of an output plane, convolved with a kernel of kernel_width columns, a vector of each row at a time.
+// The number of rows, the kernel's height and the vertical stride are those of the function it is passed to.
 template <class Scalar>
 struct PlaneTile {
   const Scalar* input;            // of the first output row, from its topmost tap on; padded
   int64_t input_stride;           // elements from one row of the padded input to the next
   const bool* rows_inside;        // for each row of the padded input, whether it is one of the image
   const int64_t* column_offsets;  // [kernel_width], where a tap finds its first column
-  const int32_t* pad_columns;     // [kernel_width], how many of the valid columns lie beside the image
+  const int32_t* pad_columns;     // [vector of a row][kernel_width], how many of its columns lie beside the image
   const Scalar* weight;           // [kernel height][kernel_width]
   int64_t kernel_width;
-  int64_t valid_columns;  // columns that are output elements; the others are tile-edge waste
-  const Scalar* bias;     // one, or null
-  Scalar* output;         // whole vectors are written in the order of the rows, but none beyond output_end
+  int64_t columns;     // of the output; those of the last vector beyond them are tile-edge waste
+  const Scalar* bias;  // one, or null
+  Scalar* output;      // whole vectors are written in the order of the rows, but none beyond output_end
   int64_t output_stride;
   Scalar* output_end;
 };

@@ -28,69 +28,86 @@ struct NonzeroProducts {
 };
 
 template <class Simd, int kRows>
-inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const PlaneTile<typename Simd::Scalar>& tile) {
+inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const PlaneTile<typename Simd::Scalar>& tile,
+                       int64_t x, int64_t valid_columns) {
   for (int i = 0; i < kRows; ++i) {
-    typename Simd::Scalar* output = tile.output + i * tile.output_stride;
+    typename Simd::Scalar* output = tile.output + i * tile.output_stride + x;
     if (output + Simd::kLanes <= tile.output_end) {
       Simd::store(vectors[i], output);
     } else {
-      __builtin_memcpy(output, &vectors[i], tile.valid_columns * sizeof(typename Simd::Scalar));
+      __builtin_memcpy(output, &vectors[i], valid_columns * sizeof(typename Simd::Scalar));
     }
   }
 }
 
-// One column of the kernel's taps at a time: its weights stay in registers while the input's rows pass by.
+// Of the vectors that a column of taps multiplies, those whose row is one of the image.
+template <int kKernelHeight, int kStride, int kRows>
+inline int64_t count_inside(const bool* rows_inside) {
+  int64_t inside = 0;
+  for (int i = 0; i < kRows; ++i) {
+    for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) inside += rows_inside[i * kStride + tap_y];
+  }
+  return inside;
+}
+
+// One vector of every row after the other, and one column of the kernel's taps at a time: its weights stay in registers
+// while the input's rows pass by.
 template <class Simd, int kKernelHeight, int kStride, int kRows, bool kCountZero>
 void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& counters) {
   using Vector = typename Simd::Vector;
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
-
-  Vector sums[kRows];
-  const Vector first = tile.bias ? Simd::broadcast(*tile.bias) : Vector{};
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) sums[i] = first;
-
-  const int64_t products = tile.valid_columns;  // of a vector that feed an output element
-  int64_t holding = tile.bias ? products : 0;   // of a row's accumulators, those that hold a value
+  // The same for all columns of taps and all vectors of the rows.
+  const int64_t inside = count_inside<kKernelHeight, kStride, kRows>(tile.rows_inside);
   Tally mul, add, pad, zero, lane;
-  NonzeroProducts<Simd> nonzero;
 
-  for (int64_t tap_x = 0; tap_x < tile.kernel_width; ++tap_x) {
-    const typename Simd::Scalar* weight = tile.weight + tap_x;
-    const typename Simd::Scalar* input = tile.input + tile.column_offsets[tap_x];
-    Vector weights[kKernelHeight];
-#pragma GCC unroll 8
-    for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) {
-      weights[tap_y] = Simd::broadcast(weight[tap_y * tile.kernel_width]);
-    }
-    int64_t vectors = 0, inside = 0;  // multiplied, and those of them whose row is one of the image
-#pragma GCC unroll 20
-    for (int y = 0; y < kInputRows; ++y) {
-      const Vector values = Simd::load(input + y * tile.input_stride);
-      int nonzero_weights = 0;
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
-        const int tap_y = y - i * kStride;
-        if (tap_y < 0 || tap_y >= kKernelHeight) continue;
-        sums[i] += values * weights[tap_y];
+  // From the right: a vector that is wider than its row writes waste where later ones are still to be written.
+  for (int64_t vector = (tile.columns - 1) / Simd::kLanes; vector >= 0; --vector) {
+    const int64_t x = vector * Simd::kLanes;
+    const int64_t left = tile.columns - x;
+    const int64_t products = left < Simd::kLanes ? left : Simd::kLanes;  // of a vector that feed an output element
+    const int32_t* pad_columns = tile.pad_columns + vector * tile.kernel_width;
+    int64_t holding = tile.bias ? products : 0;  // of a row's accumulators, those that hold a value
+    NonzeroProducts<Simd> nonzero;
 
-        lane += Simd::kLanes;
-        mul += products;
-        add += tap_y == 0 ? holding : products;  // a row's first tap of the column is the topmost
-        vectors += 1;
-        inside += tile.rows_inside[y];
-        if constexpr (kCountZero) nonzero_weights += weight[tap_y * tile.kernel_width] != 0;
+    Vector sums[kRows];
+    const Vector first = tile.bias ? Simd::broadcast(*tile.bias) : Vector{};
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) sums[i] = first;
+
+    for (int64_t tap_x = 0; tap_x < tile.kernel_width; ++tap_x) {
+      const typename Simd::Scalar* weight = tile.weight + tap_x;
+      const typename Simd::Scalar* input = tile.input + x + tile.column_offsets[tap_x];
+      Vector weights[kKernelHeight];
+#pragma GCC unroll 8
+      for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) {
+        weights[tap_y] = Simd::broadcast(weight[tap_y * tile.kernel_width]);
       }
-      if constexpr (kCountZero) nonzero.add(values, nonzero_weights);
-    }
-    holding = products;
-    // Multiplied here, once for the column's taps: `inside` is the same for all columns and leaves the loop.
-    pad += inside * tile.pad_columns[tap_x] + (vectors - inside) * products;
-    if constexpr (kCountZero) zero += inside * (products - tile.pad_columns[tap_x]);
-  }
-  zero += -nonzero.sum(products);
+      int64_t vectors = 0;  // multiplied
+#pragma GCC unroll 20
+      for (int y = 0; y < kInputRows; ++y) {
+        const Vector values = Simd::load(input + y * tile.input_stride);
+        int nonzero_weights = 0;
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+          const int tap_y = y - i * kStride;
+          if (tap_y < 0 || tap_y >= kKernelHeight) continue;
+          sums[i] += values * weights[tap_y];
 
-  store_rows<Simd, kRows>(sums, tile);
+          lane += Simd::kLanes;
+          mul += products;
+          add += tap_y == 0 ? holding : products;  // a row's first tap of the column is the topmost
+          vectors += 1;
+          if constexpr (kCountZero) nonzero_weights += weight[tap_y * tile.kernel_width] != 0;
+        }
+        if constexpr (kCountZero) nonzero.add(values, nonzero_weights);
+      }
+      holding = products;
+      pad += inside * pad_columns[tap_x] + (vectors - inside) * products;
+      if constexpr (kCountZero) zero += inside * (products - pad_columns[tap_x]);
+    }
+    zero += -nonzero.sum(products);
+    store_rows<Simd, kRows>(sums, tile, x, products);
+  }
   counters.mul += mul;
   counters.add += add;
   counters.pad += pad;
