@@ -72,18 +72,30 @@ const char* isa_name(Isa isa) {
 
 namespace {
 
-const MicroKernels& selected_micro_kernels() {
+// Of the tables of three instruction sets, that of the selected one.
+template <class Kernels>
+const Kernels& selected_among(const Kernels& portable, const Kernels& avx2, const Kernels& avx512) {
   switch (selected_isa()) {
-#if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
     case Isa::kAvx512:
-      return kAvx512MicroKernels;
+      return avx512;
     case Isa::kAvx2:
-      return kAvx2MicroKernels;
-#endif
+      return avx2;
     default:
-      return kPortableMicroKernels;
+      return portable;
   }
 }
+
+#if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
+const MicroKernels& selected_micro_kernels() {
+  return selected_among(kPortableMicroKernels, kAvx2MicroKernels, kAvx512MicroKernels);
+}
+const DotKernels& selected_dot_kernels() {
+  return selected_among(kPortableDotKernels, kAvx2DotKernels, kAvx512DotKernels);
+}
+#else
+const MicroKernels& selected_micro_kernels() { return kPortableMicroKernels; }
+const DotKernels& selected_dot_kernels() { return kPortableDotKernels; }
+#endif
 
 }  // namespace
 
@@ -99,22 +111,22 @@ const TileFamilies<double>& selected_tiles<double>() {
 
 template <>
 const DotFamily<float, float>& selected_dots() {
-  return selected_micro_kernels().float32.dot;
+  return selected_dot_kernels().float32;
 }
 
 template <>
 const DotFamily<double, double>& selected_dots() {
-  return selected_micro_kernels().float64.dot;
+  return selected_dot_kernels().float64;
 }
 
 template <>
 const DotFamily<float, BFloat16>& selected_dots() {
-  return selected_micro_kernels().bfloat16_dot;
+  return selected_dot_kernels().bfloat16;
 }
 
 template <>
 const DotFamily<float, Float16>& selected_dots() {
-  return selected_micro_kernels().float16_dot;
+  return selected_dot_kernels().float16;
 }
 
 }  // namespace flopcuda::cpu

@@ -2,6 +2,8 @@
 // nothing is packed; and the counters incremented beside them. A template as tile_kernel.h is, under the same rules.
 #pragma once
 
+#include "micro_kernel.h"
+#include "tally.h"
 #include "widen.h"
 
 namespace flopcuda::cpu {
@@ -97,6 +99,12 @@ constexpr DotFamily<typename Simd::Scalar, Weight> make_dots() {
   DotFamily<typename Simd::Scalar, Weight> family{};
   add_dots<Simd, Weight, kMaxDotRows, kMaxDotColumns>(family);
   return family;
+}
+
+template <int kBytes>
+constexpr DotKernels make_dot_kernels() {
+  return {make_dots<Simd<float, kBytes>>(), make_dots<Simd<double, kBytes>>(),
+          make_dots<Simd<float, kBytes>, BFloat16>(), make_dots<Simd<float, kBytes>, Float16>()};
 }
 
 }  // namespace

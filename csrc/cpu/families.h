@@ -1,7 +1,6 @@
-// All micro-kernels of one instruction set, for the files that instantiate them.
+// The micro-kernels of tiles and planes of one instruction set, for the files that instantiate them.
 #pragma once
 
-#include "dot_kernel.h"
 #include "plane_kernel.h"
 #include "tile_kernel.h"
 
@@ -9,18 +8,17 @@ namespace flopcuda::cpu {
 namespace {
 
 // Everything that an instruction set offers, in vectors of kBytes: blocks of kMaxRows by kMaxColumnVectors, strips of
-// one row, dot products, rows of planes.
+// one row, rows of planes.
 template <class Simd, int kMaxRows, int kMaxColumnVectors>
 constexpr TileFamilies<typename Simd::Scalar> make_families() {
   return {make_family<Simd, kMaxRows, kMaxColumnVectors>(), make_family<Simd, 1, kMaxTileColumnVectors>(),
-          make_dots<Simd>(), make_planes<Simd>()};
+          make_planes<Simd>()};
 }
 
 template <int kBytes, int kMaxRows, int kMaxColumnVectors>
 constexpr MicroKernels make_micro_kernels() {
   return {make_families<Simd<float, kBytes>, kMaxRows, kMaxColumnVectors>(),
-          make_families<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>(),
-          make_dots<Simd<float, kBytes>, BFloat16>(), make_dots<Simd<float, kBytes>, Float16>()};
+          make_families<Simd<double, kBytes>, kMaxRows, kMaxColumnVectors>()};
 }
 
 }  // namespace

@@ -11,7 +11,8 @@
 //                          for those of triangular.cpp
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
 //   plane_kernel.h         is the micro-kernel for that
-//   micro_kernel_*.cpp     compile those templates for one instruction set each; dispatch.cpp picks one at run time
+//   micro_kernel_*.cpp, dot_kernel_*.cpp
+//                          compile those templates for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 
 #include "../common/counters.h"

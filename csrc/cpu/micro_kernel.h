@@ -123,7 +123,6 @@ template <class Scalar>
 struct TileFamilies {
   TileFamily<Scalar> block;   // many rows: a column vector is used once per row
   TileFamily<Scalar> strip;   // one row, many columns: groups of few output channels
-  DotFamily<Scalar> dot;      // linear layers of few samples
   PlaneFamily<Scalar> plane;  // depthwise convolutions
 };
 
@@ -131,13 +130,23 @@ struct TileFamilies {
 struct MicroKernels {
   TileFamilies<float> float32;
   TileFamilies<double> float64;
-  DotFamily<float, BFloat16> bfloat16_dot;
-  DotFamily<float, Float16> float16_dot;
+};
+
+// Likewise, for linear layers of few samples and for triangles; by the type of the weight.
+struct DotKernels {
+  DotFamily<float> float32;
+  DotFamily<double> float64;
+  DotFamily<float, BFloat16> bfloat16;
+  DotFamily<float, Float16> float16;
 };
 
 extern const MicroKernels kPortableMicroKernels;
 extern const MicroKernels kAvx2MicroKernels;
 extern const MicroKernels kAvx512MicroKernels;
+
+extern const DotKernels kPortableDotKernels;
+extern const DotKernels kAvx2DotKernels;
+extern const DotKernels kAvx512DotKernels;
 
 // The tiles of the instruction set that is selected now.
 template <class Scalar>

@@ -6,28 +6,11 @@
 #pragma once
 
 #include "micro_kernel.h"
+#include "simd.h"
 #include "tally.h"
 
 namespace flopcuda::cpu {
 namespace {
-
-// A vector of an instruction set.
-template <class Element, int kBytes>
-struct Simd {
-  using Scalar = Element;
-  typedef Scalar Vector __attribute__((vector_size(kBytes)));
-  static constexpr int kLanes = kBytes / sizeof(Scalar);
-
-  static inline Vector load(const Scalar* source) {
-    Vector vector;
-    __builtin_memcpy(&vector, source, sizeof(Vector));
-    return vector;
-  }
-
-  static inline void store(const Vector& vector, Scalar* target) { __builtin_memcpy(target, &vector, sizeof(Vector)); }
-
-  static inline Vector broadcast(Scalar value) { return value - Vector{}; }
-};
 
 // The accumulators of a tile. Every loop over them is unrolled, so that they are registers.
 template <class Simd, int kRows, int kColumnVectors>

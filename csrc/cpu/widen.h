@@ -9,7 +9,7 @@
 #endif
 
 #include "half.h"
-#include "tile_kernel.h"
+#include "simd.h"
 
 namespace flopcuda::cpu {
 namespace {
