@@ -90,7 +90,7 @@ struct Candidate {
 // of blocks fill the device. With the first of them, a split kernel is slower than its twin.
 void append_candidates(std::vector<Candidate>& candidates, const KernelInfo& kernel, const GemmShape& shape,
                        const DeviceProperties& device) {
-  constexpr int64_t WAVES = 3;
+  constexpr int64_t WAVES = 8;  // the more, the less the last one leaves idle
   const int64_t wave = device.multiprocessors * std::max<int64_t>(resident_blocks(kernel, device), 1);
   const int64_t most = max_splits(kernel, shape), tiles = count_tiles(kernel, shape);
   int32_t last = 0;
