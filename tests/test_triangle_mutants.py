@@ -51,10 +51,10 @@ CPU_MUTANTS = {
     "all of a row again": Patch(
         "triangular.cpp", "multiply({row, row + 1}, {common, used(row)})", "multiply({row, row + 1}, {0, used(row)})"
     ),
-    "the last row's part for all": Patch("triangular.cpp", "common = used(rows.first)", "common = used(rows.end - 1)"),
+    "the last row's part for all": Patch("triangular.cpp", "common = used(rows.begin)", "common = used(rows.end - 1)"),
     "a group of rows is skipped": Patch("triangular.cpp", "group < problem.batch * groups;", "group < groups;"),
     "columns are skipped": Patch("triangular.cpp", "column += kMaxDotColumns)", "column += 2 * kMaxDotColumns)"),
-    "sums from before are not added": Patch("triangular.cpp", "products.first > 0 ? output : nullptr", "nullptr"),
+    "sums from before are not added": Patch("triangular.cpp", "products.begin > 0 ? output : nullptr", "nullptr"),
 }
 
 

@@ -8,30 +8,29 @@
 
 #include "kernels.h"
 #include "micro_kernel.h"
+#include "taps.h"
 
 namespace flopcuda::cpu {
 namespace {
 
 #pragma omp declare reduction(+ : Counters : omp_out += omp_in)
 
-struct Range {
-  int64_t first, end;
-
-  int64_t size() const { return end - first; }
-};
-
 // Some products of the outputs in some rows and columns; those before the first are summed up in the output.
 template <class Scalar>
 void multiply_part(const LinearProblem& problem, const Operands<Scalar>& product, Range rows, Range columns,
                    Range products, Counters& counters) {
-  const auto& functions = selected_dots<Scalar, Scalar>().functions[false][rows.size() - 1];
+  const auto& functions = selected_dots<Scalar, Scalar>().functions[false][rows.length() - 1];
   const int64_t depth = problem.in_features;
-  for (int64_t column = columns.first; column < columns.end; column += kMaxDotColumns) {
-    Scalar* const output = product.output + rows.first * problem.out_features + column;
-    const DotTile<Scalar> tile{products.size(), product.input + rows.first * depth + products.first,
-                               depth,           product.weight + column * depth + products.first,
-                               depth,           products.first > 0 ? output : nullptr,
-                               output,          problem.out_features};
+  for (int64_t column = columns.begin; column < columns.end; column += kMaxDotColumns) {
+    Scalar* const output = product.output + rows.begin * problem.out_features + column;
+    const DotTile<Scalar> tile{products.length(),
+                               product.input + rows.begin * depth + products.begin,
+                               depth,
+                               product.weight + column * depth + products.begin,
+                               depth,
+                               products.begin > 0 ? output : nullptr,
+                               output,
+                               problem.out_features};
     functions[std::min<int64_t>(kMaxDotColumns, columns.end - column) - 1](tile, counters);
   }
 }
@@ -45,9 +44,9 @@ void multiply_rows(const LinearProblem& problem, const Operands<Scalar>& product
   const auto multiply = [&](Range rows, Range used) {
     multiply_part(problem, product, rows, is_output ? used : outputs, is_output ? products : used, counters);
   };
-  const int64_t common = used(rows.first);
+  const int64_t common = used(rows.begin);
   multiply(rows, {0, common});
-  for (int64_t row = rows.first; row < rows.end; ++row) {
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
     if (used(row) > common) multiply({row, row + 1}, {common, used(row)});
     Scalar* const output = product.output + row * problem.out_features;
     if (is_output) std::fill(output + used(row), output + problem.out_features, Scalar{0});
@@ -58,7 +57,7 @@ void multiply_rows(const LinearProblem& problem, const Operands<Scalar>& product
 
 template <class Scalar>
 void triangular(const LinearProblem& problem, const Operands<Scalar>& operands, Counters& counters) {
-  const int64_t groups = (problem.rows + kMaxDotRows - 1) / kMaxDotRows;
+  const int64_t groups = ceil_div(problem.rows, kMaxDotRows);
   Counters total;
 #pragma omp parallel for schedule(dynamic, 4) reduction(+ : total)
   for (int64_t group = 0; group < problem.batch * groups; ++group) {
