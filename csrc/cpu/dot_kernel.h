@@ -63,8 +63,9 @@ void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters&
     if constexpr (kCountZero) zero += count_zero_products(tile, k, count, kRows, kColumns);
   };
   int64_t k = 0;
-  for (; k + kLanes <= tile.depth; k += kLanes)
+  for (; k + kLanes <= tile.depth; k += kLanes) {
     multiply(k, kLanes, [](const auto* source) { return load_widened<Simd>(source); });
+  }
   if (const int64_t rest = tile.depth - k; rest > 0) {
     multiply(k, rest, [rest](const auto* source) { return load_first<Simd>(source, rest); });
   }
