@@ -89,9 +89,10 @@ def test_damaged_texts() -> None:
 
 @needs_compiler
 @pytest.mark.slow
-def test_damaged_texts_under_sanitizers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2_500, 12_000])
+def test_damaged_texts_under_sanitizers(tmp_path: Path, count: int) -> None:
     """All cores share the mutants."""
-    count, driver, files = 12_000, build("fuzz"), corpus(tmp_path)
+    driver, files = build("fuzz"), corpus(tmp_path)
     shares = os.cpu_count() or 1
     bounds = [count * share // shares for share in range(shares + 1)]
     running = [
