@@ -22,18 +22,12 @@ from tests.patches import Patch
 
 WITHOUT_COUNTERS = (
     Patch("tally.h", "total_ += number;", "static_cast<void>(number);"),
-    Patch(
-        "im2col.cpp",
-        "for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = padding;",
-        "static_cast<void>(padding);",
-    ),
+    Patch("im2col.cpp", "block.set_update(i, k, padding);", "block.set_update(i, k, 0 * padding);"),
     Patch(
         "shifted_windows.cpp",
-        "block.pad_columns(i)[tap] = count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x);",
-        "",
+        "count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x));",
+        "0);",
     ),
-    Patch("shifted_windows.cpp", "block.pad_columns(i)[k] = block.pad_columns(i)[k - taps_];", "continue;"),
-    Patch("transposed_columns.cpp", "block.pad_columns(i)[k] = 0;", ""),
 )
 SAME = (1, 1, 1, 1)  # padding that keeps the size of an image under a kernel of 3 x 3
 

@@ -19,12 +19,12 @@ from tests.patches import Patch
 MUTANTS = {
     # Work that is left out.
     "skips the last update of every tile": Patch(
-        "tile_kernel.h", "for (int64_t k = 1; k < tile.depth; ++k)", "for (int64_t k = 1; k < tile.depth - 1; ++k)"
+        "tile_kernel.h", "for (int64_t k = first; k < last; ++k)", "for (int64_t k = first; k < last - 1; ++k)"
     ),
     "skips every 9th update, a tap of a 3 x 3 kernel": Patch(
         "tile_kernel.h",
-        "const auto update = [&](int64_t k) {",
-        "const auto update = [&](int64_t k) {\n    if (k % 9 == 4) return;",
+        "const auto update = [&](int64_t k, int64_t count) {",
+        "const auto update = [&](int64_t k, int64_t count) {\n    if (k % 9 == 4) return;",
     ),
     "forgets the last, partial depth block": Patch(
         "gemm.cpp",
@@ -84,8 +84,8 @@ MUTANTS = {
     ),
     "strips skip a tap": Patch(
         "tile_kernel.h",
-        "const auto update = [&](int64_t k) {",
-        "const auto update = [&](int64_t k) {\n    if (kRows == 1 && k == 4) return;",
+        "const auto update = [&](int64_t k, int64_t count) {",
+        "const auto update = [&](int64_t k, int64_t count) {\n    if (kRows == 1 && k == 4) return;",
     ),
     "strips skip the last row of a panel": Patch(
         "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
@@ -120,14 +120,14 @@ MUTANTS = {
     # Work that is done twice.
     "multiplies every tile twice": Patch(
         "gemm.cpp",
-        "  family.functions[count_zero]",
-        "  for (int repeat = 0; repeat < 2; ++repeat) family.functions[count_zero]",
+        "  family.function(vectors",
+        "  for (int repeat = 0; repeat < 2; ++repeat) family.function(vectors",
     ),
     # Work that is done but counted wrongly.
     "counts an addition of partial sums that is not done": Patch(
         "tile_kernel.h",
         "  if (tile.start == Start::kOutput) {",
-        "  add += holding;\n  if (tile.start == Start::kOutput) {",
+        "  add += products;\n  if (tile.start == Start::kOutput) {",
     ),
     "few rows count waste lanes as products": Patch(
         "dot_kernel.h", "mul += kOutputs * count;", "mul += kOutputs * kLanes;"
@@ -161,14 +161,15 @@ MUTANTS = {
     "depthwise sees zeros in waste columns": Patch(
         "plane_kernel.h", "nonzero.sum(products)", "nonzero.sum(Simd::kLanes)"
     ),
-    "counts products twice": Patch("tile_kernel.h", "mul += products;", "mul += 2 * products;"),
-    "counts waste columns as products": Patch(
-        "tile_kernel.h", "kRows * tile.valid_columns;  ", "kRows * kColumnVectors * kLanes;  "
+    "counts products twice": Patch(
+        "tile_kernel.h", "pack(products, products, kLanes)", "pack(2 * products, products, kLanes)"
     ),
+    "keeps what is counted already": Patch("tally.h", "    tally_ = {};\n", ""),
+    "counts waste columns as products": Patch("tile_kernel.h", "kRows * tile.valid_columns;  ", "kLanes;  "),
     "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
     "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
-    "counts no addition onto an earlier depth block": Patch("tile_kernel.h", "add += holding;\n  }", "}"),
-    "drops the padding count": Patch("tile_kernel.h", "padding += tile.padding[k];", ""),
+    "counts no addition onto an earlier depth block": Patch("tile_kernel.h", "    add += products;\n  }", "  }"),
+    "drops the padding count": Patch("tile_kernel.h", "updates += static_cast<int64_t>(where);", ""),
     "counts padding of one channel": Patch(
         "gemm.cpp", "products_per_input = row_panel.rows;", "products_per_input = 1;"
     ),
@@ -190,10 +191,10 @@ MUTANTS = {
         "padding -= run.length;",
     ),
     "counts padding as products of zero": Patch(
-        "tile_kernel.h", "products - tile.padding[k] * tile.products_per_input;", "products;"
+        "tile_kernel.h", "products - padding_of(where) * tile.products_per_input;", "products;"
     ),
-    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.rows.nonzero[k]}", "int64_t{kRows}"),
-    "sees no zeros among the inputs": Patch("tile_kernel.h", "* tile.columns.nonzero[k];", "* tile.valid_columns;"),
+    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.nonzero_rows[k]}", "int64_t{kRows}"),
+    "sees no zeros among the inputs": Patch("tile_kernel.h", "* tile.nonzero_columns[k];", "* tile.valid_columns;"),
 }
 
 # On 4 x 8 tiles of the portable kernels these have several row panels and depth blocks, partial ones among them.
@@ -207,6 +208,7 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "pointwise, vectors along channels": ConvCase(2, 520, (3, 3), 31, (1, 1), bias=True),
     "depthwise": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
     "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
+    "more taps than are summed at a time": ConvCase(2, 1, (24, 26), 6, (24, 23), padding=(2, 2, 2, 2)),
     "strips": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), dilation=(2, 1), groups=6),
     "im2col with depth": cube(2, 20, (3, 4, 3), 41, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1)),
     "shifted windows with depth": cube(2, 3, (4, 9, 11), 3, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=3),

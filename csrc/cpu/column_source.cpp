@@ -1,13 +1,16 @@
 // Book-keeping of a block's panels and runs.
 #include "column_source.h"
 
+#include <stdexcept>
+
 namespace flopcuda::cpu {
 
 ColumnLayout::ColumnLayout(const BlockLimits& limits, int64_t depth_block)
     : value_offsets(depth_block),
       depth_block_(depth_block),
-      pad_columns_(limits.panels * depth_block),
+      updates_(limits.panels * depth_block),
       nonzero_columns_(limits.panels * depth_block) {
+  if (limits.values > kMaxOffset) throw std::length_error("a block of columns is too large for its updates");
   panels.reserve(limits.panels);
   runs.reserve(limits.runs);
   copies.reserve(3 * limits.runs + limits.panels);

@@ -60,13 +60,18 @@ struct ColumnLayout {
   void add_run(const ColumnRun& run);
   void finish_panel(int64_t columns);
 
-  // For update k of a panel: how many of its valid columns hold a padding tap, and how many are not 0.
-  int64_t* pad_columns(int64_t panel) const { return pad_columns_.data() + panel * depth_block_; }
+  // Update k of a panel, once value_offsets[k] is known; `padding` of its valid columns hold a padding tap.
+  void set_update(int64_t panel, int64_t k, int64_t padding) {
+    updates_[panel * depth_block_ + k] = make_update(value_offsets[k], padding);
+  }
+  const Update* updates(int64_t panel) const { return updates_.data() + panel * depth_block_; }
+
+  // For each update of a panel, how many of its valid columns are not 0.
   int32_t* nonzero_columns(int64_t panel) const { return nonzero_columns_.data() + panel * depth_block_; }
 
  private:
   int64_t depth_block_;
-  AlignedArray<int64_t> pad_columns_;
+  AlignedArray<Update> updates_;
   AlignedArray<int32_t> nonzero_columns_;
 };
 
@@ -74,10 +79,6 @@ template <class Scalar>
 struct ColumnBlock : ColumnLayout {
   ColumnBlock(const BlockLimits& limits, int64_t depth_block)
       : ColumnLayout(limits, depth_block), values(limits.values) {}
-
-  TileSide<Scalar> side(int64_t panel) const {
-    return {values.data() + panels[panel].values_offset, value_offsets.data(), nonzero_columns(panel)};
-  }
 
   AlignedArray<Scalar> values;
 };

@@ -76,10 +76,13 @@ double cost(const ConvProblem& problem, const TileFamily<Scalar>& family, const 
 template <class Scalar>
 Way cheapest_way(const ConvProblem& problem, const TileFamily<Scalar>& family) {
   // Windows are no gain where every tap has a phase of its own.
-  const bool windows = phase_count(problem) < problem.height.kernel_size * problem.width.kernel_size;
+  const bool taps_share_phases = phase_count(problem) < problem.height.kernel_size * problem.width.kernel_size;
   Way best{Vectors::kColumns, false};
   for (const Way& way : {Way{Vectors::kColumns, true}, Way{Vectors::kRows, false}, Way{Vectors::kRows, true}}) {
-    if (way.windows && !windows) continue;
+    if (way.windows &&
+        !(taps_share_phases && ShiftedWindows<Scalar>::fit(problem, column_width(family, way.vectors)))) {
+      continue;
+    }
     if (cost(problem, family, way) < cost(problem, family, best)) best = way;
   }
   return best;

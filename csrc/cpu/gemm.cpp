@@ -91,10 +91,13 @@ void Product<Scalar>::run_tile(int64_t group, int64_t row_panel_index, int64_t c
 
   Tile<Scalar> tile;
   tile.depth = depth;
-  (transposed ? tile.columns : tile.rows) = rows.side(work.rows, row_panel_index, depth);
-  (transposed ? tile.rows : tile.columns) = block.side(column_panel);
+  tile.row_values = rows.values(work.rows, row_panel_index, depth);
+  tile.row_stride = rows.max_panel_rows();
+  tile.column_values = block.values.data() + panel.values_offset;
+  tile.updates = block.updates(column_panel);
+  tile.nonzero_rows = rows.nonzero(work.rows, row_panel_index, depth);
+  tile.nonzero_columns = block.nonzero_columns(column_panel);
   tile.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
-  tile.padding = block.pad_columns(column_panel);
   tile.products_per_input = row_panel.rows;
   tile.start = first_depth == 0 ? output.start : Start::kOutput;
   tile.bias = output.bias;
@@ -109,7 +112,7 @@ void Product<Scalar>::run_tile(int64_t group, int64_t row_panel_index, int64_t c
     }
   }
 
-  family.functions[count_zero][tile_rows - 1][tile_columns / family.lanes - 1](tile, work.counters);
+  family.function(vectors, count_zero, tile_rows, tile_columns)(tile, work.counters);
 
   if (!is_detached) return;
   for (const ColumnRun* run = first_run; run < last_run; ++run) {

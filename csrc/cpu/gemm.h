@@ -27,9 +27,6 @@ struct TaskGrid {
   int64_t row_ranges;
 };
 
-// Along which side of the product the vectors of a tile lie; its other side is broadcast.
-enum class Vectors { kColumns, kRows };
-
 // Of the panels of a product's rows.
 template <class Scalar>
 PanelWidth row_width(const TileFamily<Scalar>& family, Vectors vectors) {

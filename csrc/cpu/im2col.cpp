@@ -121,7 +121,7 @@ void Im2col<Scalar>::plan_copies(const Tap& tap, int64_t first, int64_t depth, C
     }
     const int64_t waste = panel.columns - panel.valid_columns;
     if (waste > 0) block.copies.push_back({ColumnCopy::kPadding, panel.values_offset + panel.valid_columns, waste});
-    for (int64_t k = first; k < depth; k += taps_) block.pad_columns(i)[k] = padding;
+    for (int64_t k = first; k < depth; k += taps_) block.set_update(i, k, padding);
   }
 }
 

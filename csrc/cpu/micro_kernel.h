@@ -7,6 +7,7 @@
 
 #include "../common/counters.h"
 #include "half.h"
+#include "update.h"
 
 namespace flopcuda::cpu {
 
@@ -18,26 +19,24 @@ enum class Start {
   kOutput,      // the partial sums of an earlier depth block
 };
 
-// The rows or the columns of a tile: update k reads them at values + offsets[k]. Each array has an element per update.
-template <class Scalar>
-struct TileSide {
-  const Scalar* values;
-  const int64_t* offsets;
-  const int32_t* nonzero;  // how many of them are not 0; read only when zeros are counted
-};
+// Along which side of the product the vectors of a tile lie; its other side is broadcast.
+enum class Vectors { kColumns, kRows };
 
-// One register tile of the product: `depth` rank-1 updates of rows x columns accumulators. The number of rows and of
-// column vectors are those of the function it is passed to.
+// One register tile of the product: `depth` rank-1 updates of rows x columns accumulators, which are the product's rows
+// and columns, or the reverse if vectors lie along the rows. The number of rows and of column vectors, and the side of
+// the vectors, are those of the function it is passed to.
 template <class Scalar>
 struct Tile {
   int64_t depth;
-  TileSide<Scalar> rows;
-  TileSide<Scalar> columns;
-  int64_t valid_columns;  // columns that feed an output element; the others are tile-edge waste
-  // Weights are never padding: of an update's inputs, which are its rows or its valid columns, how many are, and the
-  // products that each of them is a factor of.
-  const int64_t* padding;
-  int64_t products_per_input;
+  const Scalar* row_values;  // of the product; update k's are the k-th row_stride elements
+  int64_t row_stride;
+  const Scalar* column_values;  // of the product; update k's begin at the offset of updates[k]
+  const Update* updates;
+  // Of an update's rows and columns of the product, how many are not 0; read only when zeros are counted.
+  const int32_t* nonzero_rows;
+  const int32_t* nonzero_columns;
+  int64_t valid_columns;       // of the tile, those that feed an output element; the others are tile-edge waste
+  int64_t products_per_input;  // products that a column of the product, which may be padding, is a factor of
   Start start;
   const Scalar* bias;
   Scalar* output;
@@ -52,14 +51,21 @@ constexpr int kMaxTileColumnVectors = 8;
 constexpr int kMaxTileColumns = 128;
 constexpr int kMaxTileElements = 448;
 
-// Tile functions for every number of rows up to max_rows and of column vectors up to max_column_vectors, so that the
-// tiles at the edges of a matrix waste no rows and less than a vector of columns.
+constexpr int kVectorSides = 2;
+
+// Tile functions for both sides of the vectors, every number of rows up to max_rows and of column vectors up to
+// max_column_vectors, so that the tiles at the edges of a matrix waste no rows and less than a vector of columns.
 template <class Scalar>
 struct TileFamily {
   int lanes;  // elements of a vector
   int max_rows;
   int max_column_vectors;
-  TileFunction<Scalar> functions[2][kMaxTileRows][kMaxTileColumnVectors];  // [count_zero][rows - 1][column_vectors - 1]
+  // [vectors][count_zero][rows - 1][column_vectors - 1]
+  TileFunction<Scalar> functions[kVectorSides][2][kMaxTileRows][kMaxTileColumnVectors];
+
+  TileFunction<Scalar> function(Vectors vectors, bool count_zero, int64_t rows, int64_t columns) const {
+    return functions[static_cast<int>(vectors)][count_zero][rows - 1][columns / lanes - 1];
+  }
 
   constexpr int max_columns() const { return max_column_vectors * lanes; }
 };

@@ -20,13 +20,10 @@ void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t r
 template <class Scalar>
 struct RowBlock {
   RowBlock(int64_t panels, int64_t panel_rows, int64_t depth)
-      : offsets(depth), values(panels * panel_rows * depth), nonzero(panels * depth) {
-    for (int64_t k = 0; k < depth; ++k) offsets[k] = k * panel_rows;
-  }
+      : values(panels * panel_rows * depth), nonzero(panels * depth) {}
 
   // What is packed; nothing before the first time.
   int64_t group = -1, first_panel = -1, first_depth = -1;
-  std::vector<int64_t> offsets;   // of an update in a panel
   AlignedArray<Scalar> values;    // panel by panel, [depth][panel rows]
   AlignedArray<int32_t> nonzero;  // [panel][depth]; of zeros that are counted
 };
@@ -54,10 +51,12 @@ class RowPanels {
   void pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth, bool count_zero,
             RowBlock<Scalar>& block) const noexcept;
 
-  // One of the block's panels, which holds `depth` updates.
-  TileSide<Scalar> side(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
-    const int64_t updates = (panel - block.first_panel) * depth;
-    return {block.values.data() + updates * max_panel_rows_, block.offsets.data(), block.nonzero.data() + updates};
+  // Of one of the block's panels, which hold `depth` updates: [depth][max_panel_rows()] and [depth].
+  const Scalar* values(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
+    return block.values.data() + (panel - block.first_panel) * depth * max_panel_rows_;
+  }
+  const int32_t* nonzero(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
+    return block.nonzero.data() + (panel - block.first_panel) * depth;
   }
 
  private:

@@ -9,7 +9,8 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kBlockBytes = 256 * 1024;  // packed elements of a block, in L2
+constexpr int64_t kBlockBytes = 256 * 1024;         // packed elements of a block, in L2
+constexpr int64_t kMaxBandBytes = 4 * kBlockBytes;  // of one row, where even that is larger
 
 // How many elements further than the first tap the last one reads.
 int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.dilation / axis.stride; }
@@ -27,6 +28,17 @@ std::vector<bool> phases_used(const Axis& axis) {
   std::vector<bool> used(axis.stride, false);
   for (int64_t tap = 0; tap < axis.kernel_size; ++tap) used[tap * axis.dilation % axis.stride] = true;
   return used;
+}
+
+// Input channels that are packed at a time.
+int64_t choose_channel_block(const ConvProblem& problem, const PanelWidth& width) {
+  const int64_t channels = std::max<int64_t>(1, max_depth_block(width) / kernel_size(problem));
+  return std::min(channels, problem.in_channels / problem.groups);
+}
+
+// Packed elements in one row of all phases of a block's channels.
+int64_t packed_row_size(const ConvProblem& problem, int64_t channel_block) {
+  return channel_block * problem.depth.kernel_size * phase_count(problem) * window_pitch(problem);
 }
 
 // Few enough output rows in a band that its packed channels fit; bands enough for as many blocks as are wanted, unless
@@ -50,12 +62,10 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       input_(input),
       width_(width),
       taps_(kernel_size(problem)),
-      channel_block_(
-          std::min(std::max<int64_t>(1, max_depth_block(width) / taps_), problem.in_channels / problem.groups)),
+      channel_block_(choose_channel_block(problem, width)),
       pitch_(window_pitch(problem)),
       bands_{problem.height.out_size,
-             choose_bands(problem,
-                          channel_block_ * problem.depth.kernel_size * phase_count(problem) * pitch_ * sizeof(Scalar),
+             choose_bands(problem, packed_row_size(problem, channel_block_) * int64_t{sizeof(Scalar)},
                           columns_per_slice(problem), width, blocks)},
       slices_{problem.batch * problem.depth.out_size, choose_slice_blocks(blocks)},
       slices_inside_(outputs_inside(problem.depth)),
@@ -71,6 +81,13 @@ int64_t ShiftedWindows<Scalar>::choose_slice_blocks(int64_t blocks) const {
   if (bands_.parts > 1) return slices;
   const int64_t slices_that_fit = std::max<int64_t>(1, kBlockBytes / (band_size() * int64_t{sizeof(Scalar)}));
   return std::min(slices, std::max(ceil_div(slices, slices_that_fit), ceil_div(blocks, problem_.groups)));
+}
+
+template <class Scalar>
+bool ShiftedWindows<Scalar>::fit(const ConvProblem& problem, const PanelWidth& width) {
+  const int64_t rows = 1 + largest_shift(problem.height);
+  return rows * packed_row_size(problem, choose_channel_block(problem, width)) * int64_t{sizeof(Scalar)} <=
+         kMaxBandBytes;
 }
 
 template <class Scalar>
@@ -156,14 +173,14 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
         block.value_offsets[tap] = tap_z * slice_size() + phase * phase_size() + step_y / vertical.stride * pitch_ +
                                    step_x / horizontal.stride;
         for (size_t i = 0; i < block.panels.size(); ++i) {
-          block.pad_columns(i)[tap] = count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x);
+          block.set_update(i, tap, count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x));
         }
       }
     }
   }
   for (int64_t k = taps_; k < depth_block(); ++k) {  // the other channels have the same taps
     block.value_offsets[k] = block.value_offsets[k - taps_] + problem_.depth.kernel_size * slice_size();
-    for (size_t i = 0; i < block.panels.size(); ++i) block.pad_columns(i)[k] = block.pad_columns(i)[k - taps_];
+    for (size_t i = 0; i < block.panels.size(); ++i) block.set_update(i, k, padding_of(block.updates(i)[k - taps_]));
   }
 }
 

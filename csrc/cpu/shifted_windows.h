@@ -25,6 +25,9 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   // `blocks` are wanted, all groups taken together.
   ShiftedWindows(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks);
 
+  // Whether a band of one row stays in L2. Otherwise, as with long signals of many channels, windows are no gain.
+  static bool fit(const ConvProblem& problem, const PanelWidth& width);
+
   // Waste columns included, for one output slice when it is a single band.
   static int64_t columns_per_slice(const ConvProblem& problem);
 

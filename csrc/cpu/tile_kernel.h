@@ -90,10 +90,10 @@ struct Accumulators {
   }
 };
 
-template <class Simd, int kRows, int kColumnVectors, bool kCountZero>
+template <class Simd, int kRows, int kColumnVectors, Vectors kVectors, bool kCountZero>
 void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) {
-  constexpr int kLanes = Simd::kLanes;
-  static_assert(kRows * kColumnVectors * kLanes <= kMaxTileElements);
+  constexpr int64_t kLanes = kRows * kColumnVectors * Simd::kLanes;
+  static_assert(kLanes <= kMaxTileElements && kLanes * kMaxSummedUpdates <= PackedTally::kMax);
 
   Accumulators<Simd, kRows, kColumnVectors> accumulators;
   accumulators.start(tile);
@@ -101,50 +101,60 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
 
   const int64_t products = kRows * tile.valid_columns;  // of one update that feed an output element
   const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
-  int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value
-  Tally mul, add, padding, zero, lane;
+  const int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value at first
+  PackedTally counts;
+  Tally updates, add, zero;
 
-  const auto update = [&](int64_t k) {
-    accumulators.multiply_add(tile.rows.values + tile.rows.offsets[k], tile.columns.values + tile.columns.offsets[k]);
+  const auto update = [&](int64_t k, int64_t count) {
+    const Update where = tile.updates[k];
+    const typename Simd::Scalar* rows = tile.row_values + k * tile.row_stride;
+    const typename Simd::Scalar* columns = tile.column_values + offset_of(where);
+    accumulators.multiply_add(kVectors == Vectors::kRows ? columns : rows, kVectors == Vectors::kRows ? rows : columns);
 
-    lane += kRows * kColumnVectors * kLanes;
-    mul += products;
-    add += holding;
-    holding = products;
-    padding += tile.padding[k];
+    counts += count;
+    updates += static_cast<int64_t>(where);  // their padding
     if constexpr (kCountZero) {
-      const int64_t inside = products - tile.padding[k] * tile.products_per_input;
-      zero += inside - int64_t{tile.rows.nonzero[k]} * tile.columns.nonzero[k];
+      const int64_t inside = products - padding_of(where) * tile.products_per_input;
+      zero += inside - int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
     }
   };
-  // The first update alone: in the others, the compiler knows what the accumulators hold.
-  update(0);
-#pragma GCC unroll 2
-  for (int64_t k = 1; k < tile.depth; ++k) update(k);
+  const auto empty_packed = [&] {
+    counts.empty_into(counters);
+    counters.pad += padding_of(updates) * tile.products_per_input;
+    updates = {};
+  };
+
+  update(0, PackedTally::pack(products, holding, kLanes));
+  for (int64_t first = 1; first < tile.depth; first += kMaxSummedUpdates) {
+    empty_packed();
+    const int64_t last = first + kMaxSummedUpdates < tile.depth ? first + kMaxSummedUpdates : tile.depth;
+#pragma GCC unroll 4
+    for (int64_t k = first; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
+  }
+  empty_packed();
 
   if (tile.start == Start::kOutput) {
     accumulators.add_output(tile);
-    add += holding;
+    add += products;
   }
   accumulators.store(tile);
-  counters.mul += mul;
   counters.add += add;
-  counters.pad += padding * tile.products_per_input;
   counters.zero += zero;
-  counters.lane += lane;
 }
 
 // Fills in the functions for kRows rows and 1 to kColumnVectors column vectors, then those for fewer rows.
-template <class Simd, int kRows, int kColumnVectors>
+template <class Simd, int kRows, int kColumnVectors, Vectors kVectors>
 constexpr void add_functions(TileFamily<typename Simd::Scalar>& family) {
-  family.functions[false][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, false>;
-  family.functions[true][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, true>;
-  if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1>(family);
+  auto& functions = family.functions[static_cast<int>(kVectors)];
+  functions[false][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, kVectors, false>;
+  functions[true][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, kVectors, true>;
+  if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1, kVectors>(family);
 }
 
 template <class Simd, int kRows, int kColumnVectors>
 constexpr void add_rows(TileFamily<typename Simd::Scalar>& family) {
-  add_functions<Simd, kRows, kColumnVectors>(family);
+  add_functions<Simd, kRows, kColumnVectors, Vectors::kColumns>(family);
+  add_functions<Simd, kRows, kColumnVectors, Vectors::kRows>(family);
   if constexpr (kRows > 1) add_rows<Simd, kRows - 1, kColumnVectors>(family);
 }
 

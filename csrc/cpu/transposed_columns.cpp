@@ -54,7 +54,7 @@ void TransposedColumns<Scalar>::pack(int64_t /*group*/, int64_t first_depth, int
     transpose_into_panel(source, problem_.in_features, panel.valid_columns, depth, values, stride);
     for (int64_t k = 0; k < depth; ++k) {
       zero_elements(values + k * stride + panel.valid_columns, panel.columns - panel.valid_columns);
-      block.pad_columns(i)[k] = 0;
+      block.set_update(i, k, 0);
       if (count_zero) block.nonzero_columns(i)[k] = count_nonzero(values + k * stride, panel.valid_columns);
     }
   }
