@@ -178,12 +178,15 @@ class KernelChoice:
         splits: parts of the reduction, each a block's; 1 if it is not split.
         blocks: of its grid; 0 if there is nothing to compute.
         wave_efficiency: blocks of the average multiprocessor over those of the busiest; 0 without blocks.
+        segments: equal parts of the reduction, of which no slice has products of two: a convolution's taps on tensor
+            cores, but for those of patches, which are channels there.
     """
 
     name: str
     splits: int
     blocks: int
     wave_efficiency: float
+    segments: int = 1
 
 
 def choose_kernel(

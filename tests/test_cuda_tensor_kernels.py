@@ -58,6 +58,16 @@ ALL_CONV_CASES = {
     **CONV3D_CASES,
     "channels of three slices": ConvCase(2, 70, (7, 6), 131, (3, 2), (1, 1), (1, 0, 1, 1), bias=True),
     "groups of whole slices": ConvCase(1, 128, (5, 5), 24, (3, 3), (2, 1), (1, 1, 1, 1), groups=2),
+    # Every input belongs to one tap of one output: taps that lie beside one another, and outputs that do.
+    "patches that leave a rest": ConvCase(2, 3, (33, 38), 70, (4, 6), (4, 6), bias=True),
+    "patches in groups": ConvCase(3, 6, (12, 15), 10, (3, 5), (3, 5), groups=2),
+    "patches along the width": ConvCase(2, 5, (9, 16), 12, (3, 4), (1, 4), (1, 0, 1, 0), bias=True),
+    "patches that reach into padding": ConvCase(2, 3, (7, 8), 8, (4, 4), (4, 4), (0, 0, 1, 0)),
+    "patches of three axes": cube(2, 3, (4, 6, 7), 5, (2, 3, 2), (2, 3, 2), bias=True),
+    "gradient of patches": ConvCase(5, 3, (13, 15), 9, (3, 5), dilation=(4, 3)),
+    "gradient of the last patches": ConvCase(5, 3, (12, 15), 9, (3, 5), dilation=(4, 3)),
+    "gradient of patches in groups": ConvCase(2, 6, (12, 8), 4, (3, 1), dilation=(4, 1), groups=2),
+    "strided, of one output": ConvCase(2, 3, (6, 5), 20, (5, 5), (2, 3)),
     # As gradients of weights are: few outputs of a kernel as large as an image.
     "large kernel": ConvCase(5, 8, (16, 18), 12, (16, 18), padding=(1, 1, 1, 1)),
     "large kernel, slices of a tap": ConvCase(3, 42, (21, 9), 70, (20, 9), padding=(0, 1, 2, 1)),
@@ -207,6 +217,19 @@ def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> Non
     input, weight, _ = tensors_of(case, kernel)
     shifted = torch.empty(weight.numel() + 1, dtype=weight.dtype)[1:].view(weight.shape).copy_(weight)
     check_case(backend, case, kernel, tensors=(input, shifted, None))
+
+
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
+def test_patches_waste_no_more_lanes_than_a_linear_layer(backend: MachineBackend, kernel: str) -> None:
+    """As slices of one tap each, 3 channels would fill 3 of 8 or 16 products that are multiplied at once."""
+    layer = LinearCase(2 * 3 * 4, 3 * 8 * 8, 40)
+    same = kernel.replace("conv", "linear").replace("_many_taps", "")
+    lanes = []
+    for case, name in ((ConvCase(2, 3, (24, 32), 40, (8, 8), (8, 8)), kernel), (layer, same)):
+        planned = plan_case(case, tensors_of(case, name), name)
+        backend.launch(planned)
+        lanes.append(counts(planned.counters)["lane"])
+    assert lanes[0] == lanes[1]
 
 
 @pytest.mark.parametrize("kernel", CONV_KERNELS)

@@ -103,6 +103,30 @@ def test_tensor_cores_take_large_kernels_too(side: int) -> None:
     assert kernel.endswith("_many_taps") == (side == 56)
 
 
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "image", "segments"),
+    [
+        (3, 16, 16, 224, 1),  # as much as 24 slices of 32 products
+        (3, 7, 2, 224, 49),  # windows overlap
+        (64, 2, 2, 56, 4),  # taps fill slices as they are
+        (48, 2, 2, 56, 1),
+        (3, 4, 4, 57, 1),  # a rest that no window reaches
+        (512, 7, 1, 7, 49),
+        (20, 7, 1, 7, 1),
+    ],
+)
+def test_taps_of_patches_are_channels_where_these_fill_no_slice(
+    channels: int, kernel: int, stride: int, image: int, segments: int
+) -> None:
+    images = torch.empty(32, channels, image, image, device="meta", dtype=torch.half)
+    filters = torch.empty(256, channels, kernel, kernel, device="meta", dtype=torch.half)
+    options = {"device": A100, "stride": (stride, stride)}
+    on_tensor_cores = {"kernel": "flopcuda_conv_f16_128x128x32_many_taps", **options}
+    assert choose_kernel("conv2d", images, filters, None, **on_tensor_cores).segments == segments
+    on_others = {"kernel": "flopcuda_conv_f32_64x64x16_many_taps", **options}
+    assert choose_kernel("conv2d", images, filters, None, **on_others).segments == 1
+
+
 def test_a_named_kernel_is_described_and_must_fit() -> None:
     choice = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16")
     assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 1, 4, 4 / 108)

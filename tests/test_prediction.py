@@ -353,13 +353,14 @@ def loss_of_choice(problem: Problem, gpu: GPU) -> float:
             continue
         if not gpu.rates[entry["unit"]]:
             continue  # not on this GPU
-        work = work_of(op, (images, layer.weight, None), layer(images), options.get("groups", 1), entry)
         for splits in range(2, 65) if entry["is_split"] else [1]:
             try:
                 named = {"kernel": entry["name"], "splits": splits}
-                choose_kernel(op, images, layer.weight, None, device=device_of(gpu), **named, **options)
+                choice = choose_kernel(op, images, layer.weight, None, device=device_of(gpu), **named, **options)
             except ValueError:
                 break  # not for this problem, nor in more parts
+            operands, groups = (images, layer.weight, None), options.get("groups", 1)
+            work = work_of(op, operands, layer(images), groups, entry, choice.segments)
             times.append(predict_time(work, tiling_of(entry["name"], gpu), gpu, splits).seconds)
     assert len(times) > 1
     return chosen.time.seconds / min(times)

@@ -124,7 +124,7 @@ Choice fastest_kernel(Operation operation, DataType type, bool count_zero, const
   for (const KernelInfo& kernel : kernels()) {
     if (kernel.operation != operation || !can_take(kernel.type, type) || kernel.counts_zero != count_zero) continue;
     if (device.rates[static_cast<int>(kernel.unit)] == 0 || !find_objection(kernel, problem).empty()) continue;
-    append_candidates(candidates, kernel, shape, device);
+    append_candidates(candidates, kernel, as_computed(kernel, problem, shape), device);
   }
   if (candidates.empty()) reject("no CUDA kernel counts the zeros of a triangle's products");
   return select(candidates);
@@ -132,7 +132,7 @@ Choice fastest_kernel(Operation operation, DataType type, bool count_zero, const
 
 template <class Problem>
 int32_t best_splits(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  const GemmShape shape = shape_of(problem);
+  const GemmShape shape = as_computed(kernel, problem, shape_of(problem));
   check_kernel(kernel, problem);
   std::vector<Candidate> candidates;
   append_candidates(candidates, kernel, shape, device);
@@ -141,7 +141,7 @@ int32_t best_splits(const Problem& problem, const KernelInfo& kernel, const Devi
 
 template <class Problem>
 Waves waves_of(const Problem& problem, const Choice& choice, const DeviceProperties& device) {
-  const GemmShape shape = shape_of(problem);
+  const GemmShape shape = as_computed(*choice.kernel, problem, shape_of(problem));
   check_kernel(*choice.kernel, problem);
   check_splits(*choice.kernel, shape, choice.splits);
   const int64_t blocks = count_tiles(*choice.kernel, shape) * choice.splits;

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cuda/patches.h"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
@@ -85,6 +86,15 @@ GemmShape shape_of(const ConvProblem& problem) {
   return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels, taps, channels, values};
 }
 
+GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, GemmShape shape) {
+  const ConvProblem computed = as_computed(kernel, problem);
+  shape.segments = count_taps(computed);
+  shape.length = computed.in_channels / computed.groups;
+  return shape;
+}
+
+GemmShape as_computed(const KernelInfo&, const LinearProblem&, GemmShape shape) { return shape; }
+
 GemmShape shape_of(const LinearProblem& problem) {
   check_range("linear: batch", problem.batch, 0, INT64_MAX);
   check_range("linear: rows", problem.rows, 0, INT64_MAX);
@@ -143,7 +153,8 @@ int64_t count_pixels(const ConvProblem& problem) {
                          {problem.depth.out_size, problem.height.out_size, problem.width.out_size});
 }
 
-std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem) {
+std::string find_objection(const KernelInfo& kernel, const ConvProblem& given) {
+  const ConvProblem problem = as_computed(kernel, given);
   const int64_t taps = count_taps(problem);
   if (taps > kernel.max_taps) {
     return " takes kernels of up to " + std::to_string(kernel.max_taps) + " taps, not of " + std::to_string(taps);

@@ -30,6 +30,10 @@ GemmShape shape_of(const LinearProblem& problem);
 
 bool has_channels_last(const KernelInfo& kernel);
 
+// A problem's shape with the segments that its reduction has as the kernel takes it (patches.h).
+GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, GemmShape shape);
+GemmShape as_computed(const KernelInfo& kernel, const LinearProblem& problem, GemmShape shape);
+
 // The shape with the rows and columns that the kernel has.
 GemmShape as_computed(const KernelInfo& kernel, GemmShape shape);
 

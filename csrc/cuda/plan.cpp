@@ -6,6 +6,7 @@
 
 #include "cuda/gemm_shape.h"
 #include "cuda/params.h"
+#include "cuda/patches.h"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
@@ -132,7 +133,7 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
 
 template <class Problem>
 WorkspaceSize size_workspace(const Problem& problem, const KernelInfo& kernel, int32_t splits) {
-  const GemmShape shape = shape_of(problem);
+  const GemmShape shape = as_computed(kernel, problem, shape_of(problem));
   check_kernel(kernel, problem);
   check_splits(kernel, shape, splits);
   if (!kernel.is_split) return {};
@@ -144,7 +145,7 @@ WorkspaceSize size_workspace(const Problem& problem, const KernelInfo& kernel, i
 
 template <class Problem>
 LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
-  const GemmShape shape = shape_of(problem);
+  const GemmShape shape = as_computed(kernel, problem, shape_of(problem));
   check_kernel(kernel, problem);
   check_splits(kernel, shape, splits);
   if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
@@ -157,7 +158,7 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const Kerne
     reject(std::string(kernel.name) + " would need " + std::to_string(tiles) + " blocks, but a grid has at most " +
            std::to_string(MAX_GRID_X));
   }
-  auto params = make_params(problem, tensors, shape, kernel);
+  auto params = make_params(as_computed(kernel, problem), tensors, shape, kernel);
   params.workspace = {tensors.sums, tensors.tickets};
   LaunchPlan plan;
   plan.kernel = kernel.name;

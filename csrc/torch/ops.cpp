@@ -5,7 +5,6 @@
 // device that computed it. The record is a second output and not hidden state, so that torch's own machinery (streams,
 // graph capture, functionalisation, tracing) carries it like any other tensor.
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
@@ -18,6 +17,7 @@
 #include "common/problem.h"
 #include "cpu/kernels.h"
 #include "cuda/choice.h"
+#include "cuda/patches.h"
 #include "cuda/plan.h"
 
 #ifdef FLOPCUDA_WITH_CUDA
@@ -28,6 +28,7 @@
 #endif
 
 #include "torch/launched.h"
+#include "torch/stored_operands.h"
 
 namespace flopcuda {
 namespace {
@@ -278,14 +279,6 @@ at::ScalarType scalar_type(cuda::DataType type) {
   }
 }
 
-// Dense, with rows as long as a kernel on tensor cores takes them, and at a multiple of 16 bytes.
-at::Tensor with_stored_rows(const at::Tensor& tensor, const cuda::KernelInfo& kernel) {
-  const int64_t missing = cuda::stored_length(kernel, tensor.size(-1)) - tensor.size(-1);
-  const at::Tensor dense = (missing > 0 ? at::constant_pad_nd(tensor, {0, missing}) : tensor).contiguous();
-  const bool starts_askew = reinterpret_cast<uintptr_t>(dense.const_data_ptr()) % 16 != 0;
-  return starts_askew ? dense.clone() : dense;
-}
-
 // Row-major as the problem says, of a type that kernels compute in.
 template <class Problem>
 Operands dense_operands(const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
@@ -308,8 +301,8 @@ Operands tensor_core_operands(const ConvProblem& problem, const at::Tensor& inpu
   const at::Tensor by_group = input.unflatten(1, {problem.groups, problem.in_channels / problem.groups});
   std::vector<int64_t> shape = output_shape(problem, input);
   std::rotate(shape.begin() + 1, shape.begin() + 2, shape.end());
-  Operands operands(with_stored_rows(by_group.movedim({1, 2}, {-2, -1}), kernel),
-                    with_stored_rows(weight.movedim(1, -1), kernel), bias, shape, workspace);
+  Operands operands(stored_images(by_group, problem, kernel), stored_weight(weight, problem, kernel), bias, shape,
+                    workspace);
   operands.result = operands.output.movedim(-1, 1);
   return operands;
 }
@@ -550,15 +543,16 @@ struct DescribedDevice {
   }
 };
 
-// A kernel's name, the parts of its reduction, its blocks and their wave efficiency.
-using Choice = std::tuple<std::string, int64_t, int64_t, double>;
+// A kernel's name, the parts of its reduction, its blocks, their wave efficiency, and the segments of the reduction.
+using Choice = std::tuple<std::string, int64_t, int64_t, double, int64_t>;
 
 template <class Problem>
 Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, const at::Tensor& input,
                  const Options& options, const Wish& wish) {
   const cuda::Choice choice = wish.choose(problem, input, options, device);
   const cuda::Waves waves = cuda::count_waves(problem, choice, device);
-  return {choice.kernel->name, choice.splits, waves.blocks, waves.efficiency};
+  const int64_t segments = cuda::count_segments(*choice.kernel, problem);
+  return {choice.kernel->name, choice.splits, waves.blocks, waves.efficiency, segments};
 }
 
 template <int axes>
@@ -597,7 +591,7 @@ constexpr const char* kChoice =
     ", *, int multiprocessors, float[] rates, int[] resident_blocks, float memory_bytes, str? kernel=None, int? "
     "splits=None) -> "
     "(str kernel, int splits, int blocks, "
-    "float wave_efficiency)";
+    "float wave_efficiency, int segments)";
 constexpr const char* kPlan =
     ", str? kernel=None, int? splits=None) -> (Tensor output, Tensor counters, Tensor[] operands, Tensor[] workspace, "
     "str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)";

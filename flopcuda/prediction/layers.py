@@ -192,7 +192,7 @@ class _PredictingBackend:
             **options,
         )
         entry = _entries()[choice.name]
-        work = work_of(op, operands, output, options.get("groups", 1), entry, options.get("triangle"))
+        work = work_of(op, operands, output, options.get("groups", 1), entry, choice.segments, options.get("triangle"))
         time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu, choice.splits)
         conversion = _conversion_seconds(op, [*operands, output], entry, self._gpu)
         self.predicted.append(
@@ -223,12 +223,13 @@ def work_of(
     output: Tensor,
     groups: int,
     kernel: Mapping[str, Any],
+    segments: int = 1,
     triangle: str | None = None,
 ) -> Work:
     """What an operator multiplies, as a kernel of :func:`flopcuda._C.cuda_kernels` sees it.
 
     A convolution's rows are the output channels of a group, and its columns pixels; on tensor cores it is the other way
-    round, and the products of a tap are a segment. Batches of matrix products are those of linear layers.
+    round, and its reduction has so many segments. Batches of matrix products are those of linear layers.
     """
     input, weight, _ = operands
     scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
@@ -240,9 +241,9 @@ def work_of(
         columns = weight.shape[2]
         return Work(batch, rows, columns, reduction, first, second, outputs, False, triangle=triangle)
     channels, reduction = weight.shape[0] // groups, weight[0].numel()
-    pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
+    pixels = output.numel() // weight.shape[0]
     if _on_tensor_cores(kernel):
-        return Work(groups, pixels, channels, reduction, first, second, outputs, False, taps)
+        return Work(groups, pixels, channels, reduction, first, second, outputs, False, segments)
     return Work(groups, channels, pixels, reduction, second, first, outputs, True)
 
 
