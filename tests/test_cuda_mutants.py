@@ -231,7 +231,7 @@ MUTANTS = {
     ),
     "no block of a tile adds the parts up": Patch("split_sums.cuh", "    if (!takes_last_ticket(workspace))", "   "),
     "a part is multiplied twice": Patch(
-        "split_sums.cuh", "units * part / gridDim.z * unit", "units * (part - part % 2) / gridDim.z * unit"
+        "split_sums.cuh", "first_unit(units, part, gridDim.z)", "first_unit(units, part - part % 2, gridDim.z)"
     ),
     "a part is not multiplied": Patch(
         "split_sums.cuh", "    return {first, end - first};", "    return {first, part == 1 ? 0 : end - first};"

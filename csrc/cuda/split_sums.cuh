@@ -27,14 +27,24 @@ struct ReductionPart {
   int products;
 };
 
+// Where a part of all units begins: at part * units / parts, but for the product, which 32 bits need not hold. The
+// first parts are the longer ones.
+__host__ __device__ constexpr uint32_t first_unit(uint32_t units, uint32_t part, uint32_t parts) {
+  const uint32_t longer = units % parts;
+  return units / parts * part + (part < longer ? part : longer);
+}
+
+static_assert(first_unit(7, 0, 3) == 0 && first_unit(7, 1, 3) == 3 && first_unit(7, 2, 3) == 5);
+static_assert(first_unit(4'000'000'001, 3000, 3000) == 4'000'000'001);
+
 // The block's, of all products. Parts are whole units of so many products, but for the end of the last one, and the
 // planner sees to it that there are as many units.
 template <class Tile>
 __device__ inline ReductionPart locate_part(int reduction, int unit) {
   if constexpr (Tile::IS_SPLIT) {
-    const uint32_t units = (reduction + unit - 1) / unit, part = part_index();
-    const int first = units * part / gridDim.z * unit;
-    const int end = min(static_cast<int>(units * (part + 1) / gridDim.z * unit), reduction);
+    const uint32_t products = reduction, units = (products + unit - 1) / unit, part = part_index();
+    const int first = first_unit(units, part, gridDim.z) * unit;
+    const int end = min(first_unit(units, part + 1, gridDim.z) * unit, products);
     return {first, end - first};
   } else {
     return {0, reduction};
