@@ -25,13 +25,14 @@ from torch.utils._python_dispatch import (
 
 from flopcuda.attention import recognised, triangle_of
 from flopcuda.backends import Operands
-from flopcuda.gradients import BACKWARD_INPUT, FORWARD, TRIANGLES_OF_GRADIENTS
+from flopcuda.gradients import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
 from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
-from flopcuda.phases import phase_in
+from flopcuda.phases import is_transposed, phase_in
 from flopcuda.places import ModuleStack, Origins
 from flopcuda.registry import FREE_NAMESPACES, FREE_OPERATORS, LOWERINGS, NOT_COUNTED, PRODUCTS
 from flopcuda.report import Place
+from flopcuda.triangles import OF_GRADIENTS, TRANSPOSED
 
 # Computes a counted operator for a place and a phase, from its name, operands and options, and keeps the record.
 Count = Callable[[Place, str, str, Operands, Mapping[str, Any]], Tensor]
@@ -189,8 +190,8 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **options)
         lowering = LOWERINGS.get(func.overloadpacket) if _has_kernel(args) else None
         phase = FORWARD if lowering is None or self._stack.is_forward(node) else phase_in(node, _tensors(args))
-        if phase == BACKWARD_INPUT:
-            triangle = TRIANGLES_OF_GRADIENTS.get(self._origins.triangle_of(node))
+        if phase in (BACKWARD_INPUT, BACKWARD_WEIGHT):
+            triangle = self._triangle_of_gradient(node, phase, args)
         if torch.is_grad_enabled():
             self._origins.note(place, triangle)
         if lowering is not None:
@@ -200,6 +201,15 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return result
         self._skip(place, str(func.overloadpacket))
         return func(*args, **options)
+
+    def _triangle_of_gradient(self, node: Any, phase: str, args: tuple[Any, ...]) -> str | None:
+        """Of a product that is the gradient of one of which a triangle was computed."""
+        of_product = self._origins.triangle_of(node)
+        transposed = is_transposed(node, phase, _tensors(args)) if of_product else None
+        if transposed is None:
+            return None
+        triangle = OF_GRADIENTS[of_product][phase == BACKWARD_WEIGHT]
+        return TRANSPOSED[triangle] if transposed else triangle
 
     def _does_work(self, args: tuple[Any, ...]) -> bool:
         """Whether there is anything to multiply."""

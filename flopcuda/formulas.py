@@ -20,7 +20,7 @@ MACs                Ci K^2 H W Co               I O                         thop
 Ci and Co are input and output channels, K the kernel size, H and W *output* height and width, I and O input and output
 features. With groups, Ci becomes Ci / groups.
 
-Of matrix products of which a triangle is wanted, as of causal attention, "exact" is what lies on or below the diagonal
+Of matrix products of which a triangle is wanted, as of causal attention, "exact" is what lies within it
 (:class:`TriangleSizes`). The others are what is published, and that is of dense products.
 """
 
@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
+
+from flopcuda.triangles import MULTIPLIED
 
 ARTICLE = "the article on FLOPs and Params: R multiplications and R - 1 additions an output, and one more for a bias"
 MOLCHANOV = (
@@ -124,10 +126,11 @@ class LinearSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class TriangleSizes:
-    """Sizes of a batch of matrix products of which a triangle is wanted, on or below the diagonal.
+    """Sizes of a batch of matrix products of which a triangle is wanted.
 
     Attributes:
-        triangle: "output" if row r of a product has columns 0 to r only, "input" if row r of its first factor has.
+        triangle: "output" if row r of a product has columns 0 to r only, "input" if row r of its first factor has;
+            "upper_input" if that has columns r and up only.
         rows, depth, columns: of ``[rows, depth] @ [depth, columns]``.
         batch: products.
 
@@ -144,20 +147,25 @@ class TriangleSizes:
     def __post_init__(self) -> None:
         for name in ("rows", "depth", "columns", "batch"):
             _require_positive(name, getattr(self, name))
-        if self.triangle not in ("output", "input"):
-            raise ValueError(f'triangle = {self.triangle!r} must be "output" or "input"')
+        if self.triangle not in MULTIPLIED:
+            raise ValueError(f"triangle = {self.triangle!r} must be one of {', '.join(MULTIPLIED)}")
 
     @property
     def outputs(self) -> int:
-        """Output elements that are computed, of the whole batch."""
-        return self.batch * (self.elements if self.triangle == "output" else self.rows * self.columns)
+        """Output elements that are computed, of the whole batch: rows of an upper triangle may have no product."""
+        if self.triangle == "output":
+            return self.batch * self.elements
+        rows = min(self.rows, self.depth) if self.triangle == "upper_input" else self.rows
+        return self.batch * rows * self.columns
 
     @property
     def elements(self) -> int:
-        """Of one triangle: row r has r + 1, but no more than the matrix has columns."""
-        width = self.columns if self.triangle == "output" else self.depth
-        sloping = min(self.rows, width)
-        return sloping * (sloping + 1) // 2 + (self.rows - sloping) * width
+        """Of one triangle: row r has r + 1, at most as many as the matrix has columns; an upper one is its transpose."""
+        rows, width = self.rows, self.columns if self.triangle == "output" else self.depth
+        if self.triangle == "upper_input":
+            rows, width = width, rows
+        sloping = min(rows, width)
+        return sloping * (sloping + 1) // 2 + (rows - sloping) * width
 
 
 def triangle_exact_mul(product: TriangleSizes) -> int:
@@ -171,7 +179,7 @@ def triangle_exact_add(product: TriangleSizes) -> int:
 
 
 def triangle_skipped_mul(product: TriangleSizes) -> int:
-    """Multiplications that the dense product has besides: those of the elements above the diagonal."""
+    """Multiplications that the dense product has besides: those of the elements beyond the diagonal."""
     return product.batch * product.rows * product.depth * product.columns - triangle_exact_mul(product)
 
 

@@ -51,7 +51,7 @@ def exact_counts(launch: Launch) -> tuple[int, int, int]:
 
 
 def skipped_products(launch: Launch) -> int:
-    """Those above the diagonal that a dense product has and this launch, of a triangle, has not."""
+    """Those beyond the diagonal that a dense product has and this launch, of a triangle, has not."""
     triangle = None if _is_empty(launch) else _triangle_sizes(launch)
     return triangle_skipped_mul(triangle) if triangle else 0
 

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from flopcuda import triangles
+
 # What a product adds up to. BACKWARD stands where torch's own formula does not say to which of the two gradients.
 FORWARD, BACKWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = "forward", "backward", "backward_input", "backward_weight"
-# Of which triangle the gradient of a product's first factor is, from that of the product.
-TRIANGLES_OF_GRADIENTS = {"output": "input", "input": "output"}
 Sides = tuple[int, ...]  # zeros before and behind each axis, the last first: left, right, top, bottom
 
 
@@ -50,7 +50,7 @@ def linear(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequenc
 def matmul(
     run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool], *, triangle: str | None = None
 ) -> Gradients:
-    """Of batches of ``input @ weight``; the first factor's of a triangular product is a triangle's, too.
+    """Of batches of ``input @ weight``; of a triangle, both are products of triangles, too.
 
     Args:
         run: executes a counted operator.
@@ -60,10 +60,13 @@ def matmul(
         needs: as :func:`gradients` takes it.
         triangle: as :func:`flopcuda.ops.matmul` takes it.
     """
-    options: dict[str, Any] = {"triangle": TRIANGLES_OF_GRADIENTS[triangle]} if triangle else {}
+    first, second = triangles.OF_GRADIENTS[triangle] if triangle else (None, None)
     grad = grad.tril() if triangle == "output" else grad
-    of_input = run("matmul", grad, weight.transpose(1, 2), phase=BACKWARD_INPUT, **options) if needs[0] else None
-    of_weight = run("matmul", input.transpose(1, 2), grad, phase=BACKWARD_WEIGHT) if needs[1] else None
+    of_input = of_weight = None
+    if needs[0]:
+        of_input = triangles.multiply(run, grad, weight.transpose(1, 2), first, phase=BACKWARD_INPUT)
+    if needs[1]:
+        of_weight = triangles.multiply(run, input.transpose(1, 2), grad, second, phase=BACKWARD_WEIGHT)
     return of_input, of_weight
 
 

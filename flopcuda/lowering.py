@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flopcuda import gradients
+from flopcuda import gradients, triangles
 from flopcuda.gradients import (
     Run,
     befores,
@@ -41,7 +41,7 @@ def addmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, al
 
 
 def bmm(run: Run, a: Tensor, b: Tensor, *, triangle: str | None = None) -> Tensor:
-    return run("matmul", a, b) if triangle is None else run("matmul", a, b, triangle=triangle)
+    return triangles.multiply(run, a, b, triangle)
 
 
 def baddbmm(run: Run, addend: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

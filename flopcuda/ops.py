@@ -134,8 +134,9 @@ def matmul(
         weight: ``[batch, depth, columns]``, of the same dtype.
         bias: None, to be called like the other operators.
         triangle: "output" for the products' lower triangles, in which row r has columns 0 to r, and 0 above them;
-            "input" if ``input`` is such triangles. What lies above is not multiplied, or counts as a lane only. Where
-            zeros are counted, all of it is multiplied and counted.
+            "input" if ``input`` is such triangles, "upper_input" if it is upper ones, in which row r has columns r and
+            up. What lies beyond the diagonal is not multiplied, or counts as a lane only. Where zeros are counted, all
+            of it is multiplied and counted.
         count_zero: also count the products that have an operand equal to 0.
 
     Returns:

@@ -46,13 +46,37 @@ def phase_in(node: Any, operands: Iterable[Tensor]) -> str:
     return missing[0] if len(missing) == 1 else BACKWARD
 
 
+def is_transposed(node: Any, phase: str, operands: Iterable[Tensor]) -> bool | None:
+    """Whether a product in a node is its gradient's transpose, as torch computes those of column-major factors.
+
+    Args:
+        node: of the backward pass of a product of two matrices, ``input @ weight``.
+        phase: of the product, as :func:`phase_in` says: ``backward_input`` if it is ``grad @ weight.T``, or else
+            ``input.T @ grad``.
+        operands: the product's two.
+
+    Returns:
+        None if it is not known which of the operands is the factor that the node has saved.
+    """
+    factors = FACTORS.get(node.name(), {})
+    saved = {_memory_of(getattr(node, f"_raw_saved_{name}")) for name, of in factors.items() if of != phase}
+    is_factor = [operand.untyped_storage().data_ptr() in saved for operand in operands]
+    return None if sum(is_factor) != 1 else is_factor[0] != (phase == BACKWARD_WEIGHT)
+
+
 def _is_missing(saved: Any, memory: set[int]) -> bool:
     """Whether a saved tensor is surely not in this memory. One that no gradient needs is not saved at all."""
-    tensor = getattr(saved, "data", saved)
-    if tensor is None:
+    if getattr(saved, "data", saved) is None:
         return True
-    if not isinstance(tensor, Tensor):  # packed away
-        return False
+    address = _memory_of(saved)
+    return address is not None and address not in memory
+
+
+def _memory_of(saved: Any) -> int | None:
+    """Where a saved tensor is; None if it is none, or is packed away."""
+    tensor = getattr(saved, "data", saved)
+    if not isinstance(tensor, Tensor):
+        return None
     while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
         tensor = torch._C._functorch.get_unwrapped(tensor)
-    return tensor.untyped_storage().data_ptr() not in memory
+    return tensor.untyped_storage().data_ptr()

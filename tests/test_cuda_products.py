@@ -17,7 +17,7 @@ KERNELS = [str(kernel["name"]) for kernel in _C.cuda_kernels() if "_linear_" in 
 TRIANGLE_KERNELS = [kernel for kernel in KERNELS if not kernel.endswith(("_count_zero", "_split"))]
 # Batch, rows, depth, columns: several tiles and their edges; more columns than rows, and fewer.
 SHAPES = [(3, 133, 37, 141), (2, 70, 140, 50), (1, 200, 5, 3), (2, 3, 100, 200)]
-TRIANGLES = ["output", "input"]
+TRIANGLES = ["output", "input", "upper_input"]
 TOLERANCES = {torch.float64: 1e-13, torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 
 
@@ -31,7 +31,8 @@ def factors(shape: tuple[int, int, int, int], triangle: str | None, dtype: torch
     generator = torch.Generator().manual_seed(0)
     input = torch.randn(batch, rows, depth, generator=generator).to(dtype)
     weight = torch.randn(batch, depth, columns, generator=generator).to(dtype)
-    return (input.tril() if triangle == "input" else input), weight
+    cut = {"input": Tensor.tril, "upper_input": Tensor.triu}.get(triangle or "", Tensor.clone)
+    return cut(input), weight
 
 
 def expected_product(input: Tensor, weight: Tensor, triangle: str | None) -> Tensor:
@@ -45,9 +46,9 @@ def expected_counts(shape: tuple[int, int, int, int], triangle: str | None) -> t
     mul = outputs = 0
     for row in range(rows):
         used_columns = min(row + 1, columns) if triangle == "output" else columns
-        used_depth = min(row + 1, depth) if triangle == "input" else depth
+        used_depth = {"input": min(row + 1, depth), "upper_input": max(depth - row, 0)}.get(triangle or "", depth)
         mul += batch * used_columns * used_depth
-        outputs += batch * used_columns
+        outputs += batch * used_columns * (used_depth > 0)
     return mul, mul - outputs
 
 
@@ -98,7 +99,7 @@ def test_tiles_above_the_diagonal_are_skipped(backend: MachineBackend, kernel: s
             tiles = sum(first_column < first_row + block_m for first_column in range(0, size, block_n))
             steps = other
         else:
-            tiles, steps = 1, min(first_row + block_m, size)
+            tiles, steps = 1, min(first_row + block_m, size) if triangle == "input" else size - first_row
         lanes += tiles * steps * block_m * block_n
     assert check_product(backend, kernel, shape, triangle)["lane"] == lanes
 
@@ -125,16 +126,17 @@ def test_where_zeros_are_counted_all_of_a_triangle_is_multiplied(triangle: str) 
 
 @pytest.mark.parametrize("triangle", TRIANGLES)
 def test_gradients_of_a_triangle(triangle: str) -> None:
-    """Of the function of the lower triangle: above it, the first factor is not read."""
+    """Of the function of the triangle, and gradients of those: beyond it, the first factor is not read."""
     input, weight = (factor.requires_grad_() for factor in factors((2, 5, 6, 4), None, torch.float64))
 
     def multiply(input: Tensor, weight: Tensor) -> Tensor:
-        first = input.tril() if triangle == "input" else input
+        first = {"input": input.tril(), "upper_input": input.triu()}.get(triangle, input)
         return torch.ops.flopcuda.matmul(first, weight, triangle)[0]
 
     assert torch.autograd.gradcheck(multiply, (input, weight))
+    assert torch.autograd.gradgradcheck(multiply, (input, weight))
 
 
 def test_what_is_no_triangle_gets_one_sentence() -> None:
-    with pytest.raises(ValueError, match='triangle is "output" or "input", not "upper"'):
+    with pytest.raises(ValueError, match='triangle is "output", "input" or "upper_input", not "upper"'):
         ops.matmul(torch.randn(1, 2, 3), torch.randn(1, 3, 4), triangle="upper")

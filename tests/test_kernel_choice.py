@@ -74,7 +74,7 @@ def test_zeros_and_triangles_are_not_split() -> None:
     operands = torch.empty(1, 64, 9000, device="meta"), torch.empty(1, 9000, 64, device="meta")
     assert choose_kernel("matmul", *operands, None, device=A100).splits > 1
     assert choose_kernel("matmul", *operands, None, device=A100, count_zero=True).splits == 1
-    for triangle in ("output", "input"):
+    for triangle in ("output", "input", "upper_input"):
         assert choose_kernel("matmul", *operands, None, device=A100, triangle=triangle).splits == 1
 
 

@@ -30,10 +30,24 @@ CUDA_MUTANTS = {
     "all tiles are multiplied": Patch("triangle.cuh", "columns + rows <= 1 ? 0", "false ? 0"),
     "the last row's products are left out": Patch("triangle.cuh", "products + rows - 1)", "products + rows - 17)"),
     "a slice too many is multiplied": Patch("triangle.cuh", "products + rows - 1)", "products + rows + 31)"),
-    "all products are multiplied": Patch("triangle.cuh", "min(length, products + rows - 1)", "length"),
-    "products above the diagonal are counted": Patch(
-        "triangle.cuh", "min(products, static_cast<uint32_t>(used.products + row(i)))", "products"
+    "all products are multiplied": Patch(
+        "triangle.cuh", "min(length - first_product, products + rows - 1)", "length - first_product"
     ),
+    "products above the diagonal are counted": Patch(
+        "triangle.cuh", "min(issued, static_cast<uint32_t>(products + row))", "issued"
+    ),
+    "products below the diagonal of an upper triangle are counted": Patch("triangle.cuh", "max(unused + row, 0)", "0"),
+    "each row's first product of an upper triangle is not counted": Patch(
+        "triangle.cuh", "max(unused + row, 0)", "max(unused + row + 1, 0)"
+    ),
+    "outputs without products are counted": Patch("triangle.cuh", "row_products > 0 ? ", "true ? "),
+    "an upper triangle's slices below the diagonal are multiplied": Patch(
+        "triangle.cuh", "used.first_product = static_cast<int>(first_row);", "used.first_product = 0;"
+    ),
+    "an upper triangle's reduction starts late": Patch(
+        "triangle.cuh", "static_cast<int>(first_row);", "static_cast<int>(first_row) + 8;"
+    ),
+    "an upper triangle's empty tiles are multiplied": Patch("triangle.cuh", "used.columns = -UsedPart::ALL;", ""),
     "outputs above the diagonal are counted": Patch(
         "triangle.cuh", "count_columns(used.columns + row(i))", "count_columns(used.columns + rows)"
     ),
@@ -47,14 +61,16 @@ CPU_MUTANTS = {
     "an element too many of each row": Patch("triangular.cpp", "std::min(row + 1, width)", "std::min(row + 2, width)"),
     "an element too few of each row": Patch("triangular.cpp", "std::min(row + 1, width)", "std::min(row, width)"),
     "all of each row": Patch("triangular.cpp", "std::min(row + 1, width)", "width"),
-    "what rows have in common only": Patch("triangular.cpp", "if (used(row) > common)", "if (false)"),
-    "all of a row again": Patch(
-        "triangular.cpp", "multiply({row, row + 1}, {common, used(row)})", "multiply({row, row + 1}, {0, used(row)})"
+    "an element too few of an upper row": Patch("triangular.cpp", "std::min(row, width)", "std::min(row + 1, width)"),
+    "all of an upper row": Patch("triangular.cpp", "Range{std::min(row, width), width}", "Range{0, width}"),
+    "what rows have in common only": Patch("triangular.cpp", "if (rest.length() > 0)", "if (false)"),
+    "all of a row again": Patch("triangular.cpp", "multiply({row, row + 1}, rest,", "multiply({row, row + 1}, all,"),
+    "the last row's part for all": Patch(
+        "triangular.cpp", "intersect(used(rows.begin), used(rows.end - 1))", "used(rows.end - 1)"
     ),
-    "the last row's part for all": Patch("triangular.cpp", "common = used(rows.begin)", "common = used(rows.end - 1)"),
     "a group of rows is skipped": Patch("triangular.cpp", "group < problem.batch * groups;", "group < groups;"),
     "columns are skipped": Patch("triangular.cpp", "column += kMaxDotColumns)", "column += 2 * kMaxDotColumns)"),
-    "sums from before are not added": Patch("triangular.cpp", "products.begin > 0 ? output : nullptr", "nullptr"),
+    "sums from before are not added": Patch("triangular.cpp", "are_first ? nullptr : output", "nullptr"),
 }
 
 
@@ -70,7 +86,9 @@ def expected_lanes(kernel: str, shape: tuple[int, int, int, int], triangle: str)
         for first_column in range(0, columns, block_n):
             if triangle == "output" and first_column > last_row:
                 continue
-            products = min(depth, last_row + 1) if triangle == "input" else depth
+            products = {"input": min(depth, last_row + 1), "upper_input": max(depth - first_row, 0)}.get(
+                triangle, depth
+            )
             lanes += batch * block_m * block_n * -(-products // step) * step
     return lanes
 

@@ -22,8 +22,9 @@ struct ConvProblem {
 };
 
 // Which part of a product's matrices is known to be zero, and skipped: all that lies above the diagonal, in columns
-// greater than the row. Of the output, it is set to 0, whatever its products would be; of the input, it must be 0.
-enum class Triangle : int64_t { none, output, input };
+// greater than the row; of an upper input, below it. Of the output, it is set to 0, whatever its products would be; of
+// the input, it must be 0.
+enum class Triangle : int64_t { none, output, input, upper_input };
 
 // Of each of a batch: output[row, o] = bias[o] + sum over i of input[row, i] * weight[o, i]; all dense and row-major.
 struct LinearProblem {

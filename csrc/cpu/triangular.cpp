@@ -1,7 +1,7 @@
-// Matrix products of which a triangle is wanted: of each row as many columns, or products, as it uses, as dot products.
+// Matrix products of which a triangle is wanted: of each row the columns, or products, that it uses, as dot products.
 //
 // Rows next to each other differ in one output or product. What some rows have in common is multiplied together, and
-// what the later ones use besides row by row, so that nothing beyond the diagonal is; nothing is packed.
+// what some of them use besides row by row, so that nothing beyond the diagonal is; nothing is packed.
 #include <omp.h>
 
 #include <algorithm>
@@ -15,10 +15,10 @@ namespace {
 
 #pragma omp declare reduction(+ : Counters : omp_out += omp_in)
 
-// Some products of the outputs in some rows and columns; those before the first are summed up in the output.
+// Some products of the outputs in some rows and columns; onto those in the output, if they are not the first ones.
 template <class Scalar>
 void multiply_part(const LinearProblem& problem, const Operands<Scalar>& product, Range rows, Range columns,
-                   Range products, Counters& counters) {
+                   Range products, bool are_first, Counters& counters) {
   const auto& functions = selected_dots<Scalar, Scalar>().functions[false][rows.length() - 1];
   const int64_t depth = problem.in_features;
   for (int64_t column = columns.begin; column < columns.end; column += kMaxDotColumns) {
@@ -28,7 +28,7 @@ void multiply_part(const LinearProblem& problem, const Operands<Scalar>& product
                                depth,
                                product.weight + column * depth + products.begin,
                                depth,
-                               products.begin > 0 ? output : nullptr,
+                               are_first ? nullptr : output,
                                output,
                                problem.out_features};
     functions[std::min<int64_t>(kMaxDotColumns, columns.end - column) - 1](tile, counters);
@@ -40,16 +40,24 @@ void multiply_rows(const LinearProblem& problem, const Operands<Scalar>& product
   const bool is_output = problem.triangle == Triangle::output;
   const int64_t width = is_output ? problem.out_features : problem.in_features;
   const Range outputs{0, problem.out_features}, products{0, problem.in_features};
-  const auto used = [&](int64_t row) { return std::min(row + 1, width); };
-  const auto multiply = [&](Range rows, Range used) {
-    multiply_part(problem, product, rows, is_output ? used : outputs, is_output ? products : used, counters);
+  const auto used = [&](int64_t row) {
+    return problem.triangle == Triangle::upper_input ? Range{std::min(row, width), width}
+                                                     : Range{0, std::min(row + 1, width)};
   };
-  const int64_t common = used(rows.begin);
-  multiply(rows, {0, common});
+  const auto multiply = [&](Range rows, Range used, bool are_first) {
+    multiply_part(problem, product, rows, is_output ? used : outputs, is_output ? products : used, are_first, counters);
+  };
+  const Range common = intersect(used(rows.begin), used(rows.end - 1));
+  const bool is_shared = common.length() > 0;
+  if (is_shared) multiply(rows, common, true);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
-    if (used(row) > common) multiply({row, row + 1}, {common, used(row)});
+    const Range all = used(row);
+    const Range rest = all.begin < common.begin ? Range{all.begin, common.begin} : Range{common.end, all.end};
+    if (rest.length() > 0) multiply({row, row + 1}, rest, is_output || !is_shared);
     Scalar* const output = product.output + row * problem.out_features;
-    if (is_output) std::fill(output + used(row), output + problem.out_features, Scalar{0});
+    if (is_output || all.length() == 0) {
+      std::fill(output + (is_output ? all.end : 0), output + problem.out_features, Scalar{0});
+    }
   }
 }
 

@@ -56,7 +56,7 @@ __device__ void linear_tile(const LinearParams& params) {
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
-  const int first_product = locate_part<Tile>(params.in_features, Tile::BLOCK_K).first;
+  const int first_product = locate_part<Tile>(params.in_features, Tile::BLOCK_K).first + block.used.first_product;
   RowMajorLoader<Tile, Tile::BLOCK_M> input(static_cast<const Scalar*>(params.input) + first_product, block.first_row,
                                             block.rows, params.in_features, block.reduction, params.scalar_bytes,
                                             stages[0].a);

@@ -21,12 +21,14 @@ __device__ void linear_tensor(const LinearParams& params) {
   const int64_t first_row = block.batch * params.rows + block.first_row;
   const int64_t first_weight_row = block.batch * params.out_features + block.first_column;
 
+  // A triangle is not split, and a tile's first row is a multiple of what is copied at once.
   const ReductionPart part = locate_part<Tile>(block.used.reduction(block.rows, params.in_features), Tile::BLOCK_K);
+  const int first_product = part.first + block.used.first_product;
   RowChunkLoader<Tile, Tile::BLOCK_M, A_SWAP<Tile>, COUNT_ZERO> input(
-      static_cast<const Scalar*>(params.input) + part.first, first_row, block.rows, params.row_stride,
+      static_cast<const Scalar*>(params.input) + first_product, first_row, block.rows, params.row_stride,
       params.scalar_bytes, shared.stages[0].a);
   RowChunkLoader<Tile, Tile::BLOCK_N, B_SWAP<Tile>, COUNT_ZERO> weight(
-      static_cast<const Scalar*>(params.weight) + part.first, first_weight_row, block.columns, params.row_stride,
+      static_cast<const Scalar*>(params.weight) + first_product, first_weight_row, block.columns, params.row_stride,
       params.scalar_bytes, shared.stages[0].b);
   const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
   WarpTile<Tile, COUNT_ZERO> tile(block.rows, block.columns);

@@ -35,7 +35,7 @@ __device__ inline TilePosition locate_tile(const LinearParams& params, uint32_t 
           first_column,
           static_cast<int>(min(params.rows - first_row, static_cast<int64_t>(Tile::BLOCK_M))),
           static_cast<int>(min(params.out_features - first_column, static_cast<int64_t>(Tile::BLOCK_N))),
-          locate_used(params.triangle, first_row, first_column)};
+          locate_used(params.triangle, first_row, first_column, params.in_features)};
 }
 
 }  // namespace flopcuda::cuda

@@ -1,5 +1,6 @@
-// The part of a block's outputs and products that lies on or below the diagonal of a triangular matrix. A block that
-// uses nothing multiplies nothing; another one multiplies whole tiles and steps, and counts what is used of them.
+// The part of a block's outputs and products that a triangular matrix uses: what lies on or below its diagonal, or, of
+// an upper one, on or above it. A block that uses nothing multiplies nothing; another one multiplies whole tiles and
+// steps, and counts what is used of them.
 #pragma once
 
 #include <cstdint>
@@ -9,28 +10,43 @@
 
 namespace flopcuda::cuda {
 
-// What a block's first row uses, from the block's first column on and from the first product on; each row after it
-// uses one more. May be negative.
+// What a block's first row uses, from the block's first column on and from its first product on. The limits of each row
+// after it are one further on. May be negative.
 struct UsedPart {
   static constexpr int ALL = 1 << 30;
 
-  int columns = ALL;
-  int products = ALL;
+  int first_product = 0;  // of those of an output: some row uses none before it
+  int columns = ALL;      // those before
+  int products = ALL;     // likewise
+  int unused = -ALL;      // of those, the products before
 
-  // The products of an output that some of so many rows uses, of all that it has.
+  // The products of an output that some of so many rows uses, from the first on, of all that it has.
   __device__ int reduction(int rows, int length) const {
-    return columns + rows <= 1 ? 0 : min(length, products + rows - 1);
+    return columns + rows <= 1 ? 0 : min(length - first_product, products + rows - 1);
+  }
+
+  // Of so many products from the first on, those that a row uses.
+  __device__ int count_products(int row, uint32_t issued) const {
+    return max(static_cast<int>(min(issued, static_cast<uint32_t>(products + row))) - max(unused + row, 0), 0);
   }
 
   __device__ bool uses(int row, int column) const { return column < columns + row; }
 };
 
-// first_row, first_column: the block's, in the matrices.
-__device__ inline UsedPart locate_used(Triangle triangle, int64_t first_row, int64_t first_column) {
+// first_row, first_column: the block's, in the matrices. length: products of an output.
+__device__ inline UsedPart locate_used(Triangle triangle, int64_t first_row, int64_t first_column, int length) {
   constexpr int64_t ALL = UsedPart::ALL;
   UsedPart used;
   if (triangle == Triangle::output) used.columns = static_cast<int>(max(min(first_row - first_column + 1, ALL), -ALL));
   if (triangle == Triangle::input) used.products = static_cast<int>(min(first_row + 1, ALL));
+  if (triangle == Triangle::upper_input) {
+    if (first_row < length) {
+      used.first_product = static_cast<int>(first_row);
+      used.unused = 0;
+    } else {
+      used.columns = -UsedPart::ALL;  // these rows are empty
+    }
+  }
   return used;
 }
 
@@ -49,9 +65,10 @@ __device__ inline UsedCounts count_used(const UsedPart& used, uint32_t products,
 #pragma unroll
   for (int i = 0; i < ROWS; ++i) {
     if (row(i) >= rows) continue;
-    const int64_t outputs = count_columns(used.columns + row(i));
+    const int row_products = used.count_products(row(i), products);
+    const int64_t outputs = row_products > 0 ? count_columns(used.columns + row(i)) : 0;
     counts.outputs += outputs;
-    counts.products += outputs * min(products, static_cast<uint32_t>(used.products + row(i)));
+    counts.products += outputs * row_products;
   }
   return counts;
 }

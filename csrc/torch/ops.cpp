@@ -144,9 +144,11 @@ LinearProblem linear_problem(const at::Tensor& input, const at::Tensor& weight, 
 
 Triangle triangle_named(const std::optional<std::string>& name) {
   if (!name) return Triangle::none;
-  TORCH_CHECK_VALUE(*name == "output" || *name == "input", "matmul: triangle is \"output\" or \"input\", not \"", *name,
-                    "\"");
-  return *name == "output" ? Triangle::output : Triangle::input;
+  if (*name == "output") return Triangle::output;
+  if (*name == "input") return Triangle::input;
+  TORCH_CHECK_VALUE(*name == "upper_input", "matmul: triangle is \"output\", \"input\" or \"upper_input\", not \"",
+                    *name, "\"");
+  return Triangle::upper_input;
 }
 
 // A linear layer whose weight is the other factor, transposed.

@@ -144,7 +144,7 @@ def count_slices(work: Work, kernel: Tiling, splits: int) -> int:
 
 @dataclass(frozen=True)
 class Load:
-    """What the blocks of a launch multiply; those above a diagonal end at once, and are not among them.
+    """What the blocks of a launch multiply; those beyond a diagonal end at once, and are not among them.
 
     Attributes:
         blocks: how many multiply.
@@ -168,8 +168,12 @@ def load_of(work: Work, kernel: Tiling, splits: int = 1) -> Load:
     if work.triangle == "output":
         used = work.groups * sum(min(columns, -(-end // block_n)) for end in ends)
         return Load(used, used * slices, slices)
-    each = [-(-min(work.reduction, end) // block_k) for end in ends]
-    return Load(blocks, work.groups * columns * sum(each), max(each))
+    if work.triangle == "upper_input":
+        products = [max(work.reduction - first, 0) for first in range(0, work.rows, block_m)]
+    else:
+        products = [min(work.reduction, end) for end in ends]
+    each = [-(-length // block_k) for length in products if length]
+    return Load(work.groups * columns * len(each), work.groups * columns * sum(each), max(each))
 
 
 def slice_cycles(kernel: Tiling, gpu: GPU) -> float:

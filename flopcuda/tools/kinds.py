@@ -32,7 +32,7 @@ CROPPED = "taps of transposed convolutions that are cropped"
 INSERTED_ZEROS = "zeros that transposed convolutions insert"
 
 # Tools take a product for dense that causal attention computes a triangle of.
-SKIPPED = "products above the diagonal that a causal mask skips"
+SKIPPED = "products beyond the diagonal that a causal mask skips"
 
 # Of recurrent layers: their gates, the biases of which are in BIAS.
 RECURRENT_ELEMENTWISE = "elementwise work of recurrent layers"

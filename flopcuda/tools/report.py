@@ -15,7 +15,7 @@ class CountedLayer:
         type: class name.
         mul: multiplications, the layer's MACs.
         pad: those of them that are with padding.
-        skipped: products above the diagonal of causal attention, which were not made.
+        skipped: products beyond the diagonal of causal attention, which were not made.
     """
 
     name: str

@@ -57,7 +57,7 @@ class Linear:
     in_features: int = 1
     out_features: int = 1
     batch: int = 1
-    triangle: int = 0  # above the diagonal, 1: no output is wanted; 2: the input is 0
+    triangle: int = 0  # above the diagonal, 1: no output is wanted; 2: the input is 0; below it, 3: likewise
 
     def fields(self) -> list[int]:
         return list(vars(self).values())
