@@ -160,7 +160,7 @@ class TriangleSizes:
 
     @property
     def elements(self) -> int:
-        """Of one triangle: row r has r + 1, at most as many as the matrix has columns; an upper one is its transpose."""
+        """Of one triangle: row r has r + 1, within the matrix; an upper one is the transpose of such a one."""
         rows, width = self.rows, self.columns if self.triangle == "output" else self.depth
         if self.triangle == "upper_input":
             rows, width = width, rows
