@@ -177,7 +177,7 @@ class KernelChoice:
     Attributes:
         name: the kernel's.
         splits: parts of the reduction, each a block's; 1 if it is not split.
-        blocks: of its grid; 0 if there is nothing to compute.
+        blocks: of its grid, those that multiply: none beyond the diagonal of a triangle; 0 if there is nothing to do.
         wave_efficiency: blocks of the average multiprocessor over those of the busiest; 0 without blocks.
         segments: equal parts of the reduction, of which no slice has products of two: a convolution's taps on tensor
             cores, but for those of patches, which are channels there.

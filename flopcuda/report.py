@@ -119,8 +119,8 @@ class Launch:
             the PTX machine).
         executed_macs: lanes of multiply-accumulate instructions that the PTX machine executed, by its own count: what
             ``counters.lane`` must come to. None where nothing but the kernel counts.
-        wave_efficiency: predicted from the grid: blocks of the device's average multiprocessor over those of its
-            busiest; None where no CUDA device ran the kernel.
+        wave_efficiency: predicted from the grid: blocks that multiply of the device's average multiprocessor over those
+            of its busiest; None where no CUDA device ran the kernel.
         splits: parts of each sum that blocks computed and added up; 1 if it is one block's, and on the CPU.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from fractions import Fraction
 
@@ -76,6 +77,23 @@ def test_zeros_and_triangles_are_not_split() -> None:
     assert choose_kernel("matmul", *operands, None, device=A100, count_zero=True).splits == 1
     for triangle in ("output", "input", "upper_input"):
         assert choose_kernel("matmul", *operands, None, device=A100, triangle=triangle).splits == 1
+
+
+def test_blocks_of_a_triangle_are_those_that_multiply() -> None:
+    uses = {
+        "output": lambda row, column, product: column <= row,
+        "input": lambda row, column, product: product <= row,
+        "upper_input": lambda row, column, product: product >= row,
+    }
+    sizes = batch, rows, depth, columns = 3, 300, 130, 200
+    operands = torch.empty(batch, rows, depth, device="meta"), torch.empty(batch, depth, columns, device="meta")
+    for triangle, is_used in uses.items():
+        options = {"kernel": "flopcuda_linear_f32_64x64x16", "triangle": triangle}
+        choice = choose_kernel("matmul", *operands, None, device=A100, **options)
+        places = itertools.product(*map(range, sizes[1:]))
+        used = {(row // 64, column // 64) for row, product, column in places if is_used(row, column, product)}
+        assert choice.blocks == batch * len(used)
+        assert choice.wave_efficiency == pytest.approx(choice.blocks / 108)
 
 
 def test_sums_that_memory_would_move_for_nothing_are_not_split() -> None:

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cuda/gemm_shape.h"
+#include "cuda/load.h"
 
 namespace flopcuda::cuda {
 namespace {
@@ -17,29 +18,25 @@ int64_t resident_blocks(const KernelInfo& kernel, const DeviceProperties& device
 // Cycles of a multiprocessor for so many slices of each of so many blocks, which it holds at a time. A slice takes as
 // many as the unit for its multiply-adds, lanes beyond the problem included, or the schedulers for all instructions of
 // the main loop. One block waits besides for its own barrier and copies; other blocks fill that time.
-double estimate_wave(const KernelInfo& kernel, int64_t slices, const DeviceProperties& device, int64_t blocks) {
+double estimate_wave(const KernelInfo& kernel, double slices, const DeviceProperties& device, int64_t blocks) {
   if (blocks == 0) return 0;
   const int unit = static_cast<int>(kernel.unit);
   const double multiply_adds = static_cast<double>(kernel.block_m) * kernel.block_n * kernel.block_k;
   const double issue = multiply_adds / INSTRUCTION_MACS[unit] / kernel.multiply_share / SCHEDULERS;
   const double busy = std::max(issue, multiply_adds / device.rates[unit]);
-  return FILL_LATENCY +
-         static_cast<double>(slices) * std::max(static_cast<double>(blocks) * busy, busy + SLICE_LATENCY);
+  return FILL_LATENCY + slices * std::max(static_cast<double>(blocks) * busy, busy + SLICE_LATENCY);
 }
 
-// On tensor cores, no slice has products of two segments.
-int64_t count_slices(const KernelInfo& kernel, const GemmShape& shape) {
-  if (!is_for_tensor_cores(kernel)) return divide_up(shape.segments * shape.length, kernel.block_k);
-  return shape.segments * divide_up(shape.length, kernel.block_k);
-}
-
-// Cycles of all waves of so many blocks, each of so many slices.
-double estimate_waves(const KernelInfo& kernel, int64_t blocks, int64_t slices, const DeviceProperties& device) {
+// Cycles of all waves. Whole ones hold short blocks and long ones, and the next come as these end; the last wave ends
+// with its longest.
+double estimate_waves(const KernelInfo& kernel, const Load& load, const DeviceProperties& device) {
+  if (load.blocks == 0) return 0;
   const int64_t resident = std::max<int64_t>(resident_blocks(kernel, device), 1);
   const int64_t wave = device.multiprocessors * resident;
-  const int64_t tail = divide_up(blocks % wave, device.multiprocessors);
-  return static_cast<double>(blocks / wave) * estimate_wave(kernel, slices, device, resident) +
-         estimate_wave(kernel, slices, device, tail);
+  const int64_t tail = divide_up(load.blocks % wave, device.multiprocessors);
+  const double mean = load.slices / static_cast<double>(load.blocks);
+  return static_cast<double>(load.blocks / wave) * estimate_wave(kernel, mean, device, resident) +
+         estimate_wave(kernel, static_cast<double>(load.longest), device, tail);
 }
 
 // Cycles in which the busiest multiprocessor writes the sums of its blocks and reads those of its tiles.
@@ -66,8 +63,7 @@ double estimate_memory(const Choice& choice, const GemmShape& shape, const Devic
 double estimate_time(const Choice& choice, const GemmShape& shape, const DeviceProperties& device) {
   const KernelInfo& kernel = *choice.kernel;
   const int64_t tiles = count_tiles(kernel, shape);
-  const int64_t slices = count_slices(kernel, largest_part(kernel, shape, choice.splits));
-  const double compute = estimate_waves(kernel, tiles * choice.splits, slices, device) +
+  const double compute = estimate_waves(kernel, load_of(kernel, shape, choice.splits), device) +
                          estimate_combination(kernel, tiles, choice.splits, device);
   return std::max(compute, estimate_memory(choice, shape, device));
 }
@@ -144,7 +140,7 @@ Waves waves_of(const Problem& problem, const Choice& choice, const DevicePropert
   const GemmShape shape = as_computed(*choice.kernel, problem, shape_of(problem));
   check_kernel(*choice.kernel, problem);
   check_splits(*choice.kernel, shape, choice.splits);
-  const int64_t blocks = count_tiles(*choice.kernel, shape) * choice.splits;
+  const int64_t blocks = load_of(*choice.kernel, shape, choice.splits).blocks;
   return {blocks, wave_efficiency(blocks, device)};
 }
 

@@ -27,7 +27,7 @@ int32_t choose_splits(const LinearProblem& problem, const KernelInfo& kernel, co
 // How so many blocks fill a device: those of its average multiprocessor over those of the busiest; 0 without blocks.
 double wave_efficiency(int64_t blocks, const DeviceProperties& device);
 
-// The blocks of a launch, and how they fill a device.
+// The blocks of a launch that multiply, and how they fill a device.
 struct Waves {
   int64_t blocks;
   double efficiency;

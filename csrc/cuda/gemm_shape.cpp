@@ -106,7 +106,8 @@ GemmShape shape_of(const LinearProblem& problem) {
       checked_product("linear: the number of output elements", {problem.batch, problem.rows, problem.out_features});
   const int64_t weights =
       checked_product("linear: the number of weights", {problem.batch, problem.out_features, problem.in_features});
-  return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features, inputs + weights + outputs};
+  const int64_t values = inputs + weights + outputs;
+  return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features, values, problem.triangle};
 }
 
 bool has_channels_last(const KernelInfo& kernel) {

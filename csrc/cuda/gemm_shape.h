@@ -22,6 +22,7 @@ struct GemmShape {
   int64_t segments;
   int64_t length;
   int64_t values;  // of both operands and the output
+  Triangle triangle = Triangle::none;
 };
 
 // std::invalid_argument if the problem is none, or more than any kernel takes.

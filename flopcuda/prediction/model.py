@@ -101,7 +101,7 @@ class Time:
         ideal: seconds that its blocks would take, spread evenly over all multiprocessors without waiting.
         compute: seconds that they take in waves, and to combine the parts of a reduction.
         memory: seconds for the bytes that go to or come from memory.
-        blocks, wave_efficiency: of the grid.
+        blocks, wave_efficiency: of the blocks that multiply.
         bytes: to or from memory.
     """
 
@@ -240,8 +240,7 @@ def predict_time(work: Work, kernel: Tiling, gpu: GPU, splits: int = 1) -> Time:
     if kernel.resident < 1:
         raise ValueError(f"{kernel.name}: a multiprocessor of {gpu.name} cannot hold a block")
     tiles = count_tiles(work, kernel)
-    blocks = tiles * splits
-    if not blocks:
+    if not tiles:
         return Time(0.0, 0.0, 0.0, 0.0, 0, 0.0, 0)
     load = load_of(work, kernel, splits)
     full, rest = divmod(load.blocks, gpu.multiprocessors * kernel.resident)
@@ -258,7 +257,7 @@ def predict_time(work: Work, kernel: Tiling, gpu: GPU, splits: int = 1) -> Time:
         ideal=ideal / clock,
         compute=cycles / clock,
         memory=moved / (gpu.bandwidth * BANDWIDTH_SHARE),
-        blocks=blocks,
-        wave_efficiency=blocks / (gpu.multiprocessors * -(-blocks // gpu.multiprocessors)),
+        blocks=load.blocks,
+        wave_efficiency=load.blocks / (gpu.multiprocessors * -(-load.blocks // gpu.multiprocessors)),
         bytes=moved,
     )
