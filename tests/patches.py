@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+FAST_SHARE = 4  # one of so many mutants is built by default
 
 
 @dataclass(frozen=True)
@@ -13,6 +18,14 @@ class Patch:
     file: str
     original: str
     replacement: str
+
+
+def sampled(mutants: Mapping[str, Patch]) -> list[Any]:
+    """The parameters of a test that builds each mutant, by name; a build takes seconds, so that most are slow tests."""
+    return [
+        pytest.param(patch, id=name, marks=[pytest.mark.slow] if number % FAST_SHARE else [])
+        for number, (name, patch) in enumerate(mutants.items())
+    ]
 
 
 def apply_patches(sources: Mapping[str, str], patches: Sequence[Patch]) -> dict[str, str]:

@@ -11,9 +11,9 @@ import torch
 
 from flopcuda import _C, ptx
 from flopcuda.ptx_backend import MachineBackend, plan
-from tests.cpu_kernels import Kernels, LinearProblem, build_kernels
-from tests.cuda_kernels import DTYPES, counts, kernel_texts
-from tests.patches import Patch
+from tests.cpu_kernels import Kernels, LinearProblem, build_kernels, patched_sources
+from tests.cuda_kernels import DTYPES, counts, kernel_texts, patched_units
+from tests.patches import Patch, sampled
 from tests.ptxvm.harness import needs_nvcc
 from tests.test_cuda_products import TRIANGLES, expected_counts, factors
 
@@ -129,7 +129,12 @@ def test_the_cuda_kernels_as_they_are_count_right() -> None:
 
 
 @needs_nvcc
-@pytest.mark.parametrize("patch", CUDA_MUTANTS.values(), ids=CUDA_MUTANTS.keys())
+def test_every_patch_fits() -> None:
+    assert all(patched_units([patch]) for patch in CUDA_MUTANTS.values())
+    assert all(patched_sources([patch]) != patched_sources([]) for patch in CPU_MUTANTS.values())
+
+
+@pytest.mark.parametrize("patch", sampled(CUDA_MUTANTS))
 def test_cuda_counters_show_the_defect(patch: Patch) -> None:
     assert wrong_in_cuda(kernel_texts([patch])) != []
 
@@ -138,6 +143,6 @@ def test_the_cpu_kernel_as_it_is_counts_right() -> None:
     assert wrong_on_the_cpu(build_kernels(portable_only=True)) == []
 
 
-@pytest.mark.parametrize("patch", CPU_MUTANTS.values(), ids=CPU_MUTANTS.keys())
+@pytest.mark.parametrize("patch", sampled(CPU_MUTANTS))
 def test_cpu_counters_show_the_defect(patch: Patch) -> None:
     assert wrong_on_the_cpu(build_kernels([patch], portable_only=True)) != []

@@ -50,7 +50,6 @@ at::Tensor channels_last(at::Tensor tensor, int64_t channels, bool is_weight, co
 
 }  // namespace
 
-// Dense, with rows as long as a kernel on tensor cores takes them, and at a multiple of 16 bytes.
 at::Tensor with_stored_rows(const at::Tensor& tensor, const cuda::KernelInfo& kernel) {
   const int64_t missing = cuda::stored_length(kernel, tensor.size(-1)) - tensor.size(-1);
   const at::Tensor dense = (missing > 0 ? at::constant_pad_nd(tensor, {0, missing}) : tensor).contiguous();

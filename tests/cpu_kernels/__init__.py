@@ -94,7 +94,7 @@ def _is_x86() -> bool:
     return platform.machine() in ("x86_64", "AMD64")
 
 
-def _patched_sources(patches: Sequence[Patch]) -> dict[str, str]:
+def patched_sources(patches: Sequence[Patch]) -> dict[str, str]:
     """Every source and header of csrc/cpu by file name, with the patches applied."""
     sources = {path.name: path.read_text() for path in sorted(CPU_SOURCES.iterdir()) if path.suffix in (".h", ".cpp")}
     return apply_patches(sources, patches)
@@ -131,7 +131,7 @@ def compile_objects(patches: Sequence[Patch] = (), portable_only: bool = False) 
     """
     compiler = os.environ.get("CXX", "c++")
     isa_flags: dict[str, list[str]] = json.loads((CPU_SOURCES / "isa_flags.json").read_text())
-    sources = _patched_sources(patches) | {C_API.name: C_API.read_text()}
+    sources = patched_sources(patches) | {C_API.name: C_API.read_text()}
     sources |= {f"../common/{path.name}": path.read_text() for path in COMMON_HEADERS.glob("*.h")}
     units = [name for name in sources if name.endswith(".cpp")]
     extra_flags: list[str] = []
