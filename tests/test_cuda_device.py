@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -18,6 +21,15 @@ from tests.test_session import assert_unchanged, fingerprint
 
 pytestmark = pytest.mark.gpu
 needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+
+
+@contextmanager
+def captured() -> Iterator[torch.cuda.CUDAGraph]:
+    """A graph of what runs inside; torch's asynchronous allocator would make it free what Python collects meanwhile."""
+    gc.collect()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        yield graph
 
 
 @pytest.fixture
@@ -114,8 +126,7 @@ def test_a_captured_model_counts_at_each_replay(model: SmallNet, images: Tensor)
                 eager.append(session.report())
                 session.reset()
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with captured() as graph:
             output = model(images)
         macs = 0
         for input, expected in zip(inputs, eager, strict=True):
@@ -325,8 +336,7 @@ def test_a_split_reduction_is_counted_at_each_replay(dtype: torch.dtype) -> None
         torch.cuda.current_stream().wait_stream(stream)
         assert {launch.splits > 1 for launch in session.report().launches} == {True}
         session.reset()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with captured() as graph:
             output = layer(samples)
         for input, expected in zip(inputs, eager, strict=True):
             samples.copy_(input)
