@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import prediction
@@ -39,6 +39,7 @@ def cpu_table(measured: dict[str, object]) -> str:
     typical = statistics.median(row["median"] for row in cost)
     zero = ", ".join(f"{row['model']} {row['median']:.2f}" for row in measured["zero"])
     notes = [
+        *_dtype_notes(measured.get("dtypes", [])),
         f"A training step of {measured['training'][0]['model']}, batch {measured['training'][0]['batch']}: {training}.",
         f"Slowest kind of layer: {slowest['description']} of {slowest['model']}, {slowest['ratio']:.2f}.",
         f"Of the multiply-adds that one core can do ({peak / 1e9:.0f} GFLOPS): {dense}.",
@@ -51,6 +52,17 @@ def cpu_table(measured: dict[str, object]) -> str:
         f"median of {measured['rounds']} pairs.",
     ]
     return "\n".join([*heading, *rows, "", *(f"- {note}" for note in notes)])
+
+
+def _dtype_notes(rows: Sequence[dict[str, object]]) -> list[str]:
+    """Medians of the layers in other dtypes, and the slowest of them; nothing where none were measured."""
+    if not rows:
+        return []
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        ratios.setdefault(row["dtype"], []).append(row["ratio"])
+    texts = (f"{dtype} {statistics.median(group):.2f} (at most {max(group):.2f})" for dtype, group in ratios.items())
+    return [f"Layers in other dtypes over torch's, median of {len(next(iter(ratios.values())))}: {', '.join(texts)}."]
 
 
 def ptxvm_table(measured: dict[str, object]) -> str:
@@ -132,7 +144,7 @@ def _names(operators: Iterable[str]) -> str:
 
 def tables() -> dict[str, str]:
     """Each table by the name that its markers have."""
-    makers = {"cpu": cpu_table, "ptxvm": ptxvm_table, "sass": sass_table}
+    makers = {"cpu": cpu_table, "cpu_avx2": cpu_table, "ptxvm": ptxvm_table, "sass": sass_table}
     measured = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
     return {"coverage": coverage_table(), "prediction": prediction.sentence(), **measured}
 
