@@ -128,7 +128,7 @@ Choice fastest_kernel(Operation operation, DataType type, bool count_zero, const
 
 template <class Problem>
 int32_t best_splits(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  const GemmShape shape = as_computed(kernel, problem, shape_of(problem));
+  const GemmShape shape = shape_of(kernel, problem);
   check_kernel(kernel, problem);
   std::vector<Candidate> candidates;
   append_candidates(candidates, kernel, shape, device);
@@ -137,7 +137,7 @@ int32_t best_splits(const Problem& problem, const KernelInfo& kernel, const Devi
 
 template <class Problem>
 Waves waves_of(const Problem& problem, const Choice& choice, const DeviceProperties& device) {
-  const GemmShape shape = as_computed(*choice.kernel, problem, shape_of(problem));
+  const GemmShape shape = shape_of(*choice.kernel, problem);
   check_kernel(*choice.kernel, problem);
   check_splits(*choice.kernel, shape, choice.splits);
   const int64_t blocks = load_of(*choice.kernel, shape, choice.splits).blocks;

@@ -35,6 +35,11 @@ bool has_channels_last(const KernelInfo& kernel);
 GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, GemmShape shape);
 GemmShape as_computed(const KernelInfo& kernel, const LinearProblem& problem, GemmShape shape);
 
+template <class Problem>
+GemmShape shape_of(const KernelInfo& kernel, const Problem& problem) {
+  return as_computed(kernel, problem, shape_of(problem));
+}
+
 // The shape with the rows and columns that the kernel has.
 GemmShape as_computed(const KernelInfo& kernel, GemmShape shape);
 

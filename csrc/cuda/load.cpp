@@ -12,20 +12,23 @@ int64_t count_slices(const KernelInfo& kernel, const GemmShape& shape) {
   return shape.segments * divide_up(shape.length, kernel.block_k);
 }
 
-// Of a row of blocks, those that reach the diagonal.
+// Of a row of blocks, where its rows end.
+int64_t end_of(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
+  return std::min(first_row + kernel.block_m, shape.rows);
+}
+
+// Those of them that reach the diagonal.
 int64_t count_used_blocks(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
   const int64_t blocks = divide_up(shape.columns, kernel.block_n);
   if (shape.triangle != Triangle::output) return blocks;
-  const int64_t end = std::min(first_row + kernel.block_m, shape.rows);
-  return std::min(blocks, divide_up(end, kernel.block_n));
+  return std::min(blocks, divide_up(end_of(kernel, shape, first_row), kernel.block_n));
 }
 
 // Of each of these blocks.
 int64_t count_used_products(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
-  const int64_t end = std::min(first_row + kernel.block_m, shape.rows);
   switch (shape.triangle) {
     case Triangle::input:
-      return std::min(shape.length, end);
+      return std::min(shape.length, end_of(kernel, shape, first_row));
     case Triangle::upper_input:
       return std::max<int64_t>(shape.length - first_row, 0);
     default:

@@ -133,7 +133,7 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
 
 template <class Problem>
 WorkspaceSize size_workspace(const Problem& problem, const KernelInfo& kernel, int32_t splits) {
-  const GemmShape shape = as_computed(kernel, problem, shape_of(problem));
+  const GemmShape shape = shape_of(kernel, problem);
   check_kernel(kernel, problem);
   check_splits(kernel, shape, splits);
   if (!kernel.is_split) return {};
@@ -145,7 +145,7 @@ WorkspaceSize size_workspace(const Problem& problem, const KernelInfo& kernel, i
 
 template <class Problem>
 LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
-  const GemmShape shape = as_computed(kernel, problem, shape_of(problem));
+  const GemmShape shape = shape_of(kernel, problem);
   check_kernel(kernel, problem);
   check_splits(kernel, shape, splits);
   if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
