@@ -302,9 +302,9 @@ class SliceCopies {
     return begun;
   }
 
-  __device__ void copy(int stage) {
-    a_.copy(stage * sizeof(TensorStage<Tile>));
-    b_.copy(stage * sizeof(TensorStage<Tile>));
+  __device__ void copy(uint32_t stage) {
+    a_.copy(stage);
+    b_.copy(stage);
     end_copy_group();
   }
 
@@ -344,26 +344,26 @@ __device__ inline void multiply_segments(const Reduction& reduction, LoaderA& lo
 #pragma unroll
   for (int stage = 0; stage < Tile::STAGES - 1; ++stage) {
     copies.begin(1);
-    copies.copy(stage);
+    copies.copy(stage * sizeof(Stage));
   }
 
   const uint32_t first_stage = shared_address(stages[0].a[0]);
-  int free_stage = Tile::STAGES - 1;
-  int stage = 0;
+  uint32_t free_stage = (Tile::STAGES - 1) * sizeof(Stage);
+  uint32_t stage = 0;
   // Copies a slice, and multiplies the one that was begun first.
   const auto multiply_slice = [&](int products) {
     // Until it has arrived, for all threads; all have read the one before.
     wait_for_copies_but<Tile::STAGES - 2>();
     __syncthreads();
     copies.copy(free_stage);
-    const uint32_t a = first_stage + stage * sizeof(Stage);
+    const uint32_t a = first_stage + stage;
 #pragma unroll
     for (int step = 0; step < Tile::BLOCK_K / Tile::MMA_K; ++step) {
       const int left = products - step * Tile::MMA_K;
       if (left > 0) tile.multiply_step(a, a + sizeof(Stage::a), step, min(left, Tile::MMA_K));
     }
     free_stage = stage;
-    stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
+    stage = stage == (Tile::STAGES - 1) * sizeof(Stage) ? 0 : stage + sizeof(Stage);
   };
 
 #pragma unroll 1

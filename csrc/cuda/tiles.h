@@ -135,33 +135,33 @@ struct DirectConfig {
   X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
   X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
 
-#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                        \
-  X(flopcuda_linear_f16_128x128x32, 0.51, F16_128x128x32)        \
-  X(flopcuda_linear_f16_64x64x32, 0.28, F16_64x64x32)            \
-  X(flopcuda_linear_bf16_128x128x32, 0.51, BF16_128x128x32)      \
-  X(flopcuda_linear_bf16_64x64x32, 0.28, BF16_64x64x32)          \
-  X(flopcuda_linear_tf32_128x128x16, 0.50, TF32_128x128x16)      \
-  X(flopcuda_linear_tf32_64x64x16, 0.28, TF32_64x64x16)          \
-  X(flopcuda_linear_f64_mma_128x128x8, 0.515, F64_MMA_128x128x8) \
-  X(flopcuda_linear_f64_mma_64x64x8, 0.36, F64_MMA_64x64x8)
+#define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                       \
+  X(flopcuda_linear_f16_128x128x32, 0.52, F16_128x128x32)       \
+  X(flopcuda_linear_f16_64x64x32, 0.295, F16_64x64x32)          \
+  X(flopcuda_linear_bf16_128x128x32, 0.52, BF16_128x128x32)     \
+  X(flopcuda_linear_bf16_64x64x32, 0.295, BF16_64x64x32)        \
+  X(flopcuda_linear_tf32_128x128x16, 0.535, TF32_128x128x16)    \
+  X(flopcuda_linear_tf32_64x64x16, 0.295, TF32_64x64x16)        \
+  X(flopcuda_linear_f64_mma_128x128x8, 0.53, F64_MMA_128x128x8) \
+  X(flopcuda_linear_f64_mma_64x64x8, 0.40, F64_MMA_64x64x8)
 
 #define FLOPCUDA_CONV_TENSOR_KERNELS(X)                                          \
-  X(flopcuda_conv_f16_128x128x32, 0.52, F16_128x128x32, table)                   \
-  X(flopcuda_conv_f16_128x128x32_many_taps, 0.52, F16_128x128x32, decoder)       \
-  X(flopcuda_conv_f16_64x64x32, 0.28, F16_64x64x32, table)                       \
-  X(flopcuda_conv_f16_64x64x32_many_taps, 0.28, F16_64x64x32, decoder)           \
-  X(flopcuda_conv_bf16_128x128x32, 0.52, BF16_128x128x32, table)                 \
-  X(flopcuda_conv_bf16_128x128x32_many_taps, 0.52, BF16_128x128x32, decoder)     \
-  X(flopcuda_conv_bf16_64x64x32, 0.28, BF16_64x64x32, table)                     \
-  X(flopcuda_conv_bf16_64x64x32_many_taps, 0.28, BF16_64x64x32, decoder)         \
-  X(flopcuda_conv_tf32_128x128x16, 0.52, TF32_128x128x16, table)                 \
-  X(flopcuda_conv_tf32_128x128x16_many_taps, 0.52, TF32_128x128x16, decoder)     \
-  X(flopcuda_conv_tf32_64x64x16, 0.28, TF32_64x64x16, table)                     \
-  X(flopcuda_conv_tf32_64x64x16_many_taps, 0.28, TF32_64x64x16, decoder)         \
-  X(flopcuda_conv_f64_mma_128x128x8, 0.52, F64_MMA_128x128x8, table)             \
-  X(flopcuda_conv_f64_mma_128x128x8_many_taps, 0.52, F64_MMA_128x128x8, decoder) \
-  X(flopcuda_conv_f64_mma_64x64x8, 0.40, F64_MMA_64x64x8, table)                 \
-  X(flopcuda_conv_f64_mma_64x64x8_many_taps, 0.40, F64_MMA_64x64x8, decoder)
+  X(flopcuda_conv_f16_128x128x32, 0.53, F16_128x128x32, table)                   \
+  X(flopcuda_conv_f16_128x128x32_many_taps, 0.53, F16_128x128x32, decoder)       \
+  X(flopcuda_conv_f16_64x64x32, 0.295, F16_64x64x32, table)                      \
+  X(flopcuda_conv_f16_64x64x32_many_taps, 0.295, F16_64x64x32, decoder)          \
+  X(flopcuda_conv_bf16_128x128x32, 0.53, BF16_128x128x32, table)                 \
+  X(flopcuda_conv_bf16_128x128x32_many_taps, 0.53, BF16_128x128x32, decoder)     \
+  X(flopcuda_conv_bf16_64x64x32, 0.295, BF16_64x64x32, table)                    \
+  X(flopcuda_conv_bf16_64x64x32_many_taps, 0.295, BF16_64x64x32, decoder)        \
+  X(flopcuda_conv_tf32_128x128x16, 0.53, TF32_128x128x16, table)                 \
+  X(flopcuda_conv_tf32_128x128x16_many_taps, 0.53, TF32_128x128x16, decoder)     \
+  X(flopcuda_conv_tf32_64x64x16, 0.295, TF32_64x64x16, table)                    \
+  X(flopcuda_conv_tf32_64x64x16_many_taps, 0.295, TF32_64x64x16, decoder)        \
+  X(flopcuda_conv_f64_mma_128x128x8, 0.54, F64_MMA_128x128x8, table)             \
+  X(flopcuda_conv_f64_mma_128x128x8_many_taps, 0.54, F64_MMA_128x128x8, decoder) \
+  X(flopcuda_conv_f64_mma_64x64x8, 0.41, F64_MMA_64x64x8, table)                 \
+  X(flopcuda_conv_f64_mma_64x64x8_many_taps, 0.41, F64_MMA_64x64x8, decoder)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \
