@@ -14,8 +14,6 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kMaxBlockPanels = 8;  // of 32 KiB: a block, its rows and its outputs share L2
-
 // Measured: copying one element takes about as long as this many multiply-adds of a whole vector.
 constexpr int64_t kCopyCost = 1;
 
@@ -116,7 +114,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
     grid = plan_tasks(problem.groups, rows.panel_count(), columns->block_count(), 1, threads);
   } else {
     const int64_t panels = Im2col<Scalar>::panel_count(problem, columns_width);
-    const int64_t max_panels = kMaxBlockPanels * family.max_columns() / columns_width.max;
+    const int64_t max_panels = max_block_panels(columns_width, sizeof(Scalar));
     grid = plan_tasks(problem.groups, rows.panel_count(), panels, max_panels, threads);
     columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, columns_width, grid.column_blocks);
   }

@@ -2,6 +2,7 @@
 #include "gemm.h"
 
 #include <omp.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <vector>
@@ -21,11 +22,19 @@ template <class Scalar>
 struct Workspace {
   ColumnBlock<Scalar> block;
   RowBlock<Scalar> rows;
-  AlignedArray<Scalar> tile{kMaxTileElements};  // a tile whose columns are not consecutive in the output
+  // Tiles whose columns are not consecutive in the output: all of a task, since one stays here until it has its last
+  // products; or one, if the first block of products is the last one.
+  AlignedArray<Scalar> tiles;
   Counters counters;
 
-  Workspace(const BlockLimits& limits, int64_t depth_block, int64_t row_panels, int64_t panel_rows)
-      : block(limits, depth_block), rows(row_panels, panel_rows, depth_block) {}
+  Workspace(const BlockLimits& limits, int64_t depth_block, int64_t row_panels, int64_t panel_rows, int64_t tiles,
+            int64_t tile_elements)
+      : block(limits, depth_block), rows(row_panels, panel_rows, depth_block), tiles(tiles * tile_elements) {}
+};
+
+// The panels of rows from first_panel on up to last_panel, of a group, times a block of columns.
+struct Task {
+  int64_t column_block, group, first_panel, last_panel;
 };
 
 template <class Scalar>
@@ -38,30 +47,24 @@ struct Product {
   int64_t row_block_panels;
   bool count_zero;
 
-  void run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
-                Workspace<Scalar>& work) const;
-  void run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
+  bool is_one_depth_block() const { return rows.depth() <= columns.depth_block(); }
+  int64_t tile_elements() const { return family.max_rows * family.max_columns(); }
+
+  // Workspace::tiles of a task of so many panels.
+  int64_t detached_tiles(int64_t column_panels, int64_t row_panels) const {
+    return is_one_depth_block() ? 1 : column_panels * row_panels;
+  }
+
+  void run_task(const Task& task, Workspace<Scalar>& work) const;
+  void run_row_block(const Task& task, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
                      Workspace<Scalar>& work) const;
-  void run_tile(int64_t group, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
+  void run_tile(const Task& task, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
                 Workspace<Scalar>& work) const;
+  Scalar* detached_tile(const Task& task, int64_t row_panel, int64_t column_panel, Workspace<Scalar>& work) const;
 };
 
-// Copies the elements of one run of columns from the output to a tile that is not a part of it: because its columns are
+// Copies the elements of one run of columns to the output from a tile that is not a part of it: because its columns are
 // not consecutive there, or because the tile is transposed.
-template <class Scalar>
-void gather(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* output, int64_t output_stride, Scalar* tile,
-            int64_t tile_stride) {
-  output += run.output_offset;
-  if (vectors == Vectors::kRows) {
-    tile += run.panel_column * tile_stride;
-    return transpose_into_panel(output, output_stride, rows, run.length, tile, tile_stride);
-  }
-  for (int64_t row = 0; row < rows; ++row) {
-    copy_elements(output + row * output_stride, run.length, tile + row * tile_stride + run.panel_column);
-  }
-}
-
-// The reverse.
 template <class Scalar>
 void scatter(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* tile, int64_t tile_stride, Scalar* output,
              int64_t output_stride) {
@@ -76,14 +79,22 @@ void scatter(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* tile, i
 }
 
 template <class Scalar>
-void Product<Scalar>::run_tile(int64_t group, int64_t row_panel_index, int64_t column_panel, int64_t first_depth,
+Scalar* Product<Scalar>::detached_tile(const Task& task, int64_t row_panel, int64_t column_panel,
+                                       Workspace<Scalar>& work) const {
+  if (is_one_depth_block()) return work.tiles.data();
+  const int64_t tile = column_panel * (task.last_panel - task.first_panel) + row_panel - task.first_panel;
+  return work.tiles.data() + tile * tile_elements();
+}
+
+template <class Scalar>
+void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_t column_panel, int64_t first_depth,
                                int64_t depth, Workspace<Scalar>& work) const {
   const ColumnBlock<Scalar>& block = work.block;
   const ColumnPanel& panel = block.panels[column_panel];
   const ColumnRun* first_run = block.runs.data() + panel.first_run;
   const ColumnRun* last_run = first_run + panel.run_count;
   const RowPanel& row_panel = rows.panel(row_panel_index);
-  const int64_t first_row = group * rows.rows() + row_panel.first_row;
+  const int64_t first_row = task.group * rows.rows() + row_panel.first_row;
   Scalar* output_rows = output.values + first_row * output.row_stride;
   const bool transposed = vectors == Vectors::kRows;
   const int64_t tile_rows = transposed ? panel.columns : row_panel.rows;
@@ -104,54 +115,63 @@ void Product<Scalar>::run_tile(int64_t group, int64_t row_panel_index, int64_t c
   if (tile.start != Start::kNothing)
     tile.bias += transposed || tile.start == Start::kRowBias ? first_row : first_run->output_offset;
   const bool is_detached = transposed || !panel.contiguous;
-  tile.output = is_detached ? work.tile.data() : output_rows + first_run->output_offset;
+  tile.output =
+      is_detached ? detached_tile(task, row_panel_index, column_panel, work) : output_rows + first_run->output_offset;
   tile.output_stride = is_detached ? tile_columns : output.row_stride;
-  if (is_detached && tile.start == Start::kOutput) {
-    for (const ColumnRun* run = first_run; run < last_run; ++run) {
-      gather(vectors, *run, row_panel.rows, output_rows, output.row_stride, tile.output, tile_columns);
-    }
-  }
 
   family.function(vectors, count_zero, tile_rows, tile_columns)(tile, work.counters);
 
-  if (!is_detached) return;
+  if (!is_detached || first_depth + depth < rows.depth()) return;
   for (const ColumnRun* run = first_run; run < last_run; ++run) {
     scatter(vectors, *run, row_panel.rows, tile.output, tile_columns, output_rows, output.row_stride);
   }
 }
 
 template <class Scalar>
-void Product<Scalar>::run_row_block(int64_t group, int64_t first_panel, int64_t last_panel, int64_t first_depth,
+void Product<Scalar>::run_row_block(const Task& task, int64_t first_panel, int64_t last_panel, int64_t first_depth,
                                     int64_t depth, Workspace<Scalar>& work) const {
   const int64_t column_panels = static_cast<int64_t>(work.block.panels.size());
   for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
     for (int64_t row_panel = first_panel; row_panel < last_panel; ++row_panel) {
-      run_tile(group, row_panel, column_panel, first_depth, depth, work);
+      run_tile(task, row_panel, column_panel, first_depth, depth, work);
     }
   }
 }
 
 template <class Scalar>
-void Product<Scalar>::run_task(int64_t column_block, int64_t group, int64_t first_panel, int64_t last_panel,
-                               Workspace<Scalar>& work) const {
-  if (work.block.index != column_block) {
+void Product<Scalar>::run_task(const Task& task, Workspace<Scalar>& work) const {
+  if (work.block.index != task.column_block) {
     work.block.clear_layout();
-    columns.layout(column_block, work.block);
-    work.block.index = column_block;
+    columns.layout(task.column_block, work.block);
+    work.block.index = task.column_block;
   }
   const int64_t depth_block = columns.depth_block();
   for (int64_t first_depth = 0; first_depth < rows.depth(); first_depth += depth_block) {
     const int64_t depth = std::min(depth_block, rows.depth() - first_depth);
-    columns.pack(group, first_depth, depth, count_zero, work.block);
-    for (int64_t panel = first_panel; panel < last_panel; panel += row_block_panels) {
-      const int64_t last = std::min(panel + row_block_panels, last_panel);
-      rows.pack(group, panel, last, first_depth, depth, count_zero, work.rows);
-      run_row_block(group, panel, last, first_depth, depth, work);
+    columns.pack(task.group, first_depth, depth, count_zero, work.block);
+    for (int64_t panel = task.first_panel; panel < task.last_panel; panel += row_block_panels) {
+      const int64_t last = std::min(panel + row_block_panels, task.last_panel);
+      rows.pack(task.group, panel, last, first_depth, depth, count_zero, work.rows);
+      run_row_block(task, panel, last, first_depth, depth, work);
     }
   }
 }
 
+// Half of a core's L2 for a block of columns; of that of most CPUs, where the system does not tell.
+int64_t column_block_bytes() {
+  constexpr int64_t kUsualL2Bytes = 512 * 1024;
+#ifdef _SC_LEVEL2_CACHE_SIZE
+  static const int64_t l2_bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+  if (l2_bytes > 0) return l2_bytes / 2;
+#endif
+  return kUsualL2Bytes / 2;
+}
+
 }  // namespace
+
+int64_t max_block_panels(const PanelWidth& width, int64_t scalar_bytes) {
+  return std::max<int64_t>(1, column_block_bytes() / (width.max * max_depth_block(width) * scalar_bytes));
+}
 
 TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
                     int64_t threads) {
@@ -184,8 +204,10 @@ void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels
 
   std::vector<Workspace<Scalar>> workspaces;  // allocated out here: an exception must not leave the parallel region
   workspaces.reserve(threads);
+  const int64_t tiles = product.detached_tiles(columns.limits().panels, ranges.length(0));
   for (int i = 0; i < threads; ++i) {
-    workspaces.emplace_back(columns.limits(), columns.depth_block(), row_block_panels, rows.max_panel_rows());
+    workspaces.emplace_back(columns.limits(), columns.depth_block(), row_block_panels, rows.max_panel_rows(), tiles,
+                            product.tile_elements());
   }
 
   // Tasks are handed out in chunks, small enough that a thread that is held up leaves work to the others. Those of one
@@ -197,7 +219,7 @@ void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels
     const int64_t group = task / row_ranges % rows.groups();
     const int64_t column_block = task / row_ranges / rows.groups();
     const int64_t first_panel = ranges.begin(range);
-    product.run_task(column_block, group, first_panel, first_panel + ranges.length(range),
+    product.run_task({column_block, group, first_panel, first_panel + ranges.length(range)},
                      workspaces[omp_get_thread_num()]);
   }
   for (const Workspace<Scalar>& work : workspaces) counters += work.counters;

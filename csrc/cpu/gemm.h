@@ -21,6 +21,10 @@ namespace flopcuda::cpu {
 // for the rows; one of 14 broadcast columns x 512 takes 28 KiB, and longer blocks transpose partial sums less often.
 inline int64_t max_depth_block(const PanelWidth& width) { return width.step == 1 ? 512 : 256; }
 
+// Panels in a block of columns that fits L2 beside its rows and outputs. No more of them where they are less deep:
+// small blocks stay in L1.
+int64_t max_block_panels(const PanelWidth& width, int64_t scalar_bytes);
+
 // How the columns are cut into blocks and the row panels into ranges; each pair of them, for each group, is a task.
 struct TaskGrid {
   int64_t column_blocks;

@@ -10,8 +10,6 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kMaxBlockPanels = 8;  // 8 panels x 32 columns x 256 updates: 256 KiB of L2
-
 // So few rows that packing the weight would take longer than multiplying it.
 constexpr int64_t kMaxUnpackedRows = 16;
 
@@ -55,8 +53,8 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
   const PanelWidth row_panels = row_width(family, Vectors::kColumns);
   const PanelWidth column_panels = column_width(family, Vectors::kColumns);
   const TaskGrid grid = plan_tasks(1, ceil_div(problem.rows, row_panels.max),
-                                   TransposedColumns<Scalar>::panel_count(problem, column_panels), kMaxBlockPanels,
-                                   omp_get_max_threads());
+                                   TransposedColumns<Scalar>::panel_count(problem, column_panels),
+                                   max_block_panels(column_panels, sizeof(Scalar)), omp_get_max_threads());
   const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks);
   const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, row_panels);
   const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);

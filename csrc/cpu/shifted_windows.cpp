@@ -180,7 +180,9 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
   }
   for (int64_t k = taps_; k < depth_block(); ++k) {  // the other channels have the same taps
     block.value_offsets[k] = block.value_offsets[k - taps_] + problem_.depth.kernel_size * slice_size();
-    for (size_t i = 0; i < block.panels.size(); ++i) block.set_update(i, k, padding_of(block.updates(i)[k - taps_]));
+  }
+  for (size_t i = 0; i < block.panels.size(); ++i) {
+    for (int64_t k = taps_; k < depth_block(); ++k) block.set_update(i, k, padding_of(block.updates(i)[k - taps_]));
   }
 }
 
