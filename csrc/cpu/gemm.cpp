@@ -58,7 +58,9 @@ struct Product {
   void run_task(const Task& task, Workspace<Scalar>& work) const;
   void run_row_block(const Task& task, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
                      Workspace<Scalar>& work) const;
-  void run_tile(const Task& task, int64_t row_panel, int64_t column_panel, int64_t first_depth, int64_t depth,
+  Tile<Scalar> column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
+                           const Workspace<Scalar>& work) const;
+  void run_tile(const Task& task, int64_t row_panel, int64_t column_panel, bool is_last, Tile<Scalar>& tile,
                 Workspace<Scalar>& work) const;
   Scalar* detached_tile(const Task& task, int64_t row_panel, int64_t column_panel, Workspace<Scalar>& work) const;
 };
@@ -71,7 +73,7 @@ void scatter(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* tile, i
   output += run.output_offset;
   if (vectors == Vectors::kRows) {
     tile += run.panel_column * tile_stride;
-    return transpose_into_panel(tile, tile_stride, run.length, rows, output, output_stride);
+    return transpose(tile, tile_stride, run.length, rows, output, output_stride);
   }
   for (int64_t row = 0; row < rows; ++row) {
     copy_elements(tile + row * tile_stride + run.panel_column, run.length, output + row * output_stride);
@@ -86,13 +88,25 @@ Scalar* Product<Scalar>::detached_tile(const Task& task, int64_t row_panel, int6
   return work.tiles.data() + tile * tile_elements();
 }
 
+// What all tiles of a column panel share.
 template <class Scalar>
-void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_t column_panel, int64_t first_depth,
-                               int64_t depth, Workspace<Scalar>& work) const {
-  const ColumnBlock<Scalar>& block = work.block;
-  const ColumnPanel& panel = block.panels[column_panel];
-  const ColumnRun* first_run = block.runs.data() + panel.first_run;
-  const ColumnRun* last_run = first_run + panel.run_count;
+Tile<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
+                                          const Workspace<Scalar>& work) const {
+  Tile<Scalar> tile{};
+  tile.depth = depth;
+  tile.row_stride = rows.max_panel_rows();
+  tile.column_values = work.block.values.data() + work.block.panels[column_panel].values_offset;
+  tile.updates = work.block.updates(column_panel);
+  tile.nonzero_columns = work.block.nonzero_columns(column_panel);
+  tile.start = first_depth == 0 ? output.start : Start::kOutput;
+  return tile;
+}
+
+template <class Scalar>
+void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_t column_panel, bool is_last,
+                               Tile<Scalar>& tile, Workspace<Scalar>& work) const {
+  const ColumnPanel& panel = work.block.panels[column_panel];
+  const ColumnRun* first_run = work.block.runs.data() + panel.first_run;
   const RowPanel& row_panel = rows.panel(row_panel_index);
   const int64_t first_row = task.group * rows.rows() + row_panel.first_row;
   Scalar* output_rows = output.values + first_row * output.row_stride;
@@ -100,17 +114,10 @@ void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_
   const int64_t tile_rows = transposed ? panel.columns : row_panel.rows;
   const int64_t tile_columns = transposed ? row_panel.packed_rows : panel.columns;
 
-  Tile<Scalar> tile;
-  tile.depth = depth;
-  tile.row_values = rows.values(work.rows, row_panel_index, depth);
-  tile.row_stride = rows.max_panel_rows();
-  tile.column_values = block.values.data() + panel.values_offset;
-  tile.updates = block.updates(column_panel);
-  tile.nonzero_rows = rows.nonzero(work.rows, row_panel_index, depth);
-  tile.nonzero_columns = block.nonzero_columns(column_panel);
+  tile.row_values = rows.values(work.rows, row_panel_index, tile.depth);
+  tile.nonzero_rows = rows.nonzero(work.rows, row_panel_index, tile.depth);
   tile.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
   tile.products_per_input = row_panel.rows;
-  tile.start = first_depth == 0 ? output.start : Start::kOutput;
   tile.bias = output.bias;
   if (tile.start != Start::kNothing)
     tile.bias += transposed || tile.start == Start::kRowBias ? first_row : first_run->output_offset;
@@ -121,8 +128,8 @@ void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_
 
   family.function(vectors, count_zero, tile_rows, tile_columns)(tile, work.counters);
 
-  if (!is_detached || first_depth + depth < rows.depth()) return;
-  for (const ColumnRun* run = first_run; run < last_run; ++run) {
+  if (!is_detached || !is_last) return;
+  for (const ColumnRun* run = first_run; run < first_run + panel.run_count; ++run) {
     scatter(vectors, *run, row_panel.rows, tile.output, tile_columns, output_rows, output.row_stride);
   }
 }
@@ -131,9 +138,11 @@ template <class Scalar>
 void Product<Scalar>::run_row_block(const Task& task, int64_t first_panel, int64_t last_panel, int64_t first_depth,
                                     int64_t depth, Workspace<Scalar>& work) const {
   const int64_t column_panels = static_cast<int64_t>(work.block.panels.size());
+  const bool is_last = first_depth + depth == rows.depth();
   for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
+    Tile<Scalar> tile = column_side(column_panel, first_depth, depth, work);
     for (int64_t row_panel = first_panel; row_panel < last_panel; ++row_panel) {
-      run_tile(task, row_panel, column_panel, first_depth, depth, work);
+      run_tile(task, row_panel, column_panel, is_last, tile, work);
     }
   }
 }

@@ -57,14 +57,15 @@ constexpr int kVectorSides = 2;
 // max_column_vectors, so that the tiles at the edges of a matrix waste no rows and less than a vector of columns.
 template <class Scalar>
 struct TileFamily {
-  int lanes;  // elements of a vector
+  int lanes;  // elements of a vector, a power of two
   int max_rows;
   int max_column_vectors;
   // [vectors][count_zero][rows - 1][column_vectors - 1]
   TileFunction<Scalar> functions[kVectorSides][2][kMaxTileRows][kMaxTileColumnVectors];
 
   TileFunction<Scalar> function(Vectors vectors, bool count_zero, int64_t rows, int64_t columns) const {
-    return functions[static_cast<int>(vectors)][count_zero][rows - 1][columns / lanes - 1];
+    const int64_t column_vectors = columns >> __builtin_ctz(lanes);  // a division would take as long as some updates
+    return functions[static_cast<int>(vectors)][count_zero][rows - 1][column_vectors - 1];
   }
 
   constexpr int max_columns() const { return max_column_vectors * lanes; }

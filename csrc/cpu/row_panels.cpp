@@ -9,7 +9,8 @@
 namespace flopcuda::cpu {
 namespace {
 
-constexpr int64_t kPrefetchDistance = 4;  // cache lines: the rows are too many and too far apart for the hardware's
+// Asked for before they are read: the rows are too many and too far apart for the hardware to foresee them.
+constexpr int64_t kPrefetchedLines = 64;
 
 // A vector of as many rows as it has elements.
 template <class Scalar>
@@ -47,32 +48,56 @@ void Square<double>::transpose() {
   rows[0] = first;
 }
 
+// Columns [first, last) of at least Square::kSize rows, as many as fill squares.
+template <class Scalar>
+void transpose_squares(const Scalar* source, int64_t source_stride, int64_t rows, int64_t first, int64_t last,
+                       Scalar* target, int64_t target_stride) {
+  constexpr int64_t kSize = Square<Scalar>::kSize;
+  for (int64_t next = 0; next < rows; next += kSize) {
+    const int64_t row = std::min(next, rows - kSize);  // the last rows may overlap those before
+    for (int64_t k = first; k + kSize <= last; k += kSize) {
+      Square<Scalar> square;
+      square.load(source + row * source_stride + k, source_stride);
+      square.transpose();
+      square.store(target + k * target_stride + row, target_stride);
+    }
+  }
+}
+
+// Columns [first, last), one element after the other.
+template <class Scalar>
+void transpose_elements(const Scalar* source, int64_t source_stride, int64_t rows, int64_t first, int64_t last,
+                        Scalar* target, int64_t target_stride) {
+  for (int64_t k = first; k < last; ++k) {
+    for (int64_t row = 0; row < rows; ++row) target[k * target_stride + row] = source[row * source_stride + k];
+  }
+}
+
 }  // namespace
 
 template <class Scalar>
-void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
-                          int64_t panel_stride) {
+void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
+               int64_t target_stride) {
   constexpr int64_t kSize = Square<Scalar>::kSize;
-  constexpr int64_t kChunk = kCacheLineBytes / sizeof(Scalar);  // one cache line of every row at a time
-  const int64_t whole_depth = depth - depth % kSize;
-  for (int64_t first = 0; first < depth && rows >= kSize; first += kChunk) {
-    const int64_t last = std::min(first + kChunk, whole_depth);
-    for (int64_t next = 0; next < rows; next += kSize) {
-      const int64_t row = std::min(next, rows - kSize);  // the last rows may overlap those before
-      const Scalar* square_rows = source + row * source_stride;
-      for (int64_t i = 0; i < kSize; ++i) {
-        __builtin_prefetch(square_rows + i * source_stride + first + kPrefetchDistance * kChunk, 0, 2);
-      }
-      for (int64_t k = first; k < last; k += kSize) {
-        Square<Scalar> square;
-        square.load(square_rows + k, source_stride);
-        square.transpose();
-        square.store(panel + k * panel_stride + row, panel_stride);
-      }
+  const int64_t in_squares = rows < kSize ? 0 : columns - columns % kSize;
+  if (in_squares > 0) transpose_squares(source, source_stride, rows, 0, in_squares, target, target_stride);
+  transpose_elements(source, source_stride, rows, in_squares, columns, target, target_stride);
+}
+
+template <class Scalar>
+void pack_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
+                int64_t panel_stride) {
+  constexpr int64_t kLine = kCacheLineBytes / sizeof(Scalar);  // one cache line of every row at a time
+  const int64_t lines = ceil_div(depth, kLine);
+  const int64_t lines_ahead = std::max<int64_t>(1, kPrefetchedLines / rows);
+  for (int64_t line = 0; line < lines; ++line) {
+    // Behind the panel's end lies the next one.
+    const int64_t next = line + lines_ahead, next_row = next < lines ? 0 : rows, next_line = next % lines;
+    for (int64_t row = 0; row < rows; ++row) {
+      __builtin_prefetch(source + (next_row + row) * source_stride + next_line * kLine, 0, 2);
     }
-  }
-  for (int64_t k = rows >= kSize ? whole_depth : 0; k < depth; ++k) {
-    for (int64_t row = 0; row < rows; ++row) panel[k * panel_stride + row] = source[row * source_stride + k];
+    transpose(source + line * kLine, source_stride, rows, std::min(kLine, depth - line * kLine),
+              panel + line * kLine * panel_stride, panel_stride);
   }
 }
 
@@ -95,7 +120,7 @@ void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t
     const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows_;
     const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * depth_ + first_depth;
     Scalar* packed = block.values.data() + (panel - first) * depth * stride;
-    transpose_into_panel(source, depth_, rows, depth, packed, stride);
+    pack_panel(source, depth_, rows, depth, packed, stride);
     for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
     if (!count_zero) continue;
     int32_t* nonzero = block.nonzero.data() + (panel - first) * depth;
@@ -107,7 +132,9 @@ void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t
 
 template class RowPanels<float>;
 template class RowPanels<double>;
-template void transpose_into_panel(const float*, int64_t, int64_t, int64_t, float*, int64_t);
-template void transpose_into_panel(const double*, int64_t, int64_t, int64_t, double*, int64_t);
+template void transpose(const float*, int64_t, int64_t, int64_t, float*, int64_t);
+template void transpose(const double*, int64_t, int64_t, int64_t, double*, int64_t);
+template void pack_panel(const float*, int64_t, int64_t, int64_t, float*, int64_t);
+template void pack_panel(const double*, int64_t, int64_t, int64_t, double*, int64_t);
 
 }  // namespace flopcuda::cpu

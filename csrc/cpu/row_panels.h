@@ -11,10 +11,15 @@
 
 namespace flopcuda::cpu {
 
-// Writes panel[k * panel_stride + row] = source[row * source_stride + k] for rows x depth values.
+// Writes target[k * target_stride + row] = source[row * source_stride + k] for rows x columns values.
 template <class Scalar>
-void transpose_into_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
-                          int64_t panel_stride);
+void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
+               int64_t target_stride);
+
+// Likewise, from memory into a panel: asks for what is read next, of this panel's rows and of as many behind them.
+template <class Scalar>
+void pack_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
+                int64_t panel_stride);
 
 // A block of packed rows: the work of one thread, packed again and again.
 template <class Scalar>

@@ -118,20 +118,16 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
       zero += inside - int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
     }
   };
-  const auto empty_packed = [&] {
+
+  update(0, PackedTally::pack(products, holding, kLanes));
+  for (int64_t k = 1, last = 0; last < tile.depth;) {
+    last = last + kMaxSummedUpdates < tile.depth ? last + kMaxSummedUpdates : tile.depth;
+#pragma GCC unroll 4
+    for (; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
     counts.empty_into(counters);
     counters.pad += padding_of(updates) * tile.products_per_input;
     updates = {};
-  };
-
-  update(0, PackedTally::pack(products, holding, kLanes));
-  for (int64_t first = 1; first < tile.depth; first += kMaxSummedUpdates) {
-    empty_packed();
-    const int64_t last = first + kMaxSummedUpdates < tile.depth ? first + kMaxSummedUpdates : tile.depth;
-#pragma GCC unroll 4
-    for (int64_t k = first; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
   }
-  empty_packed();
 
   if (tile.start == Start::kOutput) {
     accumulators.add_output(tile);

@@ -51,7 +51,7 @@ void TransposedColumns<Scalar>::pack(int64_t /*group*/, int64_t first_depth, int
     const ColumnPanel& panel = block.panels[i];
     Scalar* values = block.values.data() + panel.values_offset;
     const Scalar* source = weight_ + block.runs[panel.first_run].x * problem_.in_features + first_depth;
-    transpose_into_panel(source, problem_.in_features, panel.valid_columns, depth, values, stride);
+    pack_panel(source, problem_.in_features, panel.valid_columns, depth, values, stride);
     for (int64_t k = 0; k < depth; ++k) {
       zero_elements(values + k * stride + panel.valid_columns, panel.columns - panel.valid_columns);
       block.set_update(i, k, 0);
