@@ -340,7 +340,12 @@ def main() -> None:
 
     operators = CppExtension(
         "flopcuda._C",
-        ["csrc/torch/ops.cpp", "csrc/torch/stored_operands.cpp", "csrc/torch/module.cpp"],
+        [
+            "csrc/torch/ops.cpp",
+            "csrc/torch/kept_weights.cpp",
+            "csrc/torch/stored_operands.cpp",
+            "csrc/torch/module.cpp",
+        ],
         include_dirs=[str(ROOT / CSRC)],
         depends=[str(path) for path in headers()],
         extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-attributes"],

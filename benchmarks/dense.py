@@ -1,4 +1,7 @@
-"""Large dense products and convolutions on one thread: the rate that the counted kernels reach."""
+"""Large dense products and convolutions on one thread: what the counted kernels reach of the machine's peak.
+
+The peak is measured anew beside every run: other programs that share the core's units slow both.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.machine_peak import measure_peak
 from flopcuda import ops
 
 
 def dense_rates(rounds: int) -> list[dict[str, Any]]:
-    """FLOPS of each, by the median of so many runs after one of warm-up."""
+    """FLOPS of each and its share of the peak, both by the median of so many runs after one of warm-up."""
     square = torch.randn(2048, 2048)
     images, pointwise = torch.randn(1, 256, 56, 56), torch.randn(256, 256, 1, 1)
     padded = torch.randn(256, 256, 3, 3)
@@ -22,14 +26,16 @@ def dense_rates(rounds: int) -> list[dict[str, Any]]:
         "conv 1x1, 256 to 256 channels, 56x56": lambda: ops.conv2d(images, pointwise),
         "conv 3x3, 256 to 256 channels, 56x56": lambda: ops.conv2d(images, padded, padding=(1, 1, 1, 1)),
     }
-    return [{"what": what, "flops": _rate(run, rounds)} for what, run in runs.items()]
+    return [{"what": what, **_rate(run, rounds)} for what, run in runs.items()]
 
 
-def _rate(run: Callable[[], tuple[torch.Tensor, torch.Tensor]], rounds: int) -> float:
-    durations = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
+def _rate(run: Callable[[], tuple[torch.Tensor, torch.Tensor]], rounds: int) -> dict[str, float]:
+    run()
+    rates, shares = [], []
+    for _ in range(rounds):
+        peak = measure_peak(threads=1, rounds=1).flops
+        start = time.thread_time()  # as the peak's: another program on this core takes nothing from the rate
         _, counters = run()
-        durations.append(time.perf_counter() - start)
-    flops = int(counters[:2].sum())  # mul + add
-    return flops / statistics.median(durations[1:])
+        rates.append(int(counters[:2].sum()) / (time.thread_time() - start))  # mul + add
+        shares.append(rates[-1] / peak)
+    return {"flops": statistics.median(rates), "share": statistics.median(shares)}

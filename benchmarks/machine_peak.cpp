@@ -1,5 +1,6 @@
 // What this machine can do at best: fused multiply-adds in registers, and bytes read from memory.
-// c++ -O3 -march=native -ffp-contract=fast -pthread machine_peak.cpp; ./a.out THREADS prints both as JSON.
+// c++ -O3 -march=native -ffp-contract=fast -pthread machine_peak.cpp; ./a.out THREADS ROUNDS prints both as JSON, the
+// best of so many rounds.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -18,7 +19,6 @@ constexpr int VECTOR_BYTES = 32;
 typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
 constexpr int LANES = VECTOR_BYTES / sizeof(float);
 constexpr int CHAINS = 12;  // independent sums: more than an FMA's latency times its rate
-constexpr int ROUNDS = 7;
 
 volatile float sink;
 
@@ -63,14 +63,14 @@ double processor_seconds() {
 }
 
 // Best rate of several rounds, per second, of all threads together.
-double best_rate(int threads, const std::function<double()>& work) {
+double best_rate(int threads, int rounds, const std::function<double()>& work) {
   double best = 0;
   std::vector<double> rates(threads);
   std::vector<std::thread> team;
   for (int i = 0; i < threads; ++i) {
-    team.emplace_back([&rates, &work, i] {
+    team.emplace_back([&rates, &work, rounds, i] {
       work();
-      for (int round = 0; round < ROUNDS; ++round) {
+      for (int round = 0; round < rounds; ++round) {
         const double start = processor_seconds();
         const double done = work();
         rates[i] = std::max(rates[i], done / (processor_seconds() - start));
@@ -85,7 +85,8 @@ double best_rate(int threads, const std::function<double()>& work) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  const int threads = count > 1 ? std::atoi(arguments[1]) : 1;
-  std::printf("{\"flops\": %.4g, \"bytes_per_second\": %.4g}\n", best_rate(threads, multiply_add),
-              best_rate(threads, read_memory));
+  if (count != 3) return std::fprintf(stderr, "usage: %s THREADS ROUNDS\n", arguments[0]), 2;
+  const int threads = std::atoi(arguments[1]), rounds = std::atoi(arguments[2]);
+  std::printf("{\"flops\": %.4g, \"bytes_per_second\": %.4g}\n", best_rate(threads, rounds, multiply_add),
+              best_rate(threads, rounds, read_memory));
 }

@@ -7,9 +7,11 @@ import os
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".cpp")
+PROGRAM = "machine_peak"
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,22 @@ class Peak:
         return min(self.flops, flops / byte_count * self.bytes_per_second)
 
 
-def measure_peak(threads: int) -> Peak:
-    """Compile the loops for this machine and run them.
+def measure_peak(threads: int, rounds: int = 7) -> Peak:
+    """Run the loops on so many threads; the best of so many rounds of each.
 
     Raises:
         subprocess.CalledProcessError: the compiler, or what it made, failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "machine_peak"
-        options = ["-O3", "-march=native", "-ffp-contract=fast", "-pthread"]
-        subprocess.run([os.environ.get("CXX", "c++"), *options, str(SOURCE), "-o", str(program)], check=True)
-        measured = subprocess.run([str(program), str(threads)], check=True, capture_output=True, text=True)
+    command = [str(Path(_program_folder().name) / PROGRAM), str(threads), str(rounds)]
+    measured = subprocess.run(command, check=True, capture_output=True, text=True)
     return Peak(**json.loads(measured.stdout))
+
+
+@cache
+def _program_folder() -> tempfile.TemporaryDirectory[str]:
+    """Where the loops are, compiled for this machine; it goes with this process."""
+    folder = tempfile.TemporaryDirectory()
+    options = ["-O3", "-march=native", "-ffp-contract=fast", "-pthread"]
+    compiler = os.environ.get("CXX", "c++")
+    subprocess.run([compiler, *options, str(SOURCE), "-o", str(Path(folder.name) / PROGRAM)], check=True)
+    return folder

@@ -31,7 +31,7 @@ def cpu_table(measured: dict[str, object]) -> str:
         for model, batch in dict.fromkeys(key[:2] for key in medians)
     ]
     peak = measured["peaks"]["1"]["flops"]
-    dense = ", ".join(f"{row['what']} {row['flops'] / peak:.0%}" for row in measured["dense"])
+    dense = ", ".join(f"{row['what']} {row['share']:.0%}" for row in measured["dense"])
     slowest = max(measured["layers"], key=lambda row: row["ratio"])
     training = ", ".join(f"{row['median']:.2f}" for row in measured["training"])
     cost = measured["counting_cost"]

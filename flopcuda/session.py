@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from flopcuda import ptx, swapping, virtual_cuda
+from flopcuda import _C, ptx, swapping, virtual_cuda
 from flopcuda.autograd import differentiable, is_transformed
 from flopcuda.backends import Backend, NativeBackend, Operands, holds_data
 from flopcuda.capture import Capture
@@ -100,7 +100,13 @@ class _PendingLaunch:
 
 
 class Session:
-    """Counts from :func:`instrument` or :func:`count` on until it is restored; its report can be had afterwards too."""
+    """Counts from :func:`instrument` or :func:`count` on until it is restored; its report can be had afterwards too.
+
+    While a session is open, the CPU kernels keep the weights of small layers as they pack them, from the second call
+    with the same values on; never more bytes than the weights themselves take, in float32 or float64 and rounded up to
+    whole tiles. Changes are noticed by a tensor's version, and those behind autograd's back (``.data``, numpy views) by
+    one element of each output channel.
+    """
 
     def __init__(self, model: nn.Module | None, *, count_zero: bool, backend: Backend, capture_ops: bool) -> None:
         self.model = model
@@ -112,6 +118,7 @@ class Session:
         self._capture = (
             Capture(model, self._execute, self._skip, backend.takes, triangles=not count_zero) if capture_ops else None
         )
+        self._weights_are_kept: _C.WeightsAreKept | None = _C.WeightsAreKept()
         if self._capture:
             self._capture.start()
 
@@ -129,6 +136,7 @@ class Session:
             self._capture.stop()
         swapping.restore(self._swapped)
         self._swapped = []
+        self._weights_are_kept = None
 
     def reset(self) -> None:
         """Forget what was counted so far."""

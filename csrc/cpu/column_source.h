@@ -32,7 +32,7 @@ struct ColumnCopy {
 };
 
 struct ColumnPanel {
-  int64_t values_offset;  // in ColumnBlock::values
+  int64_t values_offset;  // in ColumnBlock::packed
   int64_t columns;        // width, waste included
   int64_t valid_columns;
   int64_t first_run, run_count;
@@ -51,7 +51,7 @@ struct ColumnLayout {
   std::vector<ColumnPanel> panels;
   std::vector<ColumnRun> runs;
   std::vector<ColumnCopy> copies;  // of the tap that is being packed
-  // Update k of the packed depth block reads a panel's columns at ColumnBlock::values + panel.values_offset +
+  // Update k of the packed depth block reads a panel's columns at ColumnBlock::packed + panel.values_offset +
   // value_offsets[k].
   std::vector<int64_t> value_offsets;
 
@@ -78,9 +78,10 @@ struct ColumnLayout {
 template <class Scalar>
 struct ColumnBlock : ColumnLayout {
   ColumnBlock(const BlockLimits& limits, int64_t depth_block)
-      : ColumnLayout(limits, depth_block), values(limits.values) {}
+      : ColumnLayout(limits, depth_block), values(limits.values), packed(values.data()) {}
 
   AlignedArray<Scalar> values;
+  const Scalar* packed;  // the values, unless they are kept elsewhere
 };
 
 template <class Scalar>

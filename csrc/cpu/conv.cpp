@@ -88,6 +88,11 @@ Way cheapest_way(const ConvProblem& problem, const TileFamily<Scalar>& family) {
 
 }  // namespace
 
+bool is_worth_keeping(const ConvProblem& problem) {
+  const int64_t weights = problem.out_channels * (problem.in_channels / problem.groups) * kernel_size(problem);
+  return !is_depthwise(problem) && is_worth_keeping(weights, problem.batch * output_size(problem));
+}
+
 template <class Scalar>
 void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   const ConvProblem problem = fold_pointwise(original_problem);
@@ -102,7 +107,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;
   const Way way = cheapest_way(problem, family);
   const PanelWidth rows_width = row_width(family, way.vectors), columns_width = column_width(family, way.vectors);
-  const RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, rows_width);
+  RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, rows_width);
 
   std::unique_ptr<ColumnSource<Scalar>> columns;
   TaskGrid grid;
@@ -118,6 +123,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
     grid = plan_tasks(problem.groups, rows.panel_count(), panels, max_panels, threads);
     columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, columns_width, grid.column_blocks);
   }
+  if (operands.kept) rows.keep(*operands.kept, columns->depth_block());
   const bool wide = way.vectors == Vectors::kRows;
   const AlignedArray<Scalar> wide_bias = widen_bias(wide ? operands.bias : nullptr, problem.out_channels);
   const Start start = !operands.bias ? Start::kNothing : wide ? Start::kColumnBias : Start::kRowBias;

@@ -3,6 +3,7 @@
 // How a multiply-add gets from here to a counter:
 //   conv.cpp, linear.cpp   state the operation as a matrix product: rows x depth times depth x columns
 //   row_panels.*           packs the rows (weights of a convolution, input rows of a linear layer)
+//   kept_weight.*          has a weight that stays packed from one call to the next
 //   column_source.h        says how the columns are laid out and packed; im2col.*, shifted_windows.* and
 //                          transposed_columns.* do it
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
@@ -34,6 +35,8 @@ void select_isa(Isa isa);
 
 const char* isa_name(Isa isa);
 
+class KeptWeight;
+
 // What a kernel reads and writes. `bias` may be null.
 template <class Scalar, class Weight = Scalar>
 struct Operands {
@@ -41,6 +44,7 @@ struct Operands {
   const Weight* weight;
   const Scalar* bias;
   Scalar* output;
+  KeptWeight* kept = nullptr;  // what is packed of the weight already, and stays so; not where zeros are counted
 };
 
 // For float and double. All kernels add their counts to `counters`; `counters.zero` only if `count_zero`. A problem
@@ -54,6 +58,10 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
 
 // Whether the operands are multiplied as they lie in memory: packing the weight would take longer.
 bool has_few_rows(const LinearProblem& problem);
+
+// Whether packing the weight takes a good part of the time, so that it is worth the memory to keep it.
+bool is_worth_keeping(const ConvProblem& problem);
+bool is_worth_keeping(const LinearProblem& problem);
 
 // A linear layer that has few rows; Weight is BFloat16 or Float16, for Scalar = float. Converting the weight would take
 // longer, too.

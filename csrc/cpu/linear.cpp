@@ -19,6 +19,11 @@ constexpr int64_t kMaxUnpackedRows = 16;
 
 bool has_few_rows(const LinearProblem& problem) { return problem.rows <= kMaxUnpackedRows; }
 
+bool is_worth_keeping(const LinearProblem& problem) {
+  return problem.triangle == Triangle::none && !has_few_rows(problem) &&
+         is_worth_keeping(problem.out_features * problem.in_features, problem.rows);
+}
+
 // Dot products of the operands as they are, the output features shared among threads.
 template <class Scalar, class Weight>
 void linear_of_few_rows(const LinearProblem& problem, const Operands<Scalar, Weight>& operands, bool count_zero,
@@ -55,7 +60,7 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
   const TaskGrid grid = plan_tasks(1, ceil_div(problem.rows, row_panels.max),
                                    TransposedColumns<Scalar>::panel_count(problem, column_panels),
                                    max_block_panels(column_panels, sizeof(Scalar)), omp_get_max_threads());
-  const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks);
+  const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks, operands.kept);
   const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, row_panels);
   const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
   const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),

@@ -1,4 +1,4 @@
-// Integer division rounded up, a range cut into parts of nearly equal size, and the width of panels.
+// Integer division rounded up, ranges cut into parts of nearly equal size, and the width of panels.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,9 @@ struct Partition {
   }
   int64_t length(int64_t part) const { return size / parts + (part < size % parts ? 1 : 0); }
 };
+
+// The size of the first of as few parts as have no more than `most` elements each, nearly equal in size.
+constexpr int64_t largest_part(int64_t size, int64_t most) { return ceil_div(size, ceil_div(size, most)); }
 
 // How wide a panel may be: a multiple of `step` elements.
 struct PanelWidth {

@@ -84,9 +84,12 @@ void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_
   transpose_elements(source, source_stride, rows, in_squares, columns, target, target_stride);
 }
 
+namespace {
+
+// Transposes a panel from memory, and asks for what is read next, of its rows and of as many behind them.
 template <class Scalar>
-void pack_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
-                int64_t panel_stride) {
+void transpose_from_memory(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
+                           int64_t panel_stride) {
   constexpr int64_t kLine = kCacheLineBytes / sizeof(Scalar);  // one cache line of every row at a time
   const int64_t lines = ceil_div(depth, kLine);
   const int64_t lines_ahead = std::max<int64_t>(1, kPrefetchedLines / rows);
@@ -101,9 +104,11 @@ void pack_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64
   }
 }
 
+}  // namespace
+
 template <class Scalar>
 RowPanels<Scalar>::RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, const PanelWidth& width)
-    : source_(values), groups_(groups), rows_(rows), max_panel_rows_(width.max), depth_(depth) {
+    : source_(values), groups_(groups), rows_(rows), max_panel_rows_(width.max), depth_(depth), width_(width) {
   const Partition steps{ceil_div(rows, width.step), ceil_div(rows, width.max)};
   for (int64_t panel = 0; panel < steps.parts; ++panel) {
     const int64_t first_row = steps.begin(panel) * width.step, packed_rows = steps.length(panel) * width.step;
@@ -112,20 +117,48 @@ RowPanels<Scalar>::RowPanels(const Scalar* values, int64_t groups, int64_t rows,
 }
 
 template <class Scalar>
+void RowPanels<Scalar>::keep(KeptWeight& kept, int64_t depth_block) {
+  const PackedLayout layout{groups_, rows_, depth_, depth_block, width_};
+  kept_ = kept.find(layout, source_);
+  if (kept_) return;
+  const auto packed = std::make_shared<const PackedMatrix<Scalar>>(layout, source_);
+  const int64_t blocks = ceil_div(depth_, depth_block);
+#pragma omp parallel for collapse(3)
+  for (int64_t group = 0; group < groups_; ++group) {
+    for (int64_t block = 0; block < blocks; ++block) {
+      for (int64_t panel = 0; panel < panel_count(); ++panel) {
+        const int64_t first_depth = block * depth_block;
+        pack_panel(group, panel, first_depth, std::min(depth_block, depth_ - first_depth),
+                   packed->panel(group, first_depth, panel));
+      }
+    }
+  }
+  kept_ = packed;
+  kept.keep(kept_);
+}
+
+template <class Scalar>
+void RowPanels<Scalar>::pack_panel(int64_t group, int64_t panel, int64_t first_depth, int64_t depth,
+                                   Scalar* packed) const noexcept {
+  const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows_;
+  const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * depth_ + first_depth;
+  transpose_from_memory(source, depth_, rows, depth, packed, stride);
+  for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
+}
+
+template <class Scalar>
 void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth,
                              bool count_zero, RowBlock<Scalar>& block) const noexcept {
   if (block.group == group && block.first_panel == first && block.first_depth == first_depth) return;
   block.group = group, block.first_panel = first, block.first_depth = first_depth;
+  if (kept_) return;
   for (int64_t panel = first; panel < last; ++panel) {
-    const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows_;
-    const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * depth_ + first_depth;
-    Scalar* packed = block.values.data() + (panel - first) * depth * stride;
-    pack_panel(source, depth_, rows, depth, packed, stride);
-    for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
+    Scalar* packed = block.values.data() + (panel - first) * depth * max_panel_rows_;
+    pack_panel(group, panel, first_depth, depth, packed);
     if (!count_zero) continue;
     int32_t* nonzero = block.nonzero.data() + (panel - first) * depth;
     for (int64_t k = 0; k < depth; ++k) {
-      nonzero[k] = static_cast<int32_t>(count_nonzero(packed + k * stride, rows));
+      nonzero[k] = static_cast<int32_t>(count_nonzero(packed + k * max_panel_rows_, panels_[panel].rows));
     }
   }
 }
@@ -134,7 +167,5 @@ template class RowPanels<float>;
 template class RowPanels<double>;
 template void transpose(const float*, int64_t, int64_t, int64_t, float*, int64_t);
 template void transpose(const double*, int64_t, int64_t, int64_t, double*, int64_t);
-template void pack_panel(const float*, int64_t, int64_t, int64_t, float*, int64_t);
-template void pack_panel(const double*, int64_t, int64_t, int64_t, double*, int64_t);
 
 }  // namespace flopcuda::cpu

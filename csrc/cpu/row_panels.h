@@ -1,11 +1,13 @@
-// The rows of a product (the weights of a convolution, the input of a linear layer), packed for the micro-kernel:
-// panels of a few rows in which update k's values stand together.
+// The rows of a matrix (the weights of a convolution, the input of a linear layer or its weight), packed for the
+// micro-kernel: panels of a few rows in which update k's values stand together.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "buffer.h"
+#include "kept_weight.h"
 #include "micro_kernel.h"
 #include "partition.h"
 
@@ -15,11 +17,6 @@ namespace flopcuda::cpu {
 template <class Scalar>
 void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
                int64_t target_stride);
-
-// Likewise, from memory into a panel: asks for what is read next, of this panel's rows and of as many behind them.
-template <class Scalar>
-void pack_panel(const Scalar* source, int64_t source_stride, int64_t rows, int64_t depth, Scalar* panel,
-                int64_t panel_stride);
 
 // A block of packed rows: the work of one thread, packed again and again.
 template <class Scalar>
@@ -52,12 +49,24 @@ class RowPanels {
   int64_t rows() const { return rows_; }
   const RowPanel& panel(int64_t index) const { return panels_[index]; }
 
+  // From now on, panels of so many updates are those that are kept of this matrix; packs them if there are none.
+  void keep(KeptWeight& kept, int64_t depth_block);
+
+  // A panel of all that are kept; null if none are.
+  const Scalar* kept_panel(int64_t group, int64_t first_depth, int64_t panel) const {
+    return kept_ ? kept_->panel(group, first_depth, panel) : nullptr;
+  }
+
+  // Packs one panel: [depth][max_panel_rows()].
+  void pack_panel(int64_t group, int64_t panel, int64_t first_depth, int64_t depth, Scalar* packed) const noexcept;
+
   // Packs the panels from `first` on up to `last`, unless the block holds them already.
   void pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth, bool count_zero,
             RowBlock<Scalar>& block) const noexcept;
 
   // Of one of the block's panels, which hold `depth` updates: [depth][max_panel_rows()] and [depth].
   const Scalar* values(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
+    if (kept_) return kept_->panel(block.group, block.first_depth, panel);
     return block.values.data() + (panel - block.first_panel) * depth * max_panel_rows_;
   }
   const int32_t* nonzero(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
@@ -71,6 +80,8 @@ class RowPanels {
   int64_t max_panel_rows_;
   std::vector<RowPanel> panels_;
   int64_t depth_;
+  PanelWidth width_;
+  std::shared_ptr<const PackedMatrix<Scalar>> kept_;
 };
 
 }  // namespace flopcuda::cpu

@@ -33,7 +33,7 @@ std::vector<bool> phases_used(const Axis& axis) {
 // Input channels that are packed at a time.
 int64_t choose_channel_block(const ConvProblem& problem, const PanelWidth& width) {
   const int64_t channels = std::max<int64_t>(1, max_depth_block(width) / kernel_size(problem));
-  return std::min(channels, problem.in_channels / problem.groups);
+  return largest_part(problem.in_channels / problem.groups, channels);
 }
 
 // Packed elements in one row of all phases of a block's channels.

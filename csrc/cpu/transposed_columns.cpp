@@ -11,8 +11,13 @@ namespace flopcuda::cpu {
 
 template <class Scalar>
 TransposedColumns<Scalar>::TransposedColumns(const LinearProblem& problem, const Scalar* weight,
-                                             const PanelWidth& width, int64_t blocks)
-    : problem_(problem), weight_(weight), width_(width), blocks_{panel_count(problem, width), blocks} {}
+                                             const PanelWidth& width, int64_t blocks, KeptWeight* kept)
+    : problem_(problem),
+      width_(width),
+      weight_(weight, 1, problem.out_features, problem.in_features, width),
+      blocks_{panel_count(problem, width), blocks} {
+  if (kept) weight_.keep(*kept, depth_block());
+}
 
 template <class Scalar>
 int64_t TransposedColumns<Scalar>::panel_count(const LinearProblem& problem, const PanelWidth& width) {
@@ -21,7 +26,7 @@ int64_t TransposedColumns<Scalar>::panel_count(const LinearProblem& problem, con
 
 template <class Scalar>
 int64_t TransposedColumns<Scalar>::depth_block() const {
-  return std::min(max_depth_block(width_), problem_.in_features);
+  return largest_part(problem_.in_features, max_depth_block(width_));
 }
 
 template <class Scalar>
@@ -34,28 +39,30 @@ template <class Scalar>
 void TransposedColumns<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
   const int64_t max_columns = width_.max;
   for (int64_t i = 0; i < blocks_.length(block_index); ++i) {
-    const int64_t column = (blocks_.begin(block_index) + i) * max_columns;
-    const int64_t valid_columns = std::min(max_columns, problem_.out_features - column);
+    const RowPanel& panel = weight_.panel(blocks_.begin(block_index) + i);
     block.add_panel(i * max_columns * depth_block());
-    block.add_run({0, 0, 0, column, column, 0, valid_columns});
-    block.finish_panel(width_.rounded(valid_columns));
+    block.add_run({0, 0, 0, panel.first_row, panel.first_row, 0, panel.rows});
+    block.finish_panel(panel.packed_rows);
   }
   for (int64_t k = 0; k < depth_block(); ++k) block.value_offsets[k] = k * max_columns;
+  for (size_t i = 0; i < block.panels.size(); ++i) {
+    for (int64_t k = 0; k < depth_block(); ++k) block.set_update(i, k, 0);
+  }
 }
 
 template <class Scalar>
-void TransposedColumns<Scalar>::pack(int64_t /*group*/, int64_t first_depth, int64_t depth, bool count_zero,
+void TransposedColumns<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
                                      ColumnBlock<Scalar>& block) const noexcept {
-  const int64_t stride = width_.max;
+  const int64_t first_panel = blocks_.begin(block.index);
+  if (const Scalar* kept = weight_.kept_panel(group, first_depth, first_panel)) {
+    block.packed = kept;
+    return;
+  }
   for (size_t i = 0; i < block.panels.size(); ++i) {
-    const ColumnPanel& panel = block.panels[i];
-    Scalar* values = block.values.data() + panel.values_offset;
-    const Scalar* source = weight_ + block.runs[panel.first_run].x * problem_.in_features + first_depth;
-    pack_panel(source, problem_.in_features, panel.valid_columns, depth, values, stride);
-    for (int64_t k = 0; k < depth; ++k) {
-      zero_elements(values + k * stride + panel.valid_columns, panel.columns - panel.valid_columns);
-      block.set_update(i, k, 0);
-      if (count_zero) block.nonzero_columns(i)[k] = count_nonzero(values + k * stride, panel.valid_columns);
+    Scalar* values = block.values.data() + block.panels[i].values_offset;
+    weight_.pack_panel(group, first_panel + static_cast<int64_t>(i), first_depth, depth, values);
+    for (int64_t k = 0; k < depth && count_zero; ++k) {
+      block.nonzero_columns(i)[k] = count_nonzero(values + k * width_.max, block.panels[i].valid_columns);
     }
   }
 }

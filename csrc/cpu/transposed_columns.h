@@ -5,13 +5,16 @@
 #include "column_source.h"
 #include "micro_kernel.h"
 #include "partition.h"
+#include "row_panels.h"
 
 namespace flopcuda::cpu {
 
 template <class Scalar>
 class TransposedColumns : public ColumnSource<Scalar> {
  public:
-  TransposedColumns(const LinearProblem& problem, const Scalar* weight, const PanelWidth& width, int64_t blocks);
+  // `kept`: what is kept of the weight, or null.
+  TransposedColumns(const LinearProblem& problem, const Scalar* weight, const PanelWidth& width, int64_t blocks,
+                    KeptWeight* kept);
 
   static int64_t panel_count(const LinearProblem& problem, const PanelWidth& width);
 
@@ -24,8 +27,8 @@ class TransposedColumns : public ColumnSource<Scalar> {
 
  private:
   LinearProblem problem_;
-  const Scalar* weight_;
   PanelWidth width_;
+  RowPanels<Scalar> weight_;
   Partition blocks_;  // of the panels
 };
 

@@ -8,6 +8,7 @@
 
 #include "cpu/kernels.h"
 #include "cuda/plan.h"
+#include "torch/kept_weights.h"
 #include "torch/launched.h"
 
 namespace py = pybind11;
@@ -73,6 +74,10 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "select_cpu_isa", [](const std::string& name) { cpu::select_isa(isa_from_name(name)); },
       "Run the CPU kernels with portable, avx2 or avx512; ValueError if this CPU lacks it.", py::arg("name"));
+  py::class_<WeightsAreKept>(module, "WeightsAreKept",
+                             "While one of these lives, the CPU kernels keep weights packed that they see again.")
+      .def(py::init<>());
+  module.def("kept_weight_bytes", &kept_weight_bytes, "Bytes of the weights that are kept packed.");
   module.def(
       "last_launch",
       [] { return py::make_tuple(last_launch().kernel, last_launch().splits, last_launch().wave_efficiency); },

@@ -27,6 +27,7 @@
 #include "cuda/launch.h"
 #endif
 
+#include "torch/kept_weights.h"
 #include "torch/launched.h"
 #include "torch/stored_operands.h"
 
@@ -44,7 +45,8 @@ constexpr int64_t kCounterFields = 5;
 // How an operator is to be computed.
 struct Options {
   bool count_zero;
-  bool allow_tf32;  // of float32, in CUDA
+  bool allow_tf32;            // of float32, in CUDA
+  bool keeps_weight = false;  // packed, on the CPU
 };
 
 void check_operand(const std::string& op, const char* name, const at::Tensor& operand, const at::Tensor& input) {
@@ -231,9 +233,9 @@ struct Operands {
   Counters& record() const { return *reinterpret_cast<Counters*>(counters.mutable_data_ptr<int64_t>()); }
 
   template <class Scalar, class Weight = Scalar>
-  cpu::Operands<Scalar, Weight> pointers() const {
+  cpu::Operands<Scalar, Weight> pointers(cpu::KeptWeight* kept = nullptr) const {
     return {input.const_data_ptr<Scalar>(), static_cast<const Weight*>(weight.const_data_ptr()),
-            bias ? bias->const_data_ptr<Scalar>() : nullptr, output.mutable_data_ptr<Scalar>()};
+            bias ? bias->const_data_ptr<Scalar>() : nullptr, output.mutable_data_ptr<Scalar>(), kept};
   }
 
   cuda::Tensors device_pointers(cuda::DataType type) const {
@@ -330,10 +332,12 @@ struct Cpu {
                             cast(weight, weight_type(problem, weight, type)).contiguous(), bias,
                             output_shape(problem, input));
     if (operands.output.numel() == 0) return operands;
+    const bool is_kept = options.keeps_weight && !options.count_zero && cpu::is_worth_keeping(problem);
+    const std::shared_ptr<cpu::KeptWeight> kept = is_kept ? kept_weight(weight) : nullptr;
     if (type == at::kDouble) {
-      run_in<double>(problem, operands, options.count_zero);
+      run_in<double>(problem, operands, kept.get(), options.count_zero);
     } else {
-      run_in<float>(problem, operands, options.count_zero);
+      run_in<float>(problem, operands, kept.get(), options.count_zero);
     }
     last = {std::string(op) + (type == at::kDouble ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa())};
     return operands;
@@ -347,12 +351,12 @@ struct Cpu {
   }
 
   template <class Scalar>
-  static void run_in(const ConvProblem& problem, const Operands& operands, bool count_zero) {
-    cpu::conv(problem, operands.pointers<Scalar>(), count_zero, operands.record());
+  static void run_in(const ConvProblem& problem, const Operands& operands, cpu::KeptWeight* kept, bool count_zero) {
+    cpu::conv(problem, operands.pointers<Scalar>(kept), count_zero, operands.record());
   }
   // Columns that lie along the depth suit triangles only.
   template <class Scalar>
-  static void run_in(const LinearProblem& problem, const Operands& operands, bool count_zero) {
+  static void run_in(const LinearProblem& problem, const Operands& operands, cpu::KeptWeight* kept, bool count_zero) {
     if (problem.triangle != Triangle::none)
       return cpu::triangular(problem, operands.pointers<Scalar>(), operands.record());
     switch (operands.weight.scalar_type()) {
@@ -363,7 +367,7 @@ struct Cpu {
         return cpu::linear_of_few_rows(problem, operands.pointers<float, cpu::Float16>(), count_zero,
                                        operands.record());
       default:
-        return cpu::linear(problem, operands.pointers<Scalar>(), count_zero, operands.record());
+        return cpu::linear(problem, operands.pointers<Scalar>(kept), count_zero, operands.record());
     }
   }
 };
@@ -422,7 +426,7 @@ Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTen
             at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero, bool allow_tf32) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   const char* const op = axes == 3 ? "conv3d" : "conv2d";
-  const Operands operands = run<Device>(op, problem, input, weight, bias, {count_zero, allow_tf32});
+  const Operands operands = run<Device>(op, problem, input, weight, bias, {count_zero, allow_tf32, true});
   return {with_layout_of(cast(operands.result, input.scalar_type()), input, weight), operands.counters};
 }
 
@@ -430,7 +434,7 @@ template <class Device>
 Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
               bool allow_tf32) {
   const auto problem = linear_problem(input, weight, bias);
-  const Operands operands = run<Device>("linear", problem, input, weight, bias, {count_zero, allow_tf32});
+  const Operands operands = run<Device>("linear", problem, input, weight, bias, {count_zero, allow_tf32, true});
   return {cast(operands.result, input.scalar_type()), operands.counters};
 }
 
