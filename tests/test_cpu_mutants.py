@@ -135,7 +135,12 @@ MUTANTS = {
     "few rows count an addition for the first product": Patch(
         "dot_kernel.h", "add += holding < count ? kOutputs * holding : ", "add += "
     ),
-    "few rows see no zeros in the rows": Patch("dot_kernel.h", "is_zero(row[lane]) | ", ""),
+    "few rows see no zeros in the rows": Patch(
+        "dot_kernel.h", "lanes -= minus_rows & ", "lanes -= (Mask{} - kRows) & "
+    ),
+    "few rows see no zeros in the columns": Patch(
+        "dot_kernel.h", "minus_rows & minus_nonzero(load(tile.columns + j * tile.column_stride + k));", "minus_rows;"
+    ),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "depthwise counts waste columns as products": Patch(
         "plane_kernel.h", "products = left < Simd::kLanes ? left : Simd::kLanes;", "products = Simd::kLanes;"
@@ -191,10 +196,18 @@ MUTANTS = {
         "padding -= run.length;",
     ),
     "counts padding as products of zero": Patch(
-        "tile_kernel.h", "products - padding_of(where) * tile.products_per_input;", "products;"
+        "tile_kernel.h", "counters.mul - counters.pad - inside_before", "counters.mul - inside_before"
     ),
     "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.nonzero_rows[k]}", "int64_t{kRows}"),
     "sees no zeros among the inputs": Patch("tile_kernel.h", "* tile.nonzero_columns[k];", "* tile.valid_columns;"),
+    "windows see zeros of the columns before": Patch(
+        "shifted_windows.cpp",
+        "+ length] - first[block.value_offsets[k]]",
+        "+ length - 1] - first[block.value_offsets[k] - 1]",
+    ),
+    "compares one value of a vector": Patch(
+        "copy.h", "lane < kLanes; ++lane) nonzero -=", "lane < 1; ++lane) nonzero -="
+    ),
 }
 
 # On 4 x 8 tiles of the portable kernels these have several row panels and depth blocks, partial ones among them.

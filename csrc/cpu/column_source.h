@@ -78,9 +78,14 @@ struct ColumnLayout {
 template <class Scalar>
 struct ColumnBlock : ColumnLayout {
   ColumnBlock(const BlockLimits& limits, int64_t depth_block)
-      : ColumnLayout(limits, depth_block), values(limits.values), packed(values.data()) {}
+      : ColumnLayout(limits, depth_block),
+        values(limits.values),
+        nonzero_before(limits.values + 1),
+        packed(values.data()) {}
 
   AlignedArray<Scalar> values;
+  AlignedArray<int32_t>
+      nonzero_before;    // for each value, how many of those before it are not 0; of overlapping columns
   const Scalar* packed;  // the values, unless they are kept elsewhere
 };
 

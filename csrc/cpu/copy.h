@@ -67,8 +67,18 @@ inline void copy_strided(const Scalar* source, int64_t stride, int64_t count, Sc
 
 template <class Scalar>
 inline int32_t count_nonzero(const Scalar* values, int64_t count) {
+  constexpr int kLanes = kBaselineLanes<Scalar>;
+  typedef Scalar Vector __attribute__((vector_size(16)));
+  decltype(Vector{} != Vector{}) minus_nonzero{};  // a comparison that holds is -1
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    Vector vector;
+    std::memcpy(&vector, values + i, sizeof(Vector));
+    minus_nonzero += vector != Vector{};
+  }
   int32_t nonzero = 0;
-  for (int64_t i = 0; i < count; ++i) nonzero += values[i] != 0;
+  for (int lane = 0; lane < kLanes; ++lane) nonzero -= static_cast<int32_t>(minus_nonzero[lane]);
+  for (; i < count; ++i) nonzero += values[i] != 0;
   return nonzero;
 }
 

@@ -31,26 +31,41 @@ struct PartialSums {
   }
 };
 
-// Products of the first `count` elements from k on that have an operand equal to 0.
-template <class Scalar, class Weight>
-inline int64_t count_zero_products(const DotTile<Scalar, Weight>& tile, int64_t k, int64_t count, int rows,
-                                   int columns) {
-  int64_t zero = 0;
-  for (int i = 0; i < rows; ++i) {
-    for (int j = 0; j < columns; ++j) {
-      const Scalar* row = tile.rows + i * tile.row_stride + k;
-      const Weight* column = tile.columns + j * tile.column_stride + k;
-      for (int64_t lane = 0; lane < count; ++lane) zero += is_zero(row[lane]) | is_zero(column[lane]);
+// In every lane, the products of which neither operand is 0.
+template <class Simd, int kRows, int kColumns>
+struct NonzeroDots {
+  using Mask = decltype(typename Simd::Vector{} != typename Simd::Vector{});
+
+  Mask lanes{};
+
+  // -1 where a value is not 0; by its bits, for a thread may be set to take subnormal numbers for 0.
+  static inline Mask minus_nonzero(const typename Simd::Vector& values) {
+    return reinterpret_cast<Mask>(values) << 1 != Mask{};
+  }
+
+  // Those of a vector of every row with that of every column.
+  template <class Tile, class Load>
+  inline void add(const Tile& tile, int64_t k, const Load& load) {
+    Mask minus_rows{};
+    for (int i = 0; i < kRows; ++i) minus_rows += minus_nonzero(load(tile.rows + i * tile.row_stride + k));
+    for (int j = 0; j < kColumns; ++j) {
+      lanes -= minus_rows & minus_nonzero(load(tile.columns + j * tile.column_stride + k));
     }
   }
-  return zero;
-}
+
+  inline int64_t sum() const {
+    int64_t total = 0;
+    for (int i = 0; i < Simd::kLanes; ++i) total += lanes[i];
+    return total;
+  }
+};
 
 template <class Simd, class Weight, int kRows, int kColumns, bool kCountZero>
 void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters& counters) {
   constexpr int64_t kLanes = Simd::kLanes, kOutputs = kRows * kColumns;
   PartialSums<Simd, kRows, kColumns> partial;
-  Tally mul, add, zero, lane;
+  NonzeroDots<Simd, kRows, kColumns> nonzero;
+  Tally mul, add, lane;
   int64_t holding = 0;  // of the partial sums, those that hold a value
 
   // The products of the `count` elements from k on, whose vectors `load` gives.
@@ -60,7 +75,7 @@ void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters&
     mul += kOutputs * count;
     add += holding < count ? kOutputs * holding : kOutputs * count;
     holding = holding < count ? count : holding;
-    if constexpr (kCountZero) zero += count_zero_products(tile, k, count, kRows, kColumns);
+    if constexpr (kCountZero) nonzero.add(tile, k, load);
   };
   int64_t k = 0;
   for (; k + kLanes <= tile.depth; k += kLanes) {
@@ -80,7 +95,7 @@ void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters&
   }
   counters.mul += mul;
   counters.add += add;
-  counters.zero += zero;
+  if constexpr (kCountZero) counters.zero += mul - nonzero.sum();
   counters.lane += lane;
 }
 

@@ -212,16 +212,26 @@ void ShiftedWindows<Scalar>::pack(int64_t group, int64_t first_depth, int64_t de
       }
     }
   }
-  if (!count_zero) return;
+  if (count_zero) count_nonzero_columns(depth, block);
+}
+
+// Every value is in the columns of several taps: it is looked at once.
+template <class Scalar>
+void ShiftedWindows<Scalar>::count_nonzero_columns(int64_t depth, ColumnBlock<Scalar>& block) const {
+  const int64_t values = limits().values;
+  int32_t* const before = block.nonzero_before.data();
+  before[0] = 0;
+  for (int64_t i = 0; i < values; ++i) before[i + 1] = before[i] + (block.values[i] != 0);
   for (size_t i = 0; i < block.panels.size(); ++i) {
     const ColumnPanel& panel = block.panels[i];
-    for (int64_t k = 0; k < depth; ++k) {
-      const Scalar* values = block.values.data() + panel.values_offset + block.value_offsets[k];
-      int32_t nonzero = 0;
-      for (int64_t j = panel.first_run; j < panel.first_run + panel.run_count; ++j) {
-        nonzero += count_nonzero(values + block.runs[j].panel_column, block.runs[j].length);
+    int32_t* const nonzero = block.nonzero_columns(i);
+    zero_elements(nonzero, depth);
+    for (int64_t j = panel.first_run; j < panel.first_run + panel.run_count; ++j) {
+      const int32_t* const first = before + panel.values_offset + block.runs[j].panel_column;
+      const int64_t length = block.runs[j].length;
+      for (int64_t k = 0; k < depth; ++k) {
+        nonzero[k] += first[block.value_offsets[k] + length] - first[block.value_offsets[k]];
       }
-      block.nonzero_columns(i)[k] = nonzero;
     }
   }
 }

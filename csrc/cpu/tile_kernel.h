@@ -103,7 +103,8 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
   const int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value at first
   PackedTally counts;
-  Tally updates, add, zero;
+  Tally updates, add, nonzero;
+  const int64_t inside_before = counters.mul - counters.pad;
 
   const auto update = [&](int64_t k, int64_t count) {
     const Update where = tile.updates[k];
@@ -113,10 +114,7 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
 
     counts += count;
     updates += static_cast<int64_t>(where);  // their padding
-    if constexpr (kCountZero) {
-      const int64_t inside = products - padding_of(where) * tile.products_per_input;
-      zero += inside - int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
-    }
+    if constexpr (kCountZero) nonzero += int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
   };
 
   update(0, PackedTally::pack(products, holding, kLanes));
@@ -135,7 +133,7 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   }
   accumulators.store(tile);
   counters.add += add;
-  counters.zero += zero;
+  if constexpr (kCountZero) counters.zero += counters.mul - counters.pad - inside_before - nonzero;
 }
 
 // Fills in the functions for kRows rows and 1 to kColumnVectors column vectors, then those for fewer rows.

@@ -80,12 +80,5 @@ inline typename Simd::Vector load_first(const Element* source, int64_t count) {
   return load_widened<Simd>(elements);
 }
 
-template <class Scalar>
-inline bool is_zero(Scalar value) {
-  return value == 0;
-}
-inline bool is_zero(BFloat16 value) { return (value.bits & 0x7fff) == 0; }
-inline bool is_zero(Float16 value) { return (value.bits & 0x7fff) == 0; }
-
 }  // namespace
 }  // namespace flopcuda::cpu
