@@ -33,11 +33,15 @@ NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
-    """Leaves out all kernels but these, the direct one of float32 and four on tensor cores, for a quicker build."""
+    """Leaves out all kernels but these, float32's of many taps and without tiles, and four on tensor cores."""
     return [
         Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
         for kernels, arguments in (
-            ("FLOPCUDA_CONV_KERNELS", f"flopcuda_conv_{convolution}, table"),
+            (
+                "FLOPCUDA_CONV_KERNELS",
+                f"flopcuda_conv_{convolution}, table) "
+                "X(flopcuda_conv_f32_64x64x16_many_taps, 0.5, F32_64x64x16, decoder",
+            ),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
             ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
             (

@@ -289,7 +289,7 @@ def test_gradients_of_weights_run_on_tensor_cores() -> None:
     torch.testing.assert_close(gradient.double(), expected, rtol=2e-3, atol=0.1)
     (launch,) = [launch for launch in session.report().launches if launch.phase == "backward_weight"]
     assert launch.kernel.startswith("flopcuda_conv_f16_")
-    assert launch.kernel.endswith("_many_taps")
+    assert "_many_taps" in launch.kernel
     assert launch.counters.mul == 64 * 16 * 24 * 17 * 16 * 9
 
 

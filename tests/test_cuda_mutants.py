@@ -47,8 +47,8 @@ MUTANTS = {
     ),
     "a convolution skips a group": Patch(
         "conv.cu",
-        "  multiply_reduction(params.reduction,",
-        "  if (block.group == 1) return;\n  multiply_reduction(params.reduction,",
+        "  multiply_reduction(part.products,",
+        "  if (block.group == 1) return;\n  multiply_reduction(part.products,",
     ),
     "a convolution skips the channels of a partial tile": Patch(
         "conv.cu",
@@ -57,8 +57,8 @@ MUTANTS = {
     ),
     "a convolution skips a kernel row": Patch(
         "conv.cu",
-        "  multiply_reduction(params.reduction,",
-        "  multiply_reduction(params.reduction - params.width.kernel_size.divisor,",
+        "  multiply_reduction(part.products,",
+        "  multiply_reduction(part.products - params.width.kernel_size.divisor,",
     ),
     "linear skips the features of a partial tile": Patch(
         "linear_tiles.cuh",
@@ -173,7 +173,7 @@ MUTANTS = {
         "linear_tensor.cu", "has_bias = params.bias != nullptr", "has_bias = false"
     ),
     "tensor cores drop the bias of a convolution": Patch(
-        "conv_tensor.cu", "has_bias = params.bias != nullptr", "has_bias = false"
+        "conv_tensor.cu", "return params.bias != nullptr &&", "return false &&"
     ),
     "tensor cores count an addition for the first product": Patch(
         "tensor_main_loop.cuh",
@@ -236,6 +236,33 @@ MUTANTS = {
     "a part is not multiplied": Patch(
         "split_sums.cuh", "    return {first, end - first};", "    return {first, part == 1 ? 0 : end - first};"
     ),
+    "a part of channels has the padding of those behind it": Patch(
+        "taps.cuh", "if constexpr (!Tile::IS_SPLIT) return 0;", "return 0;"
+    ),
+    "a part of decoded taps has the padding of those behind it": Patch(
+        "taps.cuh", "end_(part.first + part.products)", "end_(params.reduction)"
+    ),
+    "every part of decoded taps has the padding of the first": Patch(
+        "taps.cuh", "step_(part.first + first_step)", "step_(first_step)"
+    ),
+    "on tensor cores, every part of the taps has the padding of the first": Patch(
+        "conv_tensor.cu", "params, group, part, locate_column", "params, group, {{0, 0}, part.channels}, locate_column"
+    ),
+    "of many taps, the padding of a part's is that of the first column's": Patch(
+        "tap_windows.cuh", "    column_ = first_tap - rows * params.width.kernel_size.divisor;\n", "    column_ = 0;\n"
+    ),
+    "of many taps, the padding of a part's is that of the first row's": Patch(
+        "tap_windows.cuh", "    row_ = rows - depths * params.height.kernel_size.divisor;\n", "    row_ = 0;\n"
+    ),
+    "tensor cores multiply all channels in every part": Patch(
+        "conv_tensor.cu", "part.channels.products, copied_channels,", "params.group_in_channels, stored_channels,"
+    ),
+    "tensor cores multiply all taps in every part": Patch(
+        "conv_tensor.cu", "reduction{part.taps.products,", "reduction{params.taps,"
+    ),
+    "a part of the taps is of one less": Patch(
+        "conv_tensor.cu", "reduction{part.taps.products,", "reduction{part.taps.products - Tile::IS_SPLIT,"
+    ),
     "every part is added to the bias": Patch("split_sums.cuh", "!Tile::IS_SPLIT || part_index() == 0", "true"),
     "no part is added to the bias": Patch("split_sums.cuh", "!Tile::IS_SPLIT || part_index() == 0", "!Tile::IS_SPLIT"),
     "the direct kernel counts outputs that do not exist": Patch(
@@ -259,6 +286,10 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
         ConvCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
+    "flopcuda_conv_f32_64x64x16_many_taps": [
+        ConvCase(2, 5, (9, 7), 67, padding=(1, 1, 1, 1)),
+        ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+    ],
     "flopcuda_conv_f32_direct": [
         ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
@@ -266,7 +297,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_linear_f32_64x64x16": [LinearCase(67, 37, 35), LinearCase(5, 40, 70, bias=True)],
     "flopcuda_conv_f16_128x128x32": [
         ConvCase(2, 70, (9, 7), 67, (2, 2), padding=(1, 1, 1, 1)),
-        ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+        ConvCase(2, 70, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_conv_f16_64x64x32_many_taps": [
         ConvCase(2, 40, (9, 7), 67, (6, 4), padding=(1, 1, 1, 1)),

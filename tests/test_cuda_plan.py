@@ -133,7 +133,7 @@ def test_kernels_come_in_pairs_with_names_that_say_the_tile(planner: Planner) ->
         counting = by_name[f"{plain.name}_count_zero"]
         assert counting == replace(plain, index=plain.index + 1, counts_zero=True, name=counting.name)
         split = by_name.get(f"{plain.name}_split")
-        assert (split is None) == plain.is_conv
+        assert (split is None) == plain.is_direct
         if split:
             assert split == replace(plain, index=plain.index + 2, is_split=True, name=split.name)
         operation = "conv" if plain.is_conv else "linear"
@@ -162,10 +162,10 @@ def test_a_plan_launches_the_kernel_it_names(planner: Planner) -> None:
     ("problem", "tile"),
     [
         (Conv2d(32, 256, 56, 56, 256, 56, 56, 3, 3, pad_top=1, pad_left=1), "128x128x16"),
-        (Conv2d(1, 512, 7, 7, 512, 7, 7, 3, 3, pad_top=1, pad_left=1), "64x64x16"),
+        (Conv2d(1, 512, 7, 7, 512, 7, 7, 3, 3, pad_top=1, pad_left=1), "64x64x16_split"),
         (Conv2d(64, 64, 112, 112, 24, 112, 112), "32x128x16"),
         (Conv2d(8, 96, 56, 56, 96, 56, 56, 3, 3, pad_top=1, pad_left=1, groups=96), "direct"),
-        (Conv2d(256, 32, 58, 58, 256, 3, 3, 56, 56), "64x64x16_many_taps"),
+        (Conv2d(256, 32, 58, 58, 256, 3, 3, 56, 56), "64x64x16_many_taps_split"),
         (Conv2d(1, 64, 32768, 4096, 64, 32768, 4096), "direct"),  # 2**33 elements of one image
         (Linear(4096, 4096, 4096), "128x128x16"),
         (Linear(8, 4096, 2**17), "32x128x16"),

@@ -6,6 +6,7 @@ Outputs are held against float64; counters against brute force and the instructi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,22 +14,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import flopcuda
 from flopcuda import _C, ptx
+from flopcuda.ops import Device, choose_kernel
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
 from tests import test_cuda_tensor_kernels
-from tests.cpu_kernels.oracle import LinearCase
+from tests.cpu_kernels.oracle import ConvCase, LinearCase
 from tests.cuda_kernels import (
     DTYPES,
     TENSOR_KERNELS,
     Case,
+    can_compute,
     check_case,
     counts,
     kernel_texts,
     needs_kernels,
+    operator_arguments,
     patched_units,
     plan_case,
     reference,
 )
+from tests.geometries import conv_cases
 from tests.patches import Patch, sampled
 from tests.ptxvm.harness import needs_nvcc
 
@@ -36,7 +42,9 @@ pytestmark = needs_kernels
 
 ENTRIES = {str(kernel["name"]): kernel for kernel in _C.cuda_kernels() if kernel["is_split"]}
 LINEAR_KERNELS = [name for name in ENTRIES if "_linear_" in name]
+CONV_KERNELS = [name for name in ENTRIES if "_conv_" in name]
 MAX_SPLITS = 64
+A_DEVICE = Device(108, _C.device_rates(80), [])
 
 property_settings = settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -59,24 +67,82 @@ def slice_of(kernel: str) -> int:
     return int(ENTRIES[kernel]["tile"][2])
 
 
-def some_case(kernel: str, slices: int = 5) -> LinearCase:
-    """Several tiles, edges among them, and a last slice that is not whole."""
-    return LinearCase(70, slices * slice_of(kernel) - 3, 133, bias=True)
+def case_of_units(kernel: str, units: int) -> Case:
+    """Several tiles, edges among them, padding, and a reduction of so many units, the last of them no whole slice."""
+    products = units * slice_of(kernel) - 3
+    if kernel in LINEAR_KERNELS:
+        return LinearCase(70, products, 133, bias=True)
+    padding = (1, 1, 0, 1)
+    match ENTRIES[kernel]["part_unit"]:
+        case "slice":
+            channels = units * slice_of(kernel) // 4 - 1
+            return ConvCase(2, 2 * channels, (9, 8), 140, (2, 2), padding=padding, groups=2, bias=True)
+        case "tap":
+            return ConvCase(2, 10, (9, units // 2 + 7), 140, (2, units // 2), padding=padding, groups=2, bias=True)
+        case "channel":
+            return ConvCase(2, 2 * units, (9, 8), 140, (2, 3), padding=padding, groups=2, bias=True)
+        case _:
+            return ConvCase(2, 2 * products, (9, 8), 140, (2, 3), padding=padding, groups=2, bias=True)
 
 
-@pytest.mark.parametrize("splits", range(1, 6))
-@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
-def test_a_linear_layer_in_so_many_parts(backend: MachineBackend, kernel: str, splits: int) -> None:
-    """Five slices: equal parts, parts that differ, and a part for each slice."""
+UNITS = 6
+
+
+def some_case(kernel: str) -> Case:
+    return case_of_units(kernel, UNITS)
+
+
+def most_parts(kernel: str, case: Case) -> int:
+    """Of the case's reduction: slices, or what a convolution has of channels, their slices, or taps."""
+    if isinstance(case, LinearCase):
+        return min(-(-case.in_features // slice_of(kernel)), MAX_SPLITS)
+    taps, products = math.prod(case.kernel), case.in_channels // case.groups * math.prod(case.kernel)
+    if kernel in TENSOR_KERNELS:
+        taps = merged_taps(kernel, case)
+    units = {
+        "slice": -(-products // slice_of(kernel)),
+        "channel": products // taps,
+        "slice_of_taps": -(-(products // taps) // slice_of(kernel)),
+        "tap": taps,
+    }
+    return min(units[str(ENTRIES[kernel]["part_unit"])], MAX_SPLITS)
+
+
+def merged_taps(kernel: str, case: ConvCase) -> int:
+    """Those that patches leave, whose taps may be channels."""
+    op, (input, weight, bias, *geometry) = operator_arguments(case, case.tensors(dtype=DTYPES[kernel]))
+    options = dict(zip(("stride", "padding", "dilation", "groups"), geometry, strict=True))
+    return choose_kernel(op, input, weight, bias, device=A_DEVICE, kernel=kernel, splits=1, **options).segments
+
+
+@pytest.mark.parametrize("splits", range(1, UNITS + 1))
+@pytest.mark.parametrize("kernel", ENTRIES)
+def test_so_many_parts(backend: MachineBackend, kernel: str, splits: int) -> None:
+    """Equal parts, parts that differ, and as many as there are units."""
     check(backend, some_case(kernel), kernel, splits)
 
 
-@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@pytest.mark.parametrize("kernel", ENTRIES)
+def test_more_parts_than_there_can_be_are_refused(kernel: str) -> None:
+    case = some_case(kernel)
+    assert most_parts(kernel, case) == UNITS
+    sentence = f"{kernel} splits this reduction into 1 to {UNITS} parts, not {UNITS + 1}"
+    with pytest.raises((RuntimeError, ValueError), match=sentence):
+        plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel, UNITS + 1)
+
+
+@pytest.mark.parametrize("kernel", ENTRIES)
 def test_as_many_parts_as_there_can_be(backend: MachineBackend, kernel: str) -> None:
-    products = slice_of(kernel) * (MAX_SPLITS + 9) + 1
-    check(backend, LinearCase(3, products, 5), kernel, MAX_SPLITS)
+    large = case_of_units(kernel, MAX_SPLITS + 10)
+    case: Case
+    if isinstance(large, LinearCase):
+        case = LinearCase(3, large.in_features, 5)
+    else:
+        case = replace(large, image=(2, large.image[1]), out_channels=6)
+    assert most_parts(kernel, case) == MAX_SPLITS
+    check(backend, case, kernel, MAX_SPLITS)
     with pytest.raises((RuntimeError, ValueError), match=f"{kernel} splits this reduction into 1 to {MAX_SPLITS} part"):
-        check(backend, LinearCase(3, products, 5), kernel, MAX_SPLITS + 1)
+        plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel, MAX_SPLITS + 1)
 
 
 @pytest.mark.parametrize("kernel", LINEAR_KERNELS)
@@ -87,8 +153,33 @@ def test_as_many_parts_as_there_can_be(backend: MachineBackend, kernel: str) -> 
     seed=st.integers(0, 99),
 )
 def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase, splits: int, seed: int) -> None:
-    slices = -(-case.in_features // slice_of(kernel))
-    check(backend, case, kernel, min(splits, slices), seed)
+    check(backend, case, kernel, min(splits, most_parts(kernel, case)), seed)
+
+
+@pytest.mark.parametrize("kernel", CONV_KERNELS)
+@property_settings
+@given(case=st.one_of(conv_cases(), conv_cases(axes=3)), splits=st.integers(1, 12), seed=st.integers(0, 99))
+def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, splits: int, seed: int) -> None:
+    if can_compute(kernel, case):
+        check(backend, case, kernel, min(splits, most_parts(kernel, case)), seed)
+
+
+def test_the_gradient_of_a_weight_is_split() -> None:
+    """A convolution of few outputs, whose kernel is as large as the images."""
+    layer = torch.nn.Conv2d(8, 8, 3, padding=1)
+    images = torch.randn(4, 8, 20, 20)
+    with flopcuda.instrument(layer, backend="ptxvm") as session:
+        layer(images).square().sum().backward()
+    (launch,) = (launch for launch in session.report().launches if launch.phase == "backward_weight")
+    assert launch.kernel.endswith("_many_taps_split")
+    assert launch.splits > 1
+    products = 4 * 20 * 20
+    assert (launch.counters.mul, launch.counters.add) == (8 * 72 * products, 8 * 72 * (products - 1))
+    assert launch.executed_macs == launch.counters.lane
+    twin = torch.nn.Conv2d(8, 8, 3, padding=1).double()
+    twin.load_state_dict(layer.state_dict())
+    twin(images.double()).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad.double(), twin.weight.grad, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("kernel", LINEAR_KERNELS)
@@ -108,7 +199,7 @@ def test_a_batch_of_products(backend: MachineBackend, kernel: str) -> None:
 
 
 @pytest.mark.parametrize("splits", [1, 4])
-@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@pytest.mark.parametrize("kernel", ENTRIES)
 def test_whole_tiles_are_added_up_once_for_each_part_but_the_first(
     backend: MachineBackend, kernel: str, splits: int
 ) -> None:
@@ -117,11 +208,11 @@ def test_whole_tiles_are_added_up_once_for_each_part_but_the_first(
     executed = backend.launch(planned).counts
     additions = sum(lanes for name, lanes in executed.items() if name in ("add.f32", "add.f64"))
     rows, columns, _ = ENTRIES[kernel]["tile"]
-    assert planned.grid == [math.ceil(70 / rows) * math.ceil(133 / columns), 1, splits]
+    assert planned.grid[1:] == [1, splits]
     assert additions == planned.grid[0] * rows * columns * (splits - 1)
 
 
-@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@pytest.mark.parametrize("kernel", ENTRIES)
 def test_whichever_block_is_last_the_outputs_are_the_same(kernel: str) -> None:
     """In any order of blocks and warps, and on several threads, to the last bit."""
     case = some_case(kernel)
@@ -131,7 +222,7 @@ def test_whichever_block_is_last_the_outputs_are_the_same(kernel: str) -> None:
         assert torch.equal(check(shuffled, case, kernel, 4), in_order)
 
 
-@pytest.mark.parametrize("kernel", LINEAR_KERNELS)
+@pytest.mark.parametrize("kernel", ENTRIES)
 def test_tickets_are_0_again_after_a_launch(backend: MachineBackend, kernel: str) -> None:
     case = some_case(kernel)
     planned = plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel, 3)
@@ -169,19 +260,53 @@ MUTANTS = {
     "a part starts where the first one does": Patch(
         "linear.cu", "locate_part<Tile>(params.in_features, Tile::BLOCK_K).first + ", "0 + "
     ),
+    "a part of a convolution has the weights of the first": Patch(
+        "conv.cu", "static_cast<const Scalar*>(params.weight) + part.first,", "params.weight,"
+    ),
+    "a part of channels has those of the first": Patch(
+        "taps.cuh", "channel_offset_((part.first + first_step) /", "channel_offset_(first_step /"
+    ),
+    "a part of channels lies too far behind": Patch("im2col_loader.cuh", " - Taps::offset_ahead(params, part)),", "),"),
+    "on tensor cores, a part of a convolution has the weights of the first channels": Patch(
+        "conv_tensor.cu",
+        "part.taps.first * stored_channels + part.channels.first,",
+        "part.taps.first * stored_channels,",
+    ),
+    "on tensor cores, a part of a convolution has the weights of the first taps": Patch(
+        "conv_tensor.cu", "part.taps.first * stored_channels + part.channels.first,", "part.channels.first,"
+    ),
+    "on tensor cores, a part of the channels has those of the first": Patch(
+        "window_chunk_loader.cuh", " + part.channels.first + first_product<Tile>()", " + first_product<Tile>()"
+    ),
+    "on tensor cores, a part of the taps has the inputs of the first": Patch(
+        "window_chunk_loader.cuh",
+        "(static_cast<uint32_t>(window.offset(params)) + taps_.first_offset())",
+        "static_cast<uint32_t>(window.offset(params))",
+    ),
 }
 
 
 def is_right(planned: PlannedLaunch, case: Case, tensors: tuple[Tensor, Tensor, Tensor | None]) -> bool:
     expected = reference(case, tensors)
-    return bool(((planned.output.double() - expected).abs() <= 1e-3).all())
+    tolerance = 1e-3 * expected.abs().max() if planned.output.dtype == torch.half else 1e-3
+    return bool(((planned.output.double() - expected).abs() <= tolerance).all())
 
 
 def outputs_are_right(texts: dict[str, str]) -> bool:
+    """Of the split kernels that work differently, and that a defect may reach."""
+    kernels = (
+        "flopcuda_linear_f32_64x64x16_split",
+        "flopcuda_conv_f32_64x64x16_split",
+        "flopcuda_conv_f16_128x128x32_split",
+        "flopcuda_conv_f16_64x64x32_many_taps_split",
+    )
+    return all(outputs_of_kernel_are_right(texts, kernel) for kernel in kernels if kernel in texts)
+
+
+def outputs_of_kernel_are_right(texts: dict[str, str], kernel: str) -> bool:
     """Of two launches of a plan, with blocks in several orders."""
-    kernel = "flopcuda_linear_f32_64x64x16_split"
     case = some_case(kernel)
-    tensors = case.tensors()
+    tensors = case.tensors(dtype=DTYPES[kernel])
     for seed in (None, 0, 1):
         backend = MachineBackend(ptx.Machine(threads=1, seed=seed, checks=False), texts)
         planned = plan_case(case, tensors, kernel, 3)

@@ -104,12 +104,22 @@ def test_a_split_reduction_worked_by_hand() -> None:
     assert memory_bytes(work(64, 128, 100), KERNEL, replace(TOY, l2_bytes=sums), 3) == work(64, 128, 100).bytes + sums
 
 
-def test_no_slice_has_products_of_two_segments() -> None:
-    """Nine taps of 20 channels are 9 * 2 slices of 16 products; as one reduction, 12."""
-    one = work(64, 64, 180)
-    cycles = {segments: predict_time(replace(one, segments=segments), KERNEL, TOY).compute for segments in (1, 9)}
-    alone = 2048 + SLICE_LATENCY
-    assert cycles == {1: FILL_LATENCY + 12 * alone, 9: FILL_LATENCY + 18 * alone}
+@pytest.mark.parametrize(
+    ("part_unit", "slices"),
+    [
+        ("slice", [12, 6, 4, 3, 3, 2]),
+        ("channel", [12, 6, 4, 3, 3, 3]),
+        ("slice_of_taps", [18, 9, 9, 9, 9, 9]),
+        ("tap", [18, 10, 6, 6, 4, 4]),
+    ],
+)
+def test_slices_of_the_largest_part(part_unit: str, slices: list[int]) -> None:
+    """Nine taps of 20 channels are 9 * 2 slices of 16 products where no slice has products of two; else, 12.
+
+    Of so many parts, the largest has so many channels, slices of each tap, or taps: of four, 5, 1 and 3.
+    """
+    kernel, nine_taps = replace(KERNEL, part_unit=part_unit), replace(work(64, 64, 180), taps=9)
+    assert [load_of(nine_taps, kernel, splits).longest for splits in range(1, 7)] == slices
 
 
 @pytest.mark.parametrize("triangle", ["output", "input", "upper_input"])

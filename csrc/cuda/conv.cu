@@ -10,6 +10,7 @@
 #include "cuda/kernel_entry.cuh"
 #include "cuda/params.h"
 #include "cuda/row_major_loader.cuh"
+#include "cuda/split_sums.cuh"
 
 namespace flopcuda::cuda {
 namespace {
@@ -46,11 +47,13 @@ __device__ void conv_tile(const ConvParams& params) {
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
-  RowMajorLoader<Tile, Tile::BLOCK_M> weight(params.weight, block.first_channel, block.rows, params.reduction,
-                                             params.reduction, params.scalar_bytes, stages[0].a);
-  InputLoader input(params, block.group, block.first_pixel, block.columns, stages[0].b, input_shared);
+  const ReductionPart part = InputLoader::locate_part(params);
+  RowMajorLoader<Tile, Tile::BLOCK_M> weight(static_cast<const Scalar*>(params.weight) + part.first,
+                                             block.first_channel, block.rows, params.reduction, part.products,
+                                             params.scalar_bytes, stages[0].a);
+  InputLoader input(params, block.group, block.first_pixel, block.columns, part, stages[0].b, input_shared);
   const ThreadPosition<Tile> position;
-  const bool has_bias = params.bias != nullptr;
+  const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_channel + position.first_row();
   const auto count_valid = [&] {
     return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns), block.rows};
@@ -65,14 +68,16 @@ __device__ void conv_tile(const ConvParams& params) {
     for (int j = 0; j < Tile::THREAD_N; ++j) tile.accumulators[i][j] = initial;
   }
 
-  multiply_reduction(params.reduction, weight, input, stages, tile, tally);
+  multiply_reduction(part.products, weight, input, stages, tile, tally);
 
-  store_outputs(tile, position, block.rows, block.columns, params.output_pixels, params.output_is_aligned,
-                [&](int column) {
-                  const Pixel pixel = block.first_pixel.advance(column, params.output_pixels);
-                  return static_cast<Scalar*>(params.output) + pixel.image * params.output_image_stride +
-                         block.first_channel * params.output_pixels + pixel.index;
-                });
+  if (combine_parts<Tile>(params.workspace, tile.accumulators, [&] { tally.issue_additions(); })) {
+    store_outputs(tile, position, block.rows, block.columns, params.output_pixels, params.output_is_aligned,
+                  [&](int column) {
+                    const Pixel pixel = block.first_pixel.advance(column, params.output_pixels);
+                    return static_cast<Scalar*>(params.output) + pixel.image * params.output_image_stride +
+                           block.first_channel * params.output_pixels + pixel.index;
+                  });
+  }
   add_block_counts<Tile::THREADS>(tally.counts(count_valid(), has_bias), params.counters);
 }
 
@@ -82,7 +87,9 @@ __device__ void conv_tile(const ConvParams& params) {
   FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS, Tile::min_blocks(false)),             \
                          conv_tile<Tile, TapSource::taps, false>)                                  \
   FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS, Tile::min_blocks(true)), \
-                         conv_tile<Tile, TapSource::taps, true>)
+                         conv_tile<Tile, TapSource::taps, true>)                                   \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_split, ConvParams, (Tile::THREADS, Tile::min_blocks(false)),     \
+                         conv_tile<SplitTile<Tile>, TapSource::taps, false>)
 
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DEFINE_CONV)
 

@@ -36,9 +36,19 @@ void check_axis(const std::string& name, const Axis& axis) {
   check_range(prefix + "the padded input's " + name, (axis.out_size - 1) * axis.stride, 0, COORDINATE_LIMIT);
 }
 
-// Slices of a segment: a part of a reduction is whole ones.
+// What a part of a reduction has whole ones of.
 int64_t count_units(const KernelInfo& kernel, const GemmShape& shape) {
-  return divide_up(shape.length, kernel.block_k);
+  switch (kernel.part_unit) {
+    case PartUnit::slice:
+      return divide_up(shape.segments * shape.length, kernel.block_k);
+    case PartUnit::channel:
+      return shape.length;
+    case PartUnit::slice_of_taps:
+      return divide_up(shape.length, kernel.block_k);
+    case PartUnit::tap:
+      return shape.segments;
+  }
+  return 0;
 }
 
 template <class Problem>
@@ -131,7 +141,21 @@ int64_t max_splits(const KernelInfo& kernel, const GemmShape& shape) {
 
 GemmShape largest_part(const KernelInfo& kernel, GemmShape shape, int32_t splits) {
   const int64_t units = divide_up(count_units(kernel, shape), splits);
-  shape.length = std::min(shape.length, units * kernel.block_k);
+  switch (kernel.part_unit) {
+    case PartUnit::slice:
+      shape.length = std::min(shape.segments * shape.length, units * kernel.block_k);
+      shape.segments = 1;
+      break;
+    case PartUnit::channel:
+      shape.length = units;
+      break;
+    case PartUnit::slice_of_taps:
+      shape.length = std::min(shape.length, units * kernel.block_k);
+      break;
+    case PartUnit::tap:
+      shape.segments = units;
+      break;
+  }
   return shape;
 }
 

@@ -13,6 +13,7 @@
 #include "cuda/conv_window.cuh"
 #include "cuda/gemm_main_loop.cuh"
 #include "cuda/params.h"
+#include "cuda/split_sums.cuh"
 #include "cuda/taps.cuh"
 #include "cuda/tiles.h"
 
@@ -35,16 +36,21 @@ class Im2colLoader {
     alignas(16) uint32_t offsets[WARP_SIZE][COLUMNS];
   };
 
-  // first_pixel: the block's first column. columns: how many the problem has from there on. slice: the operand's in the
-  // first stage. Ends with a barrier.
-  __device__ Im2colLoader(const ConvParams& params, int group, Pixel first_pixel, int columns, const Slice& slice,
-                          Shared& shared)
+  // The block's part of the reduction.
+  __device__ static ReductionPart locate_part(const ConvParams& params) {
+    return flopcuda::cuda::locate_part<Tile>(params.reduction, Taps::unit(params));
+  }
+
+  // first_pixel: the block's first column. columns: how many the problem has from there on. part: of the reduction.
+  // slice: the operand's in the first stage. Ends with a barrier.
+  __device__ Im2colLoader(const ConvParams& params, int group, Pixel first_pixel, int columns,
+                          const ReductionPart& part, const Slice& slice, Shared& shared)
       : params_(params),
         shared_(shared),
         destination_(shared_address(slice.values[first_step()][block_column(0)])),
         source_(static_cast<const Scalar*>(params.input) + first_pixel.image * params.input_image_stride +
-                group * params.group_input_extent),
-        taps_(params, locate(params, first_pixel, columns, shared.offsets[lane()]), first_step(), shared.taps) {
+                group * params.group_input_extent - Taps::offset_ahead(params, part)),
+        taps_(params, locate(params, first_pixel, columns, shared.offsets[lane()]), first_step(), part, shared.taps) {
     __syncthreads();
   }
 
@@ -98,7 +104,7 @@ class Im2colLoader {
   const ConvParams& params_;
   const Shared& shared_;
   uint32_t destination_;
-  const Scalar* source_;  // the group's first channel of the block's first image
+  const Scalar* source_;  // the group's first channel of the block's first image, less what is in a tap's offset
   Taps taps_;
 };
 

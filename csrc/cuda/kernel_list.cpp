@@ -34,9 +34,12 @@ KernelInfo describe_tile(Operation operation, DataType type, Unit unit, double m
 
 template <class Tile>
 KernelInfo describe_conv(double multiply_share, TapSource taps) {
-  const int32_t max_taps = taps == TapSource::table ? MAX_TABULATED_TAPS : MAX_REDUCTION;
+  const bool are_tabulated = taps == TapSource::table;
+  const int32_t max_taps = are_tabulated ? MAX_TABULATED_TAPS : MAX_REDUCTION;
   constexpr DataType TYPE = TYPE_OF<typename Tile::Scalar>;
-  return describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps);
+  KernelInfo kernel = describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps);
+  if (are_tabulated) kernel.part_unit = PartUnit::channel;
+  return kernel;
 }
 
 template <class Tile>
@@ -53,7 +56,9 @@ KernelInfo describe_tensor(Operation operation, double multiply_share) {
 template <class Tile>
 KernelInfo describe_conv_tensor(double multiply_share, TapSource taps) {
   KernelInfo kernel = describe_tensor<Tile>(Operation::conv, multiply_share);
-  if (taps == TapSource::table) kernel.max_sides = MAX_TABULATED_SIDES;
+  const bool are_tabulated = taps == TapSource::table;
+  if (are_tabulated) kernel.max_sides = MAX_TABULATED_SIDES;
+  kernel.part_unit = are_tabulated ? PartUnit::slice_of_taps : PartUnit::tap;
   return kernel;
 }
 
@@ -89,18 +94,16 @@ void append_split(std::vector<KernelInfo>& list, const char* name, KernelInfo ke
 
 std::vector<KernelInfo> list_kernels() {
   std::vector<KernelInfo> list;
+#define FLOPCUDA_APPEND_PAIR(kernel, info) append_pair(list, #kernel, #kernel "_count_zero", info);
+#define FLOPCUDA_APPEND(kernel, info) FLOPCUDA_APPEND_PAIR(kernel, info) append_split(list, #kernel "_split", info);
 #define FLOPCUDA_APPEND_CONV(kernel, share, Tile, taps) \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_conv<Tile>(share, TapSource::taps));
-#define FLOPCUDA_APPEND_DIRECT(kernel, share, Scalar) \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_direct<Scalar>(share));
-#define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile)                                \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_linear<Tile>(share)); \
-  append_split(list, #kernel "_split", describe_linear<Tile>(share));
+  FLOPCUDA_APPEND(kernel, describe_conv<Tile>(share, TapSource::taps))
+#define FLOPCUDA_APPEND_DIRECT(kernel, share, Scalar) FLOPCUDA_APPEND_PAIR(kernel, describe_direct<Scalar>(share))
+#define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile) FLOPCUDA_APPEND(kernel, describe_linear<Tile>(share))
 #define FLOPCUDA_APPEND_CONV_TENSOR(kernel, share, Tile, taps) \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_conv_tensor<Tile>(share, TapSource::taps));
-#define FLOPCUDA_APPEND_LINEAR_TENSOR(kernel, share, Tile)                                            \
-  append_pair(list, #kernel, #kernel "_count_zero", describe_tensor<Tile>(Operation::linear, share)); \
-  append_split(list, #kernel "_split", describe_tensor<Tile>(Operation::linear, share));
+  FLOPCUDA_APPEND(kernel, describe_conv_tensor<Tile>(share, TapSource::taps))
+#define FLOPCUDA_APPEND_LINEAR_TENSOR(kernel, share, Tile) \
+  FLOPCUDA_APPEND(kernel, describe_tensor<Tile>(Operation::linear, share))
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
   FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_APPEND_LINEAR)

@@ -13,15 +13,17 @@
 
 namespace flopcuda::cuda {
 
-#define FLOPCUDA_DECLARE_CONV(kernel, ...)                               \
-  extern "C" __global__ void kernel(const __grid_constant__ ConvParams); \
-  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ ConvParams);
-#define FLOPCUDA_DECLARE_LINEAR(kernel, ...)                                            \
-  extern "C" __global__ void kernel(const __grid_constant__ LinearParams);              \
-  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ LinearParams); \
-  extern "C" __global__ void kernel##_split(const __grid_constant__ LinearParams);
+#define FLOPCUDA_DECLARE_PAIR(kernel, Params)                        \
+  extern "C" __global__ void kernel(const __grid_constant__ Params); \
+  extern "C" __global__ void kernel##_count_zero(const __grid_constant__ Params);
+#define FLOPCUDA_DECLARE(kernel, Params) \
+  FLOPCUDA_DECLARE_PAIR(kernel, Params)  \
+  extern "C" __global__ void kernel##_split(const __grid_constant__ Params);
+#define FLOPCUDA_DECLARE_CONV(kernel, ...) FLOPCUDA_DECLARE(kernel, ConvParams)
+#define FLOPCUDA_DECLARE_DIRECT(kernel, ...) FLOPCUDA_DECLARE_PAIR(kernel, ConvParams)
+#define FLOPCUDA_DECLARE_LINEAR(kernel, ...) FLOPCUDA_DECLARE(kernel, LinearParams)
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DECLARE_CONV)
-FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DECLARE_CONV)
+FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DECLARE_DIRECT)
 FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_DECLARE_CONV)
 FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_DECLARE_LINEAR)
 FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_DECLARE_LINEAR)
@@ -42,9 +44,9 @@ struct KernelFunction {
 
 const void* find_function(std::string_view name) {
   static const KernelFunction functions[] = {
-      FLOPCUDA_CONV_KERNELS(FLOPCUDA_FUNCTIONS)                 //
+      FLOPCUDA_CONV_KERNELS(FLOPCUDA_SPLIT_FUNCTIONS)           //
       FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_FUNCTIONS)               //
-      FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_FUNCTIONS)          //
+      FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_SPLIT_FUNCTIONS)    //
       FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_SPLIT_FUNCTIONS)         //
       FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_SPLIT_FUNCTIONS)  //
   };

@@ -34,7 +34,7 @@ __device__ void linear_tensor(const LinearParams& params) {
   WarpTile<Tile, COUNT_ZERO> tile(block.rows, block.columns);
   tile.set(has_bias ? static_cast<const Scalar*>(params.bias) + block.first_column : nullptr);
 
-  const Reduction reduction{1, part.products, part.products};  // copies may go on to the end of their 16 bytes
+  const Reduction reduction{1, part.products, part.products, part.products};
   multiply_segments<Tile>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
 
   // Found out anew: no register holds it in the main loop.

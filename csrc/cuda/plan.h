@@ -2,6 +2,7 @@
 // same plan is launched on a device (launch.h) or executed by the PTX virtual machine.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -20,6 +21,11 @@ struct Dim3 {
 };
 
 enum class Operation { conv, linear };
+
+// What the parts of a split reduction have whole ones of: slices of all products, channels, slices of each tap's
+// channels, or taps.
+enum class PartUnit { slice, channel, slice_of_taps, tap };
+constexpr std::array<const char*, 4> PART_UNIT_NAMES = {"slice", "channel", "slice_of_taps", "tap"};
 
 // A counted kernel and the tile that one of its blocks computes.
 struct KernelInfo {
@@ -42,6 +48,7 @@ struct KernelInfo {
   int32_t max_sides = INT32_MAX;  // its depth, height and width together
   bool is_direct;                 // a convolution without tiles: one row a block
   bool is_split;                  // several blocks share a tile, a part of the reduction each
+  PartUnit part_unit;             // of those parts
 };
 
 inline bool is_for_tensor_cores(const KernelInfo& kernel) { return is_tensor_core(kernel.unit); }

@@ -33,13 +33,17 @@ __device__ inline uint32_t mark_inside(const ConvParams& params, const Position&
 template <int ROWS>
 class TapBits {
  public:
-  __device__ explicit TapBits(const ConvParams& params)
+  // The first tap is that of all.
+  __device__ TapBits(const ConvParams& params, int)
       : walk_(params.tap_walk), tap_(walk_.first_tap()), multiplied_tap_(walk_.first_tap()) {}
 
   __device__ void set_row(int i, const ConvParams& params, const Position& window, bool exists) {
     inside_[i] = exists ? mark_inside(params, window) : 0;
     existing_rows_ += exists;
   }
+
+  // How far the first tap's inputs are from the windows' first, in pixels modulo 2^32.
+  __device__ static constexpr uint32_t first_offset() { return 0; }
 
   // All rows are set, and the first tap is copied.
   __device__ void begin() {}
@@ -81,12 +85,21 @@ class TapBits {
 template <int ROWS, int STAGES>
 class TapCoordinates {
  public:
-  __device__ explicit TapCoordinates(const ConvParams& params) : params_(params) {}
+  __device__ TapCoordinates(const ConvParams& params, int first_tap) : params_(params) {
+    const uint32_t rows = params.width.kernel_size.divide(first_tap);  // whole kernel rows before it
+    const uint32_t depths = params.height.kernel_size.divide(rows);
+    column_ = first_tap - rows * params.width.kernel_size.divisor;
+    row_ = rows - depths * params.height.kernel_size.divisor;
+    tap_ = {static_cast<int32_t>(depths) * params.depth.dilation, static_cast<int32_t>(row_) * params.height.dilation,
+            static_cast<int32_t>(column_) * params.width.dilation};
+  }
 
   __device__ void set_row(int i, const ConvParams&, const Position& window, bool exists) {
     windows_[i] = exists ? window : Position::nowhere();
     existing_ |= static_cast<uint32_t>(exists) << i;
   }
+
+  __device__ uint32_t first_offset() const { return static_cast<uint32_t>(tap_.offset(params_)); }
 
   __device__ void begin() {
     missing_ = 0;
@@ -130,8 +143,8 @@ class TapCoordinates {
 
   const ConvParams& params_;
   Position windows_[ROWS];
-  Position tap_{0, 0, 0};
-  uint32_t column_ = 0, row_ = 0;
+  Position tap_;
+  uint32_t column_, row_;
   uint32_t missing_;
   uint32_t existing_ = 0;
   uint32_t on_their_way_ = 0;  // rows missing at the taps that have been copied and not multiplied, in order

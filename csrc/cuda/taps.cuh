@@ -9,6 +9,7 @@
 #include "cuda/conv_window.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/params.h"
+#include "cuda/split_sums.cuh"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
@@ -68,20 +69,34 @@ struct DecodedTap {
 };
 
 // Every tap of the kernel is decoded and held against the windows once a block. A warp copies every WARPS-th step.
+//
+// A part of the reduction is whole channels. Its offsets go as far as those of all channels, so that what lies beyond
+// it is known by the launch's own constant.
 template <class Tile, int COLUMNS>
 class TapTable {
  public:
+  // Products of the reduction that no part divides.
+  __device__ static int unit(const ConvParams& params) { return params.taps; }
+
+  // By how many elements a part's offsets are too large.
+  __device__ static int64_t offset_ahead(const ConvParams& params, const ReductionPart& part) {
+    if constexpr (!Tile::IS_SPLIT) return 0;
+    return (params.reduction - part.first - part.products) / params.taps * params.input_channel_stride;
+  }
+
   struct Shared {
     uint32_t offsets[MAX_TABULATED_TAPS];
     uint32_t marks[MAX_TABULATED_TAPS][WARP_SIZE];  // by lane: all warps have the same columns
   };
 
   // The table is complete after a barrier.
-  __device__ TapTable(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step, Shared& shared)
+  __device__ TapTable(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step,
+                      const ReductionPart& part, Shared& shared)
       : params_(params),
         shared_(shared),
         tap_(first_step % params.taps),
-        channel_offset_(first_step / params.taps * static_cast<uint32_t>(params.input_channel_stride)) {
+        channel_offset_((part.first + first_step) / params.taps * static_cast<uint32_t>(params.input_channel_stride) +
+                        static_cast<uint32_t>(offset_ahead(params, part))) {
     for (int tap = threadIdx.x / WARP_SIZE; tap < params.taps; tap += Tile::WARPS) {
       const DecodedTap decoded(params, tap);
       if (lane() == 0) shared.offsets[tap] = static_cast<uint32_t>(decoded.position.offset(params));
@@ -117,14 +132,19 @@ class TapDecoder {
  public:
   struct Shared {};
 
-  __device__ TapDecoder(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step, Shared&)
-      : params_(params), windows_(windows), step_(first_step) {}
+  // As above.
+  __device__ static int unit(const ConvParams&) { return Tile::BLOCK_K; }
+  __device__ static int64_t offset_ahead(const ConvParams&, const ReductionPart&) { return 0; }
+
+  __device__ TapDecoder(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step,
+                        const ReductionPart& part, Shared&)
+      : params_(params), windows_(windows), step_(part.first + first_step), end_(part.first + part.products) {}
 
   __device__ Tap next() {
     const DecodedTap decoded(params_, step_);
     const int64_t offset = decoded.channel * params_.input_channel_stride + decoded.position.offset(params_);
     const Tap tap{static_cast<uint32_t>(offset),
-                  step_ < params_.reduction ? windows_.mark(params_, decoded.position) : Tap::NOTHING};
+                  step_ < end_ ? windows_.mark(params_, decoded.position) : Tap::NOTHING};
     step_ += Tile::WARPS;
     return tap;
   }
@@ -133,6 +153,7 @@ class TapDecoder {
   const ConvParams& params_;
   Windows<COLUMNS> windows_;
   int step_;
+  int end_;  // of the part
 };
 
 }  // namespace flopcuda::cuda

@@ -90,8 +90,8 @@ class RowChunkLoader {
     source_ += Tile::BLOCK_K;
   }
 
-  // The next segment follows the last, of so many products, from whose start the copies have come so far.
-  __device__ void begin_segment(int stored_length, int copied_length) { source_ += stored_length - copied_length; }
+  // The next segment begins so many products behind the start of the last, from which the copies have come so far.
+  __device__ void begin_segment(int stride, int copied_length) { source_ += stride - copied_length; }
 
  private:
   uint32_t destination_;
@@ -275,7 +275,8 @@ class WarpTile {
 struct Reduction {
   int segments;
   int length;         // products of a segment
-  int stored_length;  // with the zeros behind them, as far as copies go
+  int copied_length;  // with the zeros behind them, as far as copies go
+  int stride;         // from a segment to the next
 };
 
 // Copies the slices of both operands in order, in runs of slices that are copied alike: a segment's whole ones, and one
@@ -292,7 +293,7 @@ class SliceCopies {
         a_(a),
         b_(b),
         segments_left_(reduction.segments),
-        products_left_(reduction.stored_length) {}
+        products_left_(reduction.copied_length) {}
 
   // The next so many slices, or fewer, are of one run: how many.
   __device__ int begin(int slices) {
@@ -313,10 +314,10 @@ class SliceCopies {
   __device__ void begin_run() {
     if (products_left_ <= 0 && segments_left_ > 1) {
       --segments_left_;
-      const int copied_length = reduction_.stored_length - products_left_;
-      a_.begin_segment(reduction_.stored_length, copied_length);
-      b_.begin_segment(reduction_.stored_length, copied_length);
-      products_left_ = reduction_.stored_length;
+      const int copied_length = reduction_.copied_length - products_left_;
+      a_.begin_segment(reduction_.stride, copied_length);
+      b_.begin_segment(reduction_.stride, copied_length);
+      products_left_ = reduction_.copied_length;
     }
     const int whole_slices = max(products_left_, 0) / Tile::BLOCK_K;
     const bool is_beyond = whole_slices == 0 && first_product<Tile>() >= products_left_;

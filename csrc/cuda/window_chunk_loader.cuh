@@ -10,10 +10,17 @@
 
 #include "cuda/conv_window.cuh"
 #include "cuda/params.h"
+#include "cuda/split_sums.cuh"
 #include "cuda/tap_windows.cuh"
 #include "cuda/tensor_main_loop.cuh"
 
 namespace flopcuda::cuda {
+
+// What a block multiplies of a reduction: of so many taps, so many channels each.
+struct TapsPart {
+  ReductionPart taps;
+  ReductionPart channels;
+};
 
 template <class Tile, class Taps>
 class WindowChunkLoader {
@@ -21,21 +28,24 @@ class WindowChunkLoader {
   using Scalar = TensorScalar<Tile::TYPE>;
 
  public:
-  // first_pixel: the block's first row. rows: how many the problem has from there on. slice: of the first stage.
-  __device__ WindowChunkLoader(const ConvParams& params, int group, Pixel first_pixel, int rows, const char* slice)
+  // part: of the reduction, that is copied. first_pixel: the block's first row. rows: how many the problem has from
+  // there on. slice: of the first stage.
+  __device__ WindowChunkLoader(const ConvParams& params, int group, const TapsPart& part, Pixel first_pixel, int rows,
+                               const char* slice)
       : params_(params),
         destination_(shared_address(slice[Chunks::first_offset()])),
         source_(static_cast<const Scalar*>(params.input) + first_pixel.image * params.input_image_stride +
-                group * params.group_input_extent + first_product<Tile>()),
-        taps_(params) {
+                group * params.group_input_extent + part.channels.first + first_product<Tile>()),
+        taps_(params, part.taps.first) {
 #pragma unroll
     for (int i = 0; i < Chunks::ROWS; ++i) {
       const Pixel pixel = first_pixel.advance(Chunks::row(i), params.output_pixels);
       const Position window = Position::of_window(params, pixel);
       const bool exists = Chunks::row(i) < rows;
       taps_.set_row(i, params, window, exists);
-      row_offsets_[i] = static_cast<uint32_t>((pixel.image - first_pixel.image) * params.input_image_stride) +
-                        static_cast<uint32_t>(window.offset(params)) * params.input_pixel_stride;
+      row_offsets_[i] =
+          static_cast<uint32_t>((pixel.image - first_pixel.image) * params.input_image_stride) +
+          (static_cast<uint32_t>(window.offset(params)) + taps_.first_offset()) * params.input_pixel_stride;
     }
     taps_.begin();
   }

@@ -53,6 +53,7 @@ py::list cuda_kernels() {
     entry["dtype"] = type_name(kernel.type);
     entry["counts_zero"] = kernel.counts_zero;
     entry["is_split"] = kernel.is_split;
+    entry["part_unit"] = cuda::PART_UNIT_NAMES[static_cast<int>(kernel.part_unit)];
     entry["tile"] = py::make_tuple(kernel.block_m, kernel.block_n, kernel.block_k);
     entry["threads"] = kernel.threads;
     entry["unit"] = cuda::UNIT_NAMES[static_cast<int>(kernel.unit)];
@@ -87,8 +88,10 @@ PYBIND11_MODULE(_C, module) {
   module.def(
       "cuda_kernels", &cuda_kernels,
       "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
-      "\"linear\"), dtype, counts_zero, is_split (parts of a reduction are several blocks'), tile (rows, columns, "
-      "products between barriers), threads, unit that multiplies, multiply_share (of the main loop's instructions).");
+      "\"linear\"), dtype, counts_zero, is_split (parts of a reduction are several blocks'), part_unit (what such "
+      "parts "
+      "have whole ones of: \"slice\", \"channel\", \"slice_of_taps\", \"tap\"), tile (rows, columns, products between "
+      "barriers), threads, unit that multiplies, multiply_share (of the main loop's instructions).");
   module.def(
       "device_rates", [](int capability) { return cuda::rates_of(capability); },
       "Multiply-adds a cycle of a multiprocessor, by unit, of a compute capability times ten.", py::arg("capability"));

@@ -38,6 +38,8 @@ class Kernel:
         dtype: of operands and outputs: "float64", "float16", "tf32".
         counts_zero: whether it fills the zero counter.
         is_split: whether several blocks share a tile, a part of the reduction each.
+        part_unit: what such parts have whole ones of: "slice", "channel", "slice_of_taps" (of the channels of each
+            tap) or "tap".
         tile: outputs of a block, rows by columns, and products between two barriers.
         threads: of a block.
         unit: what multiplies, as :func:`flopcuda._C.device_rates` lists units: "fma_f32", "mma_f16".
@@ -51,6 +53,7 @@ class Kernel:
     dtype: str
     counts_zero: bool
     is_split: bool
+    part_unit: str
     tile: tuple[int, int, int]
     threads: int
     unit: str

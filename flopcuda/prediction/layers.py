@@ -241,10 +241,10 @@ def work_of(
         columns = weight.shape[2]
         return Work(batch, rows, columns, reduction, first, second, outputs, False, triangle=triangle)
     channels, reduction = weight.shape[0] // groups, weight[0].numel()
-    pixels = output.numel() // weight.shape[0]
+    pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
     if _on_tensor_cores(kernel):
         return Work(groups, pixels, channels, reduction, first, second, outputs, False, segments)
-    return Work(groups, channels, pixels, reduction, second, first, outputs, True)
+    return Work(groups, channels, pixels, reduction, second, first, outputs, True, taps)
 
 
 def _on_tensor_cores(kernel: Mapping[str, Any]) -> bool:
@@ -275,7 +275,14 @@ def tiling_of(kernel: str, gpu: GPU) -> Tiling:
     """One of the project's kernels on a GPU."""
     entry = _entries()[kernel]
     resident = dict(zip(_entries(), device_of(gpu).resident_blocks, strict=True))
-    return Tiling(kernel, tuple(entry["tile"]), entry["unit"], entry["multiply_share"], resident[kernel])
+    return Tiling(
+        kernel,
+        tuple(entry["tile"]),
+        entry["unit"],
+        entry["multiply_share"],
+        resident[kernel],
+        part_unit=entry["part_unit"],
+    )
 
 
 @cache

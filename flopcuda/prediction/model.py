@@ -38,6 +38,8 @@ class Tiling:
         multiply_share: of multiply-adds in the instructions of the main loop.
         resident: blocks that a multiprocessor holds at a time.
         rate_share: of the unit's rate in :attr:`GPU.rates`, what its instructions reach.
+        part_unit: what a block has whole ones of where blocks share a reduction, as :func:`flopcuda._C.cuda_kernels`
+            says it; of taps, and of their slices, no slice has products of two.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Tiling:
     multiply_share: float
     resident: int
     rate_share: float = 1.0
+    part_unit: str = "slice"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Work:
         groups, rows, columns, reduction: sizes.
         row_bytes, column_bytes, output_bytes: of the two operands and the outputs, of all groups.
         rows_first: whether blocks vary along the rows first.
-        segments: equal parts of the reduction, of which no slice has products of two.
+        taps: of a convolution, each of as many products of the reduction; or 1.
         triangle: of which no more is multiplied, as :func:`flopcuda.ops.matmul` takes it; the rows are the first
             factor's then.
     """
@@ -69,7 +72,7 @@ class Work:
     column_bytes: int
     output_bytes: int
     rows_first: bool
-    segments: int = 1
+    taps: int = 1
     triangle: str | None = None
 
     @property
@@ -132,14 +135,26 @@ def roofline(work: Work, unit: str, gpu: GPU) -> float:
     return max(work.multiply_adds / gpu.multiply_adds_per_second(unit), work.bytes / gpu.bandwidth)
 
 
+def divide_up(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)
+
+
 def count_tiles(work: Work, kernel: Tiling) -> int:
     return work.groups * -(-work.rows // kernel.tile[0]) * -(-work.columns // kernel.tile[1])
 
 
 def count_slices(work: Work, kernel: Tiling, splits: int) -> int:
     """Of a block that multiplies all products, or the largest of so many parts of them."""
-    of_segment = -(-work.reduction // (work.segments * kernel.tile[2]))
-    return work.segments * -(-of_segment // splits)
+    taps, channels, depth = work.taps, work.reduction // work.taps, kernel.tile[2]
+    match kernel.part_unit:
+        case "tap":
+            return divide_up(taps, splits) * divide_up(channels, depth)
+        case "slice_of_taps":
+            return taps * divide_up(divide_up(channels, depth), splits)
+        case "channel":
+            return divide_up(divide_up(channels, splits) * taps, depth)
+        case _:
+            return divide_up(divide_up(work.reduction, depth), splits)
 
 
 @dataclass(frozen=True)
