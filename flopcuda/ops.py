@@ -180,7 +180,11 @@ class KernelChoice:
         blocks: of its grid, those that multiply: none beyond the diagonal of a triangle; 0 if there is nothing to do.
         wave_efficiency: blocks of the average multiprocessor over those of the busiest; 0 without blocks.
         segments: equal parts of the reduction, of which no slice has products of two: a convolution's taps on tensor
-            cores, but for those of patches, which are channels there.
+            cores, but for those that become channels there, as those of patches do, and of the width where there are
+            few channels.
+        stored_inputs: numbers of the input as the kernel takes it: with zeros behind its rows, and once for each window
+            of a width whose taps are channels.
+        padded_inputs: numbers of a copy in between, in which zeros surround that width; 0 if there is none.
     """
 
     name: str
@@ -188,6 +192,8 @@ class KernelChoice:
     blocks: int
     wave_efficiency: float
     segments: int = 1
+    stored_inputs: int = 0
+    padded_inputs: int = 0
 
 
 def choose_kernel(

@@ -99,7 +99,7 @@ def test_every_planned_kernel_is_an_entry_of_the_ptx(build: Build, planned_kerne
 def test_a_kernel_takes_one_parameter_by_value(build: Build) -> None:
     parameters = [text for ptx in build.ptx.values() for text in re.findall(r"\.entry \w+\((.*?)\)", ptx, re.S)]
     assert {re.sub(r"\w+_param_", "param_", text).strip() for text in parameters} == {
-        ".param .align 8 .b8 param_0[272]",
+        ".param .align 8 .b8 param_0[304]",
         ".param .align 8 .b8 param_0[104]",
     }
 

@@ -6,6 +6,7 @@ against brute force and the instructions that were executed.
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -68,6 +69,17 @@ ALL_CONV_CASES = {
     "gradient of the last patches": ConvCase(5, 3, (12, 15), 9, (3, 5), dilation=(4, 3)),
     "gradient of patches in groups": ConvCase(2, 6, (12, 8), 4, (3, 1), dilation=(4, 1), groups=2),
     "strided, of one output": ConvCase(2, 3, (6, 5), 20, (5, 5), (2, 3)),
+    # Taps of a width that become channels: windows overlap, meet padding, or both.
+    "first layer, 3 x 3": ConvCase(2, 3, (14, 15), 32, padding=(1, 1, 1, 1), bias=True),
+    "first layer, 3 x 3, stride 2": ConvCase(2, 3, (14, 15), 24, (3, 3), (2, 2), (1, 1, 1, 1)),
+    "first layer, one row": ConvCase(3, 1, (1, 103), 40, (1, 10), (1, 5), bias=True),
+    "few channels of two slices": ConvCase(2, 6, (6, 11), 70, (2, 7), (1, 2), (1, 3, 0, 3), bias=True),
+    "few channels, dilated, with a rest": ConvCase(2, 5, (9, 24), 20, (3, 4), (1, 3), (1, 2, 0, 1), (2, 2), bias=True),
+    "few channels in groups": ConvCase(3, 6, (8, 13), 10, (3, 5), (2, 1), (1, 4, 1, 0), groups=2, bias=True),
+    "few channels, padding wider than the width": ConvCase(2, 3, (5, 2), 9, (2, 3), padding=(0, 4, 1, 5)),
+    "few channels, inputs that no window reaches": ConvCase(2, 2, (7, 16), 9, (3, 3), (1, 5), (1, 0, 1, 0)),
+    "few channels, patches along the height": ConvCase(2, 3, (12, 17), 9, (4, 5), (4, 2), (0, 2, 0, 1)),
+    "few channels of three axes": cube(2, 2, (4, 6, 9), 5, (2, 3, 4), (1, 2, 2), (1, 1, 2, 0, 1, 1), bias=True),
     # As gradients of weights are: few outputs of a kernel as large as an image.
     "large kernel": ConvCase(5, 8, (16, 18), 12, (16, 18), padding=(1, 1, 1, 1)),
     "large kernel, slices of a tap": ConvCase(3, 42, (21, 9), 70, (20, 9), padding=(0, 1, 2, 1)),
@@ -232,9 +244,32 @@ def test_patches_waste_no_more_lanes_than_a_linear_layer(backend: MachineBackend
     assert lanes[0] == lanes[1]
 
 
+@pytest.mark.parametrize("kernel", [kernel for kernel in CONV_KERNELS if not re.search("_many_taps|_split", kernel)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        ConvCase(2, 3, (20, 32), 40, (7, 7), (2, 2), (3, 3, 3, 3)),
+        ConvCase(2, 3, (5, 8), 40, (5, 5), (1, 1), (2, 2, 2, 2)),
+    ],
+    ids=["7 x 7, stride 2", "5 x 5"],
+)
+def test_few_channels_waste_no_more_lanes_than_a_linear_layer_of_a_row(
+    backend: MachineBackend, kernel: str, layer: ConvCase
+) -> None:
+    """Each row of the kernel fills as many lanes as a linear layer of its taps and channels."""
+    height, width = layer.kernel
+    row = LinearCase(2 * math.prod(layer.image) // math.prod(layer.stride), 3 * width, 40)
+    lanes = []
+    for case, name in ((layer, kernel), (row, kernel.replace("conv", "linear"))):
+        planned = plan_case(case, tensors_of(case, name), name)
+        backend.launch(planned)
+        lanes.append(counts(planned.counters)["lane"])
+    assert lanes[0] == height * lanes[1]
+
+
 @pytest.mark.parametrize("kernel", CONV_KERNELS)
 def test_channels_last_images_are_not_copied(kernel: str) -> None:
-    case = ConvCase(2, 16, (5, 6), 8)
+    case = ConvCase(2, 32, (5, 6), 8)
     input, weight, _ = tensors_of(case, kernel)
     images = input.contiguous(memory_format=torch.channels_last)
     planned = plan_case(case, (images, weight, None), kernel)

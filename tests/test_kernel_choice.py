@@ -175,11 +175,41 @@ def test_taps_of_patches_are_channels_where_these_fill_no_slice(
     assert choose_kernel("conv2d", images, filters, None, **on_others).segments == 1
 
 
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "outputs", "segments"),
+    [
+        (3, 7, 2, 64, 7),  # the first layers of ResNet,
+        (3, 3, 1, 64, 3),  # VGG,
+        (3, 3, 2, 32, 3),  # and MobileNet
+        (16, 3, 1, 64, 9),  # a third of the slices is not worth three times the images
+        (16, 3, 1, 512, 3),  # unless there are many outputs
+        (32, 3, 1, 512, 9),  # taps fill slices as they are
+        (3, 1, 1, 64, 1),
+    ],
+)
+def test_taps_of_the_width_are_channels_where_that_saves_time(
+    channels: int, kernel: int, stride: int, outputs: int, segments: int
+) -> None:
+    images = torch.empty(32, channels, 64, 64, device="meta", dtype=torch.half)
+    filters = torch.empty(outputs, channels, kernel, kernel, device="meta", dtype=torch.half)
+    options = {"device": A100, "stride": (stride, stride), "padding": (kernel // 2,) * 4}
+    side = 64 // stride
+    for name in ("flopcuda_conv_f16_64x64x32", "flopcuda_conv_f16_128x128x32_many_taps"):
+        choice = choose_kernel("conv2d", images, filters, None, kernel=name, **options)
+        is_gathered = segments == kernel and kernel > 1 and "many_taps" not in name
+        assert choice.segments == (kernel if is_gathered else kernel**2)
+        row = (side, channels * kernel) if is_gathered else (64, channels)
+        assert choice.stored_inputs == 32 * 64 * row[0] * -(-row[1] // 8) * 8
+        padded = 32 * channels * 64 * ((side - 1) * stride + kernel)
+        assert choice.padded_inputs == (padded if is_gathered else 0)
+    assert segments in (kernel, kernel**2)
+
+
 def test_a_named_kernel_is_described_and_must_fit() -> None:
     choice = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16")
-    assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 1, 4, 4 / 108)
+    assert choice == KernelChoice("flopcuda_linear_f32_128x128x16", 1, 4, 4 / 108, stored_inputs=256 * 64)
     split = choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16_split", splits=3)
-    assert split == KernelChoice("flopcuda_linear_f32_128x128x16_split", 3, 12, 12 / 108)
+    assert split == KernelChoice("flopcuda_linear_f32_128x128x16_split", 3, 12, 12 / 108, stored_inputs=256 * 64)
     with pytest.raises(ValueError, match="is a kernel of another operation"):
         choose_linear(256, 64, 256, kernel="flopcuda_conv_f32_direct")
     with pytest.raises(RuntimeError, match="no CUDA kernel named nothing"):

@@ -17,9 +17,9 @@ from torch import nn
 
 import flopcuda
 from flopcuda import _C
-from flopcuda.ops import choose_kernel
+from flopcuda.ops import KernelChoice, choose_kernel
 from flopcuda.prediction import GPU, GPUS, Tiling, Work, predict, predict_time
-from flopcuda.prediction.layers import device_of, tiling_of, work_of
+from flopcuda.prediction.layers import conversion_seconds, device_of, tiling_of, work_of
 from flopcuda.prediction.model import (
     BANDWIDTH_SHARE,
     FILL_LATENCY,
@@ -290,16 +290,28 @@ def test_a_model_without_counted_layers_is_refused() -> None:
 
 def test_tensors_that_the_kernel_takes_otherwise_are_converted() -> None:
     """On tensor cores, all but the bias get their channels last; elsewhere, 16 bits become 32."""
-    images = torch.empty(2, 8, 5, 5, device="meta", dtype=torch.half)
-    (narrow,) = predict(nn.Conv2d(8, 16, 3, dtype=torch.half), images, GPUS["a100"]).layers
-    numbers = [2 * 8 * 5 * 5, 16 * 8 * 3 * 3, 2 * 16 * 3 * 3]
+    images = torch.empty(2, 32, 5, 5, device="meta", dtype=torch.half)
+    (narrow,) = predict(nn.Conv2d(32, 16, 3, dtype=torch.half), images, GPUS["a100"]).layers
+    numbers = [2 * 32 * 5 * 5, 16 * 32 * 3 * 3, 2 * 16 * 3 * 3]
     if narrow.unit == "fma_f32":
         expected = 4 * LAUNCH_SECONDS + (sum(numbers) + 16) * (2 + 4) / 2.039e12
     else:
         expected = 3 * LAUNCH_SECONDS + sum(numbers) * (2 + 2) / 2.039e12
     assert narrow.conversion == pytest.approx(expected)
     assert narrow.seconds == narrow.time.seconds + narrow.conversion
-    assert predict(nn.Conv2d(8, 16, 3), images.float(), GPUS["a100"]).layers[0].conversion == 0
+    assert predict(nn.Conv2d(32, 16, 3), images.float(), GPUS["a100"]).layers[0].conversion == 0
+
+
+def test_taps_that_become_channels_are_copied_and_read() -> None:
+    """ResNet's first layer: zeros surround the width, and each of its windows is stored, 7 taps of 3 channels."""
+    images = torch.empty(2, 3, 224, 224, device="meta", dtype=torch.half)
+    (layer,) = predict(nn.Conv2d(3, 64, 7, 2, 3, bias=False, dtype=torch.half), images, GPUS["a100"]).layers
+    assert layer.unit == "mma_f16"
+    padded, stored = 2 * 3 * 224 * (111 * 2 + 7), 2 * 224 * 112 * 24
+    copies = images.numel() + padded, padded + stored, 2 * 64 * 3 * 7 * 7, 2 * 2 * 64 * 112 * 112
+    assert layer.conversion == pytest.approx(4 * LAUNCH_SECONDS + 2 * sum(copies) / 2.039e12)
+    assert layer.time.bytes == layer.work.bytes + 2 * (stored - images.numel())
+    assert layer.work.bytes == 2 * (images.numel() + 64 * 3 * 7 * 7 + 2 * 64 * 112 * 112)
 
 
 def test_float32_is_tf32_where_torch_is_set_to() -> None:
@@ -321,6 +333,45 @@ def test_float32_is_tf32_where_torch_is_set_to() -> None:
     finally:
         torch.set_float32_matmul_precision(precision)
     assert narrow.work.bytes == 4 * (64 * 16 * 9 + 32 * 16 * 9 + 64 * 32)
+
+
+FIRST_LAYERS = {
+    "ResNet": (3, 224, 64, 7, 2),
+    "VGG": (3, 224, 64, 3, 1),
+    "MobileNet": (3, 224, 32, 3, 2),
+    "ResNet of small images": (3, 32, 64, 3, 1),
+    "one channel": (1, 224, 64, 5, 1),
+    "sixteen channels": (16, 112, 64, 3, 1),
+}
+
+
+@pytest.mark.parametrize("batch", [8, 64])
+@pytest.mark.parametrize("layer", FIRST_LAYERS)
+@pytest.mark.parametrize("name", ["a100", "h100", "rtx4090"])
+def test_images_are_stored_within_a_tenth_of_the_better_way(name: str, layer: str, batch: int) -> None:
+    """Conversion and launch together: each tap on its own, or those of the width as channels.
+
+    Not on an L4: images lie as suits an A100, whose memory is faster beside its tensor cores.
+    """
+    gpu = GPUS[name]
+    op, module, images, _ = make_convolution(batch, *FIRST_LAYERS[layer], 1, torch.half)
+    (channels, side, _, kernel, stride), output = FIRST_LAYERS[layer], module(images)
+    (chosen,) = predict(module, images, gpu).layers
+    assert chosen.unit == "mma_f16"
+    stored = {
+        kernel**2: (side**2 * 8 * -(-channels // 8), 0),
+        kernel: (side * output.shape[3] * 8 * -(-channels * kernel // 8), channels * side * (side + kernel - stride)),
+    }
+    entries = {entry["name"]: entry for entry in _C.cuda_kernels()}
+    seconds = {}
+    for tile, (segments, (numbers, padded)) in itertools.product(("64x64x32", "128x128x32"), stored.items()):
+        entry = entries[f"flopcuda_conv_f16_{tile}"]
+        choice = KernelChoice(entry["name"], 1, 0, 0, segments, batch * numbers, batch * padded)
+        work = work_of(op, (images, module.weight, None), output, 1, entry, choice)
+        seconds[tile, segments] = predict_time(work, tiling_of(entry["name"], gpu), gpu).seconds
+        seconds[tile, segments] += conversion_seconds(op, (images, module.weight, output), entry, choice, gpu)
+    assert chosen.seconds <= 1.1 * min(seconds.values())
+    assert min(abs(time / chosen.seconds - 1) for time in seconds.values()) < 1e-6
 
 
 Problem = tuple[str, nn.Module, torch.Tensor, dict[str, Any]]
@@ -376,7 +427,7 @@ def loss_of_choice(problem: Problem, gpu: GPU) -> float:
             except ValueError:
                 break  # not for this problem, nor in more parts
             operands, groups = (images, layer.weight, None), options.get("groups", 1)
-            work = work_of(op, operands, layer(images), groups, entry, choice.segments)
+            work = work_of(op, operands, layer(images), groups, entry, choice)
             times.append(predict_time(work, tiling_of(entry["name"], gpu), gpu, splits).seconds)
     assert len(times) > 1
     return chosen.time.seconds / min(times)

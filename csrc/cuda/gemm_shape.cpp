@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "cuda/patches.h"
+#include "cuda/tap_channels.h"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
@@ -100,6 +100,8 @@ GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, Gemm
   const ConvProblem computed = as_computed(kernel, problem);
   shape.segments = count_taps(computed);
   shape.length = computed.in_channels / computed.groups;
+  const int64_t inputs = problem.batch * problem.in_channels * count_inputs(problem);
+  shape.values += count_stored_inputs(kernel, problem) - inputs;
   return shape;
 }
 
@@ -169,6 +171,10 @@ int64_t count_taps(const ConvProblem& problem) {
                          {problem.depth.kernel_size, problem.height.kernel_size, problem.width.kernel_size});
 }
 
+int64_t count_sides(const ConvProblem& problem) {
+  return problem.depth.kernel_size + problem.height.kernel_size + problem.width.kernel_size;
+}
+
 int64_t count_inputs(const ConvProblem& problem) {
   return checked_product("convolution: the number of pixels of an input",
                          {problem.depth.in_size, problem.height.in_size, problem.width.in_size});
@@ -186,7 +192,7 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& given) {
   }
   if (kernel.is_direct) return {};
   const int64_t group_channels = stored_length(kernel, problem.in_channels / problem.groups);
-  const int64_t sides = problem.depth.kernel_size + problem.height.kernel_size + problem.width.kernel_size;
+  const int64_t sides = count_sides(problem);
   if (sides > kernel.max_sides) {
     return " takes kernels of depth, height and width of up to " + std::to_string(kernel.max_sides) +
            " together, not of " + std::to_string(sides);

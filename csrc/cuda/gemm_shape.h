@@ -21,7 +21,7 @@ struct GemmShape {
   int64_t columns;
   int64_t segments;
   int64_t length;
-  int64_t values;  // of both operands and the output
+  int64_t values;  // of both operands and the output, in memory
   Triangle triangle = Triangle::none;
 };
 
@@ -31,7 +31,7 @@ GemmShape shape_of(const LinearProblem& problem);
 
 bool has_channels_last(const KernelInfo& kernel);
 
-// A problem's shape with the segments that its reduction has as the kernel takes it (patches.h).
+// A problem's shape with the segments and values that it has as the kernel takes it (tap_channels.h).
 GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, GemmShape shape);
 GemmShape as_computed(const KernelInfo& kernel, const LinearProblem& problem, GemmShape shape);
 
@@ -53,6 +53,7 @@ GemmShape largest_part(const KernelInfo& kernel, GemmShape shape, int32_t splits
 int32_t fewest_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits);
 
 int64_t count_taps(const ConvProblem& problem);
+int64_t count_sides(const ConvProblem& problem);  // of the kernel: depth, height and width together
 
 // Of one image and channel.
 int64_t count_inputs(const ConvProblem& problem);

@@ -45,6 +45,8 @@ struct TapWalk {
   // For kernels of tabulated taps, a tap is three bits: of its coordinates along width, height and depth. Behind those
   // of the width, and of the height, is one that is no coordinate's.
   uint32_t width_end, height_first, height_end, depth_first;
+  // From this bit on, one for each tap of a width whose taps are channels: all of them belong to every tap.
+  uint32_t gathered_first;
   // From a tap's input to that of the next one, in elements modulo 2^32; the last two more if a row, or a depth, ends.
   uint32_t width_step, height_step, depth_step;
 
@@ -101,6 +103,7 @@ struct ConvParams {
   AxisParams depth;
   AxisParams height;
   AxisParams width;
+  AxisParams gathered_width;  // whose taps are channels, or of one tap (tap_channels.h)
 
   // The grid is one-dimensional (only x may exceed 65,535 blocks): tiles along the channels of a group vary first, then
   // tiles along the pixels, then groups. The direct kernel has one channel a block: columns vary first, then channels.
@@ -113,7 +116,6 @@ struct ConvParams {
   // Kernels on tensor cores: from a pixel's channels to the next pixel's.
   uint32_t input_pixel_stride;
   TapWalk tap_walk;
-  uint32_t unused;  // no hidden padding: equal problems give equal bytes
   SplitWorkspace workspace;
 };
 
@@ -137,12 +139,12 @@ struct LinearParams {
   uint32_t output_is_aligned;
   uint32_t scalar_bytes;
   uint32_t row_stride;  // of input and weight, in elements: in_features, or more for kernels on tensor cores
-  uint32_t unused;      // as above
+  uint32_t unused;      // no hidden padding: equal problems give equal bytes
   SplitWorkspace workspace;
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 272 && sizeof(LinearParams) == 104,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 304 && sizeof(LinearParams) == 104,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

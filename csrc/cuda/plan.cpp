@@ -6,7 +6,7 @@
 
 #include "cuda/gemm_shape.h"
 #include "cuda/params.h"
-#include "cuda/patches.h"
+#include "cuda/tap_channels.h"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
@@ -57,6 +57,7 @@ TapWalk walk_taps(const ConvParams& params, bool by_bits) {
     walk.height_first = walk.width_end << 1;
     walk.height_end = walk.height_first << height;
     walk.depth_first = walk.height_end << 1;
+    walk.gathered_first = walk.depth_first << params.depth.kernel_size.divisor;
   }
   const uint32_t row = params.width.in_size * params.input_pixel_stride;
   const uint32_t next_row = params.height.dilation * row;
@@ -77,8 +78,9 @@ void set_channels_last(ConvParams& params, const ConvProblem& problem, const Ten
                              rows_are_aligned(tensors.output, params.group_out_channels, kernel.type);
 }
 
-ConvParams make_params(const ConvProblem& problem, const Tensors& tensors, const GemmShape& shape,
+ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const GemmShape& shape,
                        const KernelInfo& kernel) {
+  const ConvProblem problem = as_computed(kernel, given);
   ConvParams params{};
   params.input = tensors.input;
   params.weight = tensors.weight;
@@ -102,6 +104,7 @@ ConvParams make_params(const ConvProblem& problem, const Tensors& tensors, const
   params.depth = make_axis(problem.depth);
   params.height = make_axis(problem.height);
   params.width = make_axis(problem.width);
+  params.gathered_width = make_axis(gathered_width(kernel, given));
   const GemmShape computed = as_computed(kernel, shape);
   params.row_tiles = static_cast<uint32_t>(divide_up(computed.rows, kernel.block_m));
   params.column_tiles = static_cast<uint32_t>(divide_up(computed.columns, kernel.block_n));
@@ -158,7 +161,7 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const Kerne
     reject(std::string(kernel.name) + " would need " + std::to_string(tiles) + " blocks, but a grid has at most " +
            std::to_string(MAX_GRID_X));
   }
-  auto params = make_params(as_computed(kernel, problem), tensors, shape, kernel);
+  auto params = make_params(problem, tensors, shape, kernel);
   params.workspace = {tensors.sums, tensors.tickets};
   LaunchPlan plan;
   plan.kernel = kernel.name;

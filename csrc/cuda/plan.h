@@ -66,7 +66,7 @@ int64_t stored_length(const KernelInfo& kernel, int64_t length);
 // stored_length(in_features) long. A convolution's tensors are channels-last, its channels stored_length of a group's:
 // input [batch, depth, height, width, groups, stored channels], weight [out_channels, kernel depth, height, width,
 // stored channels], output [batch, out depth, height, width, out_channels]. If there are too few channels to
-// fill a slice, patches.h says which taps become some.
+// fill a slice, tap_channels.h says which taps become some.
 //
 // The sums and tickets are a split kernel's workspace, as large as workspace_of says, and null for others. The tickets
 // are 0 before a launch, and so they are again after it.

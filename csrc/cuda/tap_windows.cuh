@@ -1,5 +1,6 @@
 // Which rows of an im2col matrix have no input at a tap of their windows, for kernels on tensor cores: of the rows that
-// one thread copies, a bit for each.
+// one thread copies, a bit for each. And how many taps of these rows lie in the padding: a tap of a walk is one, or all
+// of a width whose taps are channels, of which some may have an input and others none.
 //
 // The taps of a small kernel are known by bits, which one instruction tests (TapBits); those of a large one, as the
 // gradient of a weight has, by their coordinates (TapCoordinates). Both go from a tap to the next with additions.
@@ -22,11 +23,14 @@ __device__ inline uint32_t mark_inside(const AxisParams& axis, int32_t first_inp
   return bits;
 }
 
-// Those of all axes: a tap has an input if all of its bits are set.
+// Those of all axes: a tap has an input if all of its bits are set. Of a width whose taps are channels, a window is a
+// column.
 __device__ inline uint32_t mark_inside(const ConvParams& params, const Position& window) {
+  const AxisParams& gathered = params.gathered_width;
   return mark_inside(params.width, window.column) |
          mark_inside(params.height, window.row) * params.tap_walk.height_first |
-         mark_inside(params.depth, window.depth) * params.tap_walk.depth_first;
+         mark_inside(params.depth, window.depth) * params.tap_walk.depth_first |
+         mark_inside(gathered, window.column * gathered.stride - gathered.pad) * params.tap_walk.gathered_first;
 }
 
 // Whether a tap of a window lies in the image is found once a block.
@@ -35,7 +39,7 @@ class TapBits {
  public:
   // The first tap is that of all.
   __device__ TapBits(const ConvParams& params, int)
-      : walk_(params.tap_walk), tap_(walk_.first_tap()), multiplied_tap_(walk_.first_tap()) {}
+      : params_(params), walk_(params.tap_walk), tap_(walk_.first_tap()), multiplied_tap_(walk_.first_tap()) {}
 
   __device__ void set_row(int i, const ConvParams& params, const Position& window, bool exists) {
     inside_[i] = exists ? mark_inside(params, window) : 0;
@@ -63,17 +67,20 @@ class TapBits {
     return step;
   }
 
-  // The next tap has been multiplied: how many of the rows that there are have it in the padding.
-  __device__ int pop_padded_rows() {
-    int rows = existing_rows_;
+  // The next tap has been multiplied: how many taps of the rows that there are lie in the padding.
+  __device__ int pop_padded_taps() {
+    int taps = existing_rows_ * static_cast<int>(params_.gathered_width.kernel_size.divisor);
 #pragma unroll
-    for (uint32_t inside : inside_) rows -= (multiplied_tap_ & ~inside) == 0;
+    for (uint32_t inside : inside_) {
+      if ((multiplied_tap_ & ~inside) == 0) taps -= __popc(inside & (0u - walk_.gathered_first));
+    }
     uint32_t unused = 0;
     walk_.advance(multiplied_tap_, unused);
-    return rows;
+    return taps;
   }
 
  private:
+  const ConvParams& params_;
   const TapWalk& walk_;
   uint32_t tap_, multiplied_tap_;
   uint32_t inside_[ROWS];
@@ -131,7 +138,7 @@ class TapCoordinates {
     return step;
   }
 
-  __device__ int pop_padded_rows() {
+  __device__ int pop_padded_taps() {
     const uint32_t missing = on_their_way_;
     on_their_way_ >>= ROWS;
     way_length_ -= ROWS;

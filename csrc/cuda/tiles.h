@@ -106,7 +106,8 @@ constexpr int MAX_SPLITS = 64;
 enum class TapSource { table, decoder };
 constexpr int MAX_TABULATED_TAPS = 64;
 
-// Tensor cores: in 32 bits are one for each coordinate of a tap along each axis, and one behind it.
+// Tensor cores: in 32 bits are one for each coordinate of a tap along each axis, one behind those of the width and one
+// behind those of the height, and at least one of a width whose taps are channels.
 constexpr int MAX_TABULATED_SIDES = 32 - 3;
 
 // The direct convolution: a block computes up to 512 outputs of one channel, each thread four.

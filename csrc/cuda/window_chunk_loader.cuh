@@ -74,8 +74,9 @@ class WindowChunkLoader {
   // So many products of each output with one tap have been multiplied. Of the four threads that copy a row, one counts
   // those with the padding.
   __device__ void end_segment(uint32_t products) {
-    const int rows = taps_.pop_padded_rows();
-    if (Chunks::chunk() == 0) padded_ += rows * products;
+    const uint32_t of_each_tap = params_.gathered_width.kernel_size.divide(products);
+    const int taps = taps_.pop_padded_taps();
+    if (Chunks::chunk() == 0) padded_ += taps * of_each_tap;
   }
 
   // Products of the rows that the thread has copied, in one column.

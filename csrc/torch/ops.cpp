@@ -17,8 +17,8 @@
 #include "common/problem.h"
 #include "cpu/kernels.h"
 #include "cuda/choice.h"
-#include "cuda/patches.h"
 #include "cuda/plan.h"
+#include "cuda/tap_channels.h"
 
 #ifdef FLOPCUDA_WITH_CUDA
 #include <c10/cuda/CUDAGuard.h>
@@ -549,16 +549,23 @@ struct DescribedDevice {
   }
 };
 
-// A kernel's name, the parts of its reduction, its blocks, their wave efficiency, and the segments of the reduction.
-using Choice = std::tuple<std::string, int64_t, int64_t, double, int64_t>;
+// A kernel's name, the parts of its reduction, its blocks, their wave efficiency, the segments of the reduction, and
+// the numbers of the stored input and of the padded one.
+using Choice = std::tuple<std::string, int64_t, int64_t, double, int64_t, int64_t, int64_t>;
 
 template <class Problem>
 Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, const at::Tensor& input,
                  const Options& options, const Wish& wish) {
   const cuda::Choice choice = wish.choose(problem, input, options, device);
   const cuda::Waves waves = cuda::count_waves(problem, choice, device);
-  const int64_t segments = cuda::count_segments(*choice.kernel, problem);
-  return {choice.kernel->name, choice.splits, waves.blocks, waves.efficiency, segments};
+  const cuda::KernelInfo& kernel = *choice.kernel;
+  return {kernel.name,
+          choice.splits,
+          waves.blocks,
+          waves.efficiency,
+          cuda::count_segments(kernel, problem),
+          cuda::count_stored_inputs(kernel, problem),
+          cuda::count_padded_inputs(kernel, problem)};
 }
 
 template <int axes>
@@ -597,7 +604,7 @@ constexpr const char* kChoice =
     ", *, int multiprocessors, float[] rates, int[] resident_blocks, float memory_bytes, str? kernel=None, int? "
     "splits=None) -> "
     "(str kernel, int splits, int blocks, "
-    "float wave_efficiency, int segments)";
+    "float wave_efficiency, int segments, int stored_inputs, int padded_inputs)";
 constexpr const char* kPlan =
     ", str? kernel=None, int? splits=None) -> (Tensor output, Tensor counters, Tensor[] operands, Tensor[] workspace, "
     "str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)";

@@ -22,7 +22,7 @@ from flopcuda.arguments import as_arguments
 from flopcuda.backends import Operands, Outcome
 from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
-from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, choose_kernel, is_set_to_tf32
+from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, KernelChoice, choose_kernel, is_set_to_tf32
 from flopcuda.prediction.gpus import GPU
 from flopcuda.prediction.model import BANDWIDTH_SHARE, LAUNCH_SECONDS, Tiling, Time, Work, predict_time, roofline
 from flopcuda.report import NotCounted
@@ -192,9 +192,9 @@ class _PredictingBackend:
             **options,
         )
         entry = _entries()[choice.name]
-        work = work_of(op, operands, output, options.get("groups", 1), entry, choice.segments, options.get("triangle"))
+        work = work_of(op, operands, output, options.get("groups", 1), entry, choice, options.get("triangle"))
         time = predict_time(work, tiling_of(choice.name, self._gpu), self._gpu, choice.splits)
-        conversion = _conversion_seconds(op, [*operands, output], entry, self._gpu)
+        conversion = conversion_seconds(op, [*operands, output], entry, choice, self._gpu)
         self.predicted.append(
             {
                 "splits": choice.splits,
@@ -223,13 +223,14 @@ def work_of(
     output: Tensor,
     groups: int,
     kernel: Mapping[str, Any],
-    segments: int = 1,
+    choice: KernelChoice | None = None,
     triangle: str | None = None,
 ) -> Work:
     """What an operator multiplies, as a kernel of :func:`flopcuda._C.cuda_kernels` sees it.
 
     A convolution's rows are the output channels of a group, and its columns pixels; on tensor cores it is the other way
-    round, and its reduction has so many segments. Batches of matrix products are those of linear layers.
+    round, and its reduction has as many segments, and its images as many numbers, as the choice says. Batches of matrix
+    products are those of linear layers.
     """
     input, weight, _ = operands
     scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
@@ -243,7 +244,8 @@ def work_of(
     channels, reduction = weight.shape[0] // groups, weight[0].numel()
     pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
     if _on_tensor_cores(kernel):
-        return Work(groups, pixels, channels, reduction, first, second, outputs, False, segments)
+        segments, stored = (choice.segments, choice.stored_inputs * scalar_bytes) if choice else (1, first)
+        return Work(groups, pixels, channels, reduction, first, second, outputs, False, segments, stored - first)
     return Work(groups, channels, pixels, reduction, second, first, outputs, True, taps)
 
 
@@ -251,11 +253,13 @@ def _on_tensor_cores(kernel: Mapping[str, Any]) -> bool:
     return str(kernel["unit"]).startswith("mma")
 
 
-def _conversion_seconds(op: str, tensors: Sequence[Tensor | None], kernel: Mapping[str, Any], gpu: GPU) -> float:
+def conversion_seconds(
+    op: str, tensors: Sequence[Tensor | None], kernel: Mapping[str, Any], choice: KernelChoice, gpu: GPU
+) -> float:
     """Of tensors that the kernel takes or gives otherwise: a launch for each, reading one and writing the other.
 
     Convolutions on tensor cores take and give tensors with their channels last, matrix products a second factor whose
-    columns are rows in memory.
+    columns are rows in memory. Where taps of a padded width become channels, the images are copied twice.
     """
     scalar_bytes = _DTYPE_BYTES[kernel["dtype"]]
 
@@ -268,7 +272,13 @@ def _conversion_seconds(op: str, tensors: Sequence[Tensor | None], kernel: Mappi
 
     others = [tensor for tensor in tensors if tensor is not None and is_converted(tensor)]
     moved = sum(tensor.numel() * (tensor.element_size() + scalar_bytes) for tensor in others)
-    return len(others) * LAUNCH_SECONDS + moved / gpu.bandwidth
+    launches = len(others)
+    if op.startswith("conv") and _on_tensor_cores(kernel):
+        images = tensors[0]
+        assert images is not None
+        moved += (choice.stored_inputs - images.numel() + 2 * choice.padded_inputs) * scalar_bytes
+        launches += choice.padded_inputs > 0
+    return launches * LAUNCH_SECONDS + moved / gpu.bandwidth
 
 
 def tiling_of(kernel: str, gpu: GPU) -> Tiling:

@@ -59,7 +59,9 @@ class Work:
         groups, rows, columns, reduction: sizes.
         row_bytes, column_bytes, output_bytes: of the two operands and the outputs, of all groups.
         rows_first: whether blocks vary along the rows first.
-        taps: of a convolution, each of as many products of the reduction; or 1.
+        taps: of a convolution, each of as many products of the reduction; or 1. On tensor cores, those that are no
+            channels.
+        stored_bytes: of the rows' operand as the kernel takes it, beyond the tensor's own.
         triangle: of which no more is multiplied, as :func:`flopcuda.ops.matmul` takes it; the rows are the first
             factor's then.
     """
@@ -73,6 +75,7 @@ class Work:
     output_bytes: int
     rows_first: bool
     taps: int = 1
+    stored_bytes: int = 0
     triangle: str | None = None
 
     @property
@@ -91,7 +94,7 @@ class Work:
 
     @property
     def bytes(self) -> int:
-        """Each tensor once: what no kernel can avoid, unless caches hold it from before."""
+        """Each tensor once: what no layer can avoid, unless caches hold it from before."""
         return self.row_bytes + self.column_bytes + self.output_bytes
 
 
@@ -224,12 +227,12 @@ def combination_cycles(tiles: int, kernel: Tiling, gpu: GPU, splits: int) -> flo
 def memory_bytes(work: Work, kernel: Tiling, gpu: GPU, splits: int = 1) -> int:
     """Bytes to or from memory.
 
-    Each tensor once; but the operand along which blocks vary first is read anew in each wave, or each time that they
-    begin again if that is less often, where it does not fit in L2. The sums of the parts of a reduction are written,
-    and read where L2 does not hold them.
+    Each tensor once, as the kernel takes it; but the operand along which blocks vary first is read anew in each wave,
+    or each time that they begin again if that is less often, where it does not fit in L2. The sums of the parts of a
+    reduction are written, and read where L2 does not hold them.
     """
     sums = count_tiles(work, kernel) * splits * tile_bytes(kernel) if splits > 1 else 0
-    moved = work.bytes + (sums if sums <= gpu.l2_bytes else 2 * sums)
+    moved = work.bytes + work.stored_bytes + (sums if sums <= gpu.l2_bytes else 2 * sums)
     again = work.row_bytes if work.rows_first else work.column_bytes
     if again <= gpu.l2_bytes:
         return moved
