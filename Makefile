@@ -1,9 +1,11 @@
 # Two commands on a fresh machine do everything: `make demo` and `make test`.
-# PYTHON: the interpreter of the virtual environment; TORCH: what to install as torch, e.g. TORCH="torch==2.14.1 ...".
+# PYTHON: the interpreter of the virtual environment; TORCH: what to install as torch, e.g. TORCH="torch==2.14.1 ...";
+# WORKERS: processes that share the tests, file by file.
 
 PYTHON ?= python3
 TORCH ?= torch>=2.9 torchvision
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 
@@ -12,8 +14,9 @@ SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
 demo: build
 	$(BIN)/flopcuda validate resnet50 --batch 4 --json build/resnet50.json
 
+# Threads that wait for others would spin on the cores that another worker needs.
 test: build
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 slow: build
 	$(BIN)/python -m pytest -m slow

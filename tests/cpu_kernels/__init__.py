@@ -153,7 +153,9 @@ def compile_objects(patches: Sequence[Patch] = (), portable_only: bool = False) 
         for file, content in files.items():
             path = tree / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            unfinished = path.with_suffix(f".{os.getpid()}.tmp")  # another process may compile the same file now
+            unfinished.write_text(content)
+            unfinished.replace(path)
         commands.append((object_file, [compiler, *flags, f"-I{tree}", "-c", str(tree / name)]))
 
     def compile_one(job: tuple[Path, list[str]]) -> None:
