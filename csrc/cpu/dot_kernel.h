@@ -65,7 +65,7 @@ void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters&
   constexpr int64_t kLanes = Simd::kLanes, kOutputs = kRows * kColumns;
   PartialSums<Simd, kRows, kColumns> partial;
   NonzeroDots<Simd, kRows, kColumns> nonzero;
-  Tally mul, add, lane;
+  Tally mul, add, zero, lane;
   int64_t holding = 0;  // of the partial sums, those that hold a value
 
   // The products of the `count` elements from k on, whose vectors `load` gives.
@@ -93,9 +93,10 @@ void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters&
       tile.output[i * tile.output_stride + j] = sum;
     }
   }
+  if constexpr (kCountZero) zero += mul - nonzero.sum();
   counters.mul += mul;
   counters.add += add;
-  if constexpr (kCountZero) counters.zero += mul - nonzero.sum();
+  counters.zero += zero;
   counters.lane += lane;
 }
 
