@@ -159,7 +159,7 @@ def test_nothing_is_kept_without_a_session_or_after_the_last_one() -> None:
     assert _C.kept_weight_bytes() == 0
 
 
-def test_a_session_that_is_dropped_keeps_nothing() -> None:
+def test_a_session_without_a_context_keeps_nothing_once_it_is_restored() -> None:
     session = flopcuda.instrument(model())
     layers = session.model
     assert layers is not None

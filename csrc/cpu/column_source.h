@@ -77,15 +77,15 @@ struct ColumnLayout {
 
 template <class Scalar>
 struct ColumnBlock : ColumnLayout {
-  ColumnBlock(const BlockLimits& limits, int64_t depth_block)
+  ColumnBlock(const BlockLimits& limits, int64_t depth_block, bool count_zero)
       : ColumnLayout(limits, depth_block),
         values(limits.values),
-        nonzero_before(limits.values + 1),
+        nonzero_before(count_zero ? limits.values + 1 : 0),
         packed(values.data()) {}
 
   AlignedArray<Scalar> values;
-  AlignedArray<int32_t>
-      nonzero_before;    // for each value, how many of those before it are not 0; of overlapping columns
+  // For each value, how many of those before it are not 0: of columns that overlap, if zeros are counted.
+  AlignedArray<int32_t> nonzero_before;
   const Scalar* packed;  // the values, unless they are kept elsewhere
 };
 

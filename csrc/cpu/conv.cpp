@@ -65,7 +65,7 @@ double cost(const ConvProblem& problem, const TileFamily<Scalar>& family, const 
   const int64_t taps = problem.height.kernel_size * problem.width.kernel_size;
   const PanelWidth width = row_width(family, way.vectors);
   const double rows = width.rounded(problem.out_channels / problem.groups);
-  const double depth = problem.in_channels / problem.groups * kernel_size(problem);
+  const double depth = reduction_length(problem);
   const double copies = way.windows ? double(std::min(phase_count(problem), taps)) / taps : 1;
   const double transposing = way.vectors == Vectors::kRows ? rows * kTransposeCost / depth : 0;
   return multiplied_columns(problem, family, way) * (rows + transposing + copies * kCopyCost * family.lanes);
@@ -89,8 +89,8 @@ Way cheapest_way(const ConvProblem& problem, const TileFamily<Scalar>& family) {
 }  // namespace
 
 bool is_worth_keeping(const ConvProblem& problem) {
-  const int64_t weights = problem.out_channels * (problem.in_channels / problem.groups) * kernel_size(problem);
-  return !is_depthwise(problem) && is_worth_keeping(weights, problem.batch * output_size(problem));
+  return !is_depthwise(problem) &&
+         is_worth_keeping(problem.out_channels * reduction_length(problem), problem.batch * output_size(problem));
 }
 
 template <class Scalar>
@@ -101,7 +101,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   if (is_depthwise(problem)) return depthwise(problem, operands, count_zero, counters);
 
   const int64_t group_rows = problem.out_channels / problem.groups;
-  const int64_t depth = problem.in_channels / problem.groups * kernel_size(problem);
+  const int64_t depth = reduction_length(problem);
   const int threads = omp_get_max_threads();
   const TileFamilies<Scalar>& tiles = selected_tiles<Scalar>();
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;

@@ -33,10 +33,8 @@ struct PartialSums {
 
 // In every lane, the products of which neither operand is 0.
 template <class Simd, int kRows, int kColumns>
-struct NonzeroDots {
-  using Mask = decltype(typename Simd::Vector{} != typename Simd::Vector{});
-
-  Mask lanes{};
+struct NonzeroDots : LaneCounts<Simd> {
+  using typename LaneCounts<Simd>::Mask;
 
   // -1 where a value is not 0; by its bits, for a thread may be set to take subnormal numbers for 0.
   static inline Mask minus_nonzero(const typename Simd::Vector& values) {
@@ -49,14 +47,8 @@ struct NonzeroDots {
     Mask minus_rows{};
     for (int i = 0; i < kRows; ++i) minus_rows += minus_nonzero(load(tile.rows + i * tile.row_stride + k));
     for (int j = 0; j < kColumns; ++j) {
-      lanes -= minus_rows & minus_nonzero(load(tile.columns + j * tile.column_stride + k));
+      this->lanes -= minus_rows & minus_nonzero(load(tile.columns + j * tile.column_stride + k));
     }
-  }
-
-  inline int64_t sum() const {
-    int64_t total = 0;
-    for (int i = 0; i < Simd::kLanes; ++i) total += lanes[i];
-    return total;
   }
 };
 
@@ -93,7 +85,7 @@ void multiply_dots(const DotTile<typename Simd::Scalar, Weight>& tile, Counters&
       tile.output[i * tile.output_stride + j] = sum;
     }
   }
-  if constexpr (kCountZero) zero += mul - nonzero.sum();
+  if constexpr (kCountZero) zero += mul - nonzero.sum(kLanes);
   counters.mul += mul;
   counters.add += add;
   counters.zero += zero;

@@ -27,9 +27,11 @@ struct Workspace {
   AlignedArray<Scalar> tiles;
   Counters counters;
 
-  Workspace(const BlockLimits& limits, int64_t depth_block, int64_t row_panels, int64_t panel_rows, int64_t tiles,
-            int64_t tile_elements)
-      : block(limits, depth_block), rows(row_panels, panel_rows, depth_block), tiles(tiles * tile_elements) {}
+  Workspace(const BlockLimits& limits, int64_t depth_block, bool count_zero, int64_t row_panels, int64_t panel_rows,
+            int64_t tiles, int64_t tile_elements)
+      : block(limits, depth_block, count_zero),
+        rows(row_panels, panel_rows, depth_block),
+        tiles(tiles * tile_elements) {}
 };
 
 // The panels of rows from first_panel on up to last_panel, of a group, times a block of columns.
@@ -215,8 +217,8 @@ void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels
   workspaces.reserve(threads);
   const int64_t tiles = product.detached_tiles(columns.limits().panels, ranges.length(0));
   for (int i = 0; i < threads; ++i) {
-    workspaces.emplace_back(columns.limits(), columns.depth_block(), row_block_panels, rows.max_panel_rows(), tiles,
-                            product.tile_elements());
+    workspaces.emplace_back(columns.limits(), columns.depth_block(), count_zero, row_block_panels,
+                            rows.max_panel_rows(), tiles, product.tile_elements());
   }
 
   // Tasks are handed out in chunks, small enough that a thread that is held up leaves work to the others. Those of one

@@ -32,7 +32,7 @@ int64_t Im2col<Scalar>::panel_count(const ConvProblem& problem, const PanelWidth
 
 template <class Scalar>
 int64_t Im2col<Scalar>::depth_block() const {
-  return largest_part(problem_.in_channels / problem_.groups * kernel_size(problem_), max_depth_block(width_));
+  return largest_part(reduction_length(problem_), max_depth_block(width_));
 }
 
 template <class Scalar>

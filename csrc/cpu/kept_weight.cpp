@@ -16,7 +16,7 @@ Scalar sample(const PackedLayout& layout, const Scalar* source, int64_t row) {
 }
 
 template <class Scalar>
-int64_t bytes_of(const std::shared_ptr<const PackedMatrix<Scalar>>& packed) {
+int64_t bytes_of(const SharedMatrix<Scalar>& packed) {
   return packed ? packed->bytes() : 0;
 }
 
@@ -62,19 +62,19 @@ bool PackedMatrix<Scalar>::is_of(const PackedLayout& layout, const Scalar* sourc
 }
 
 template <class Scalar>
-std::shared_ptr<const PackedMatrix<Scalar>> KeptWeight::find(const PackedLayout& layout, const Scalar* source) const {
-  std::shared_ptr<const PackedMatrix<Scalar>> packed;
+SharedMatrix<Scalar> KeptWeight::find(const PackedLayout& layout, const Scalar* source) const {
+  SharedMatrix<Scalar> packed;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    packed = std::get<std::shared_ptr<const PackedMatrix<Scalar>>>(packed_);
+    packed = std::get<SharedMatrix<Scalar>>(packed_);
   }
   return packed && packed->is_of(layout, source) ? packed : nullptr;
 }
 
 template <class Scalar>
-void KeptWeight::keep(std::shared_ptr<const PackedMatrix<Scalar>> packed) {
+void KeptWeight::keep(SharedMatrix<Scalar> packed) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::get<std::shared_ptr<const PackedMatrix<Scalar>>>(packed_) = std::move(packed);
+  std::get<SharedMatrix<Scalar>>(packed_) = std::move(packed);
 }
 
 int64_t KeptWeight::bytes() const {
@@ -84,9 +84,9 @@ int64_t KeptWeight::bytes() const {
 
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
-template std::shared_ptr<const PackedMatrix<float>> KeptWeight::find(const PackedLayout&, const float*) const;
-template std::shared_ptr<const PackedMatrix<double>> KeptWeight::find(const PackedLayout&, const double*) const;
-template void KeptWeight::keep(std::shared_ptr<const PackedMatrix<float>>);
-template void KeptWeight::keep(std::shared_ptr<const PackedMatrix<double>>);
+template SharedMatrix<float> KeptWeight::find(const PackedLayout&, const float*) const;
+template SharedMatrix<double> KeptWeight::find(const PackedLayout&, const double*) const;
+template void KeptWeight::keep(SharedMatrix<float>);
+template void KeptWeight::keep(SharedMatrix<double>);
 
 }  // namespace flopcuda::cpu

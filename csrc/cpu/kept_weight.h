@@ -48,21 +48,24 @@ class PackedMatrix {
   AlignedArray<Scalar> values_;
 };
 
+template <class Scalar>
+using SharedMatrix = std::shared_ptr<const PackedMatrix<Scalar>>;
+
 // What is kept of one weight: its panels in the layout that was used last. Calls may come from any thread.
 class KeptWeight {
  public:
   // Null if there are none of this layout and these values.
   template <class Scalar>
-  std::shared_ptr<const PackedMatrix<Scalar>> find(const PackedLayout& layout, const Scalar* source) const;
+  SharedMatrix<Scalar> find(const PackedLayout& layout, const Scalar* source) const;
 
   template <class Scalar>
-  void keep(std::shared_ptr<const PackedMatrix<Scalar>> packed);
+  void keep(SharedMatrix<Scalar> packed);
 
   int64_t bytes() const;
 
  private:
   mutable std::mutex mutex_;
-  std::tuple<std::shared_ptr<const PackedMatrix<float>>, std::shared_ptr<const PackedMatrix<double>>> packed_;
+  std::tuple<SharedMatrix<float>, SharedMatrix<double>> packed_;
 };
 
 }  // namespace flopcuda::cpu

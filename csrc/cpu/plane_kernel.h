@@ -10,20 +10,12 @@ namespace {
 
 // Counts, in every lane, the products of which neither operand is 0.
 template <class Simd>
-struct NonzeroProducts {
-  using Mask = decltype(typename Simd::Vector{} != typename Simd::Vector{});
-
-  Mask lanes{};
+struct NonzeroProducts : LaneCounts<Simd> {
+  using typename LaneCounts<Simd>::Mask;
 
   // `uses` products of every lane of `values` with weights that are not 0.
   inline void add(const typename Simd::Vector& values, int uses) {
-    lanes += (values != typename Simd::Vector{}) & (Mask{} + uses);
-  }
-
-  inline int64_t sum(int64_t valid_lanes) const {
-    int64_t total = 0;
-    for (int64_t i = 0; i < valid_lanes; ++i) total += lanes[i];
-    return total;
+    this->lanes += (values != typename Simd::Vector{}) & (Mask{} + uses);
   }
 };
 

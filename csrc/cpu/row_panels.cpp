@@ -108,7 +108,7 @@ void transpose_from_memory(const Scalar* source, int64_t source_stride, int64_t 
 
 template <class Scalar>
 RowPanels<Scalar>::RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, const PanelWidth& width)
-    : source_(values), groups_(groups), rows_(rows), max_panel_rows_(width.max), depth_(depth), width_(width) {
+    : source_(values), groups_(groups), rows_(rows), depth_(depth), width_(width) {
   const Partition steps{ceil_div(rows, width.step), ceil_div(rows, width.max)};
   for (int64_t panel = 0; panel < steps.parts; ++panel) {
     const int64_t first_row = steps.begin(panel) * width.step, packed_rows = steps.length(panel) * width.step;
@@ -140,7 +140,7 @@ void RowPanels<Scalar>::keep(KeptWeight& kept, int64_t depth_block) {
 template <class Scalar>
 void RowPanels<Scalar>::pack_panel(int64_t group, int64_t panel, int64_t first_depth, int64_t depth,
                                    Scalar* packed) const noexcept {
-  const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows_;
+  const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows();
   const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * depth_ + first_depth;
   transpose_from_memory(source, depth_, rows, depth, packed, stride);
   for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
@@ -153,12 +153,12 @@ void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t
   block.group = group, block.first_panel = first, block.first_depth = first_depth;
   if (kept_) return;
   for (int64_t panel = first; panel < last; ++panel) {
-    Scalar* packed = block.values.data() + (panel - first) * depth * max_panel_rows_;
+    Scalar* packed = block.values.data() + (panel - first) * depth * max_panel_rows();
     pack_panel(group, panel, first_depth, depth, packed);
     if (!count_zero) continue;
     int32_t* nonzero = block.nonzero.data() + (panel - first) * depth;
     for (int64_t k = 0; k < depth; ++k) {
-      nonzero[k] = static_cast<int32_t>(count_nonzero(packed + k * max_panel_rows_, panels_[panel].rows));
+      nonzero[k] = static_cast<int32_t>(count_nonzero(packed + k * max_panel_rows(), panels_[panel].rows));
     }
   }
 }

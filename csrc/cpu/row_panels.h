@@ -45,7 +45,7 @@ class RowPanels {
   int64_t groups() const { return groups_; }
   int64_t depth() const { return depth_; }
   int64_t panel_count() const { return static_cast<int64_t>(panels_.size()); }
-  int64_t max_panel_rows() const { return max_panel_rows_; }
+  int64_t max_panel_rows() const { return width_.max; }
   int64_t rows() const { return rows_; }
   const RowPanel& panel(int64_t index) const { return panels_[index]; }
 
@@ -67,7 +67,7 @@ class RowPanels {
   // Of one of the block's panels, which hold `depth` updates: [depth][max_panel_rows()] and [depth].
   const Scalar* values(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
     if (kept_) return kept_->panel(block.group, block.first_depth, panel);
-    return block.values.data() + (panel - block.first_panel) * depth * max_panel_rows_;
+    return block.values.data() + (panel - block.first_panel) * depth * max_panel_rows();
   }
   const int32_t* nonzero(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
     return block.nonzero.data() + (panel - block.first_panel) * depth;
@@ -77,11 +77,10 @@ class RowPanels {
   const Scalar* source_;
   int64_t groups_;
   int64_t rows_;
-  int64_t max_panel_rows_;
   std::vector<RowPanel> panels_;
   int64_t depth_;
   PanelWidth width_;
-  std::shared_ptr<const PackedMatrix<Scalar>> kept_;
+  SharedMatrix<Scalar> kept_;
 };
 
 }  // namespace flopcuda::cpu

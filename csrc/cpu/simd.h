@@ -1,4 +1,5 @@
-// The vector that the micro-kernels are templates over. In an unnamed namespace, as tile_kernel.h says.
+// The vector that the micro-kernels are templates over, and what is counted in its lanes. In an unnamed namespace, as
+// tile_kernel.h says.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,20 @@ struct Simd {
   static inline void store(const Vector& vector, Scalar* target) { __builtin_memcpy(target, &vector, sizeof(Vector)); }
 
   static inline Vector broadcast(Scalar value) { return value - Vector{}; }
+};
+
+// A count in every lane of a vector.
+template <class Simd>
+struct LaneCounts {
+  using Mask = decltype(typename Simd::Vector{} != typename Simd::Vector{});
+
+  Mask lanes{};
+
+  inline int64_t sum(int64_t valid_lanes) const {
+    int64_t total = 0;
+    for (int64_t i = 0; i < valid_lanes; ++i) total += lanes[i];
+    return total;
+  }
 };
 
 }  // namespace

@@ -48,6 +48,9 @@ inline int64_t kernel_size(const ConvProblem& p) {
   return p.depth.kernel_size * p.height.kernel_size * p.width.kernel_size;
 }
 
+// Products of one output.
+inline int64_t reduction_length(const ConvProblem& p) { return p.in_channels / p.groups * kernel_size(p); }
+
 // Elements of one channel of an output image.
 inline int64_t output_size(const ConvProblem& p) { return p.depth.out_size * p.height.out_size * p.width.out_size; }
 
