@@ -162,12 +162,14 @@ class Device:
         rates: multiply-adds a cycle of one of them, by unit, in the order of :func:`flopcuda._C.device_rates`.
         resident_blocks: how many blocks of each kernel of :func:`flopcuda._C.cuda_kernels` one of them holds at a time.
         memory_bytes: that memory moves in a cycle, for each of them; by default, nothing waits for it.
+        launch_cycles: between a kernel and the one before it.
     """
 
     multiprocessors: int
     rates: Sequence[float]
     resident_blocks: Sequence[int]
     memory_bytes: float = float("inf")
+    launch_cycles: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,7 @@ class KernelChoice:
         stored_inputs: numbers of the input as the kernel takes it: with zeros behind its rows, and once for each window
             of a width whose taps are channels.
         padded_inputs: numbers of a copy in between, in which zeros surround that width; 0 if there is none.
+        gathers_width: whether the taps of the width have become channels.
     """
 
     name: str
@@ -194,6 +197,7 @@ class KernelChoice:
     segments: int = 1
     stored_inputs: int = 0
     padded_inputs: int = 0
+    gathers_width: bool = False
 
 
 def choose_kernel(
@@ -207,6 +211,7 @@ def choose_kernel(
     allow_tf32: bool = False,
     kernel: str | None = None,
     splits: int | None = None,
+    gathers_width: bool | None = None,
     **options: Any,
 ) -> KernelChoice:
     """The kernel that ``op`` would launch on a device, chosen by the code that chooses it there.
@@ -221,6 +226,7 @@ def choose_kernel(
         allow_tf32: whether float32 may be multiplied as TF32.
         kernel: one of ``_C.cuda_kernels()``, to be told how its grid would fill the device.
         splits: into how many parts that kernel is to split the reduction; as many as suit the device by default.
+        gathers_width: whether that kernel is to take the taps of the width as channels; as suits the device by default.
         options: the operator's other arguments.
 
     Raises:
@@ -239,7 +245,8 @@ def choose_kernel(
         arguments.pop("triangle", None)  # as matmul does
     choose = getattr(torch.ops.flopcuda, f"{op}_choice")
     switches = {"count_zero": count_zero, "allow_tf32": allow_tf32}
-    return KernelChoice(*choose(*operands, **switches, **arguments, **vars(device), kernel=kernel, splits=splits))
+    wish = {"kernel": kernel, "splits": splits, "gathers_width": gathers_width}
+    return KernelChoice(*choose(*operands, **switches, **arguments, **vars(device), **wish))
 
 
 def allows_tf32(op: str, input: Tensor) -> bool:

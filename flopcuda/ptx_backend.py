@@ -49,7 +49,13 @@ class PlannedLaunch:
     parameters: Tensor
 
 
-def plan(op: str, *arguments: Any, kernel: str | None = None, splits: int | None = None) -> PlannedLaunch:
+def plan(
+    op: str,
+    *arguments: Any,
+    kernel: str | None = None,
+    splits: int | None = None,
+    gathers_width: bool | None = None,
+) -> PlannedLaunch:
     """Plan an operator of :mod:`flopcuda.ops`.
 
     Args:
@@ -57,11 +63,14 @@ def plan(op: str, *arguments: Any, kernel: str | None = None, splits: int | None
         arguments: the operator's, in the order of its schema, with tensors on the CPU.
         kernel: one of ``_C.cuda_kernels()``; the one that suits the shapes by default.
         splits: into how many parts that kernel is to split the reduction; as many as suit the shapes by default.
+        gathers_width: whether that kernel is to take the taps of a convolution's width as channels; as suits the shapes
+            by default.
 
     Raises:
         RuntimeError, TypeError, ValueError: arguments that do not fit together, or that no kernel can compute.
     """
-    return PlannedLaunch(*getattr(torch.ops.flopcuda, f"{op}_plan")(*arguments, kernel=kernel, splits=splits))
+    wish = {"kernel": kernel, "splits": splits, "gathers_width": gathers_width}
+    return PlannedLaunch(*getattr(torch.ops.flopcuda, f"{op}_plan")(*arguments, **wish))
 
 
 @cache

@@ -75,6 +75,9 @@ CONV_KERNELS, LINEAR_KERNELS = (
 # Taps of a convolution that a kernel can tabulate.
 MAX_TABULATED_TAPS = 64
 
+# Of backward_error, where sums are not rounded to a narrower type.
+SUM_TOLERANCES = {torch.float64: FLOAT64_TOLERANCE, torch.float32: ELEMENT_TOLERANCE}
+
 Case = ConvCase | LinearCase
 
 
@@ -90,9 +93,12 @@ def reference(case: Case, tensors: Tensors) -> Tensor:
     return case.multiply(*tensors) if isinstance(case, LinearCase) else case.convolve(*tensors)
 
 
-def plan_case(case: Case, tensors: Tensors, kernel: str, splits: int | None = None) -> PlannedLaunch:
+def plan_case(
+    case: Case, tensors: Tensors, kernel: str, splits: int | None = None, gathers_width: bool | None = None
+) -> PlannedLaunch:
     op, arguments = operator_arguments(case, tensors)
-    planned = plan(op, *arguments, kernel.endswith("_count_zero"), kernel=kernel, splits=splits)
+    wish = {"kernel": kernel, "splits": splits, "gathers_width": gathers_width}
+    planned = plan(op, *arguments, kernel.endswith("_count_zero"), **wish)
     planned.output.fill_(torch.nan)  # what the kernel leaves out is seen
     if planned.workspace:
         planned.workspace[0].fill_(0xFF)  # NaN, too
@@ -103,6 +109,32 @@ def counts(counters: Tensor) -> dict[str, int]:
     return dict(zip(ops.COUNTER_FIELDS, counters.tolist(), strict=True))
 
 
+def tensors_of(case: Case, kernel: str, seed: int = 0) -> Tensors:
+    """In the type of number that the kernel takes."""
+    dtype = DTYPES[kernel]
+    if dtype in (torch.float32, torch.float64):
+        return case.tensors(seed, dtype)
+    input, weight, bias = case.tensors(seed)
+    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def factors(kernel: str, tensors: Tensors) -> Tensors:
+    """What the kernel multiplies and adds."""
+    if TYPES[kernel] != "tf32":
+        return tensors
+    input, weight = ((operand.view(torch.int32) & ~0x1FFF).view(torch.float32) for operand in tensors[:2])
+    return input, weight, tensors[2]
+
+
+def layouts(kernel: str, case: Case) -> list[bool]:
+    """Whether the width's taps are channels: not, and, where the kernel can take them so, they are."""
+    try:
+        plan_case(case, tensors_of(case, kernel), kernel, gathers_width=True)
+    except ValueError:
+        return [False]
+    return [False, True]
+
+
 def check_case(
     backend: MachineBackend,
     case: Case,
@@ -110,22 +142,34 @@ def check_case(
     seed: int = 0,
     tensors: Tensors | None = None,
     splits: int | None = None,
+    gathers_width: bool | None = None,
 ) -> Tensor:
     """Asserts outputs, all counters and what the machine saw; returns the output."""
-    tensors = tensors or case.tensors(seed, DTYPES[kernel])
-    planned = plan_case(case, tensors, kernel, splits)
+    tensors = tensors or tensors_of(case, kernel, seed)
+    counts_zero = kernel.endswith("_count_zero")
+    planned = plan_case(case, tensors, kernel, splits, gathers_width)
     result = backend.launch(planned) if planned.grid[0] else None
     counted = counts(planned.counters)
     op, arguments = operator_arguments(case, tensors)
-    _, native = getattr(torch.ops.flopcuda, op)(*arguments, count_zero=kernel.endswith("_count_zero"))
+    _, native = getattr(torch.ops.flopcuda, op)(*arguments, count_zero=counts_zero)
     assert counted == {**counts(native), "lane": counted["lane"]}
-    assert {**case.expected_counts(*tensors[:2], kernel.endswith("_count_zero")), "lane": counted["lane"]} == counted
-    assert counted["lane"] == executed_macs(result, kernel)
-    expected = reference(case, tensors)
-    assert planned.output.shape == expected.shape
-    tolerance = FLOAT64_TOLERANCE if planned.output.dtype == torch.float64 else ELEMENT_TOLERANCE
-    assert backward_error(planned.output, expected, reference(case, magnitudes(tensors))) < tolerance
+    assert counted == {**case.expected_counts(*tensors[:2], counts_zero), "lane": counted["lane"]}
+    assert multiplied_lanes(kernel, counted["lane"]) == executed_macs(result, kernel)
+    check_output(planned.output, case, factors(kernel, tensors))
     return planned.output
+
+
+def check_output(output: Tensor, case: Case, multiplied: Tensors) -> None:
+    """Asserts that elements are as near to float64's as their type lets them be, for the size of their products."""
+    expected, magnitude = reference(case, multiplied), reference(case, magnitudes(multiplied))
+    assert output.shape == expected.shape
+    if output.dtype in SUM_TOLERANCES:
+        assert backward_error(output, expected, magnitude) < SUM_TOLERANCES[output.dtype]
+        return
+    # Summed in float32, and rounded.
+    format = torch.finfo(output.dtype)
+    allowed = (format.eps / 2 + ELEMENT_TOLERANCE) * magnitude + format.smallest_normal * format.eps / 2
+    assert ((output.double() - expected).abs() <= allowed).all()
 
 
 def executed_macs(result: ptx.LaunchResult | None, kernel: str) -> int:

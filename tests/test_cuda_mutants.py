@@ -15,7 +15,7 @@ import torch
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch
 from tests.cpu_kernels.oracle import ConvCase, LinearCase
-from tests.cuda_kernels import DTYPES, counts, kernel_texts, patched_units, plan_case
+from tests.cuda_kernels import DTYPES, counts, kernel_texts, patched_units, plan_case, tensors_of
 from tests.patches import Patch, sampled
 from tests.ptxvm.harness import needs_nvcc
 
@@ -334,20 +334,20 @@ def wrongly_counted_cases(texts: dict[str, str]) -> list[str]:
     for tile_kernel, cases in CASES.items():
         for suffix, splits in TWINS.items():
             kernel = tile_kernel + suffix
-            unsplit = FEW_CHANNELS.get(tile_kernel, []) if splits == 1 else []
+            gathered = FEW_CHANNELS.get(tile_kernel, []) if splits == 1 else []
             wrong += [
                 f"{kernel}: {case}"
-                for case in [*cases, *unsplit]
-                if kernel in texts and not counts_right(backend, case, kernel, splits)
+                for case in [*cases, *gathered]
+                if kernel in texts and not counts_right(backend, case, kernel, splits, case in gathered)
             ]
     return wrong
 
 
-def counts_right(backend: MachineBackend, case: ConvCase | LinearCase, kernel: str, splits: int) -> bool:
-    input, weight, bias = case.tensors()
-    dtype = DTYPES[kernel]
-    tensors = input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    planned = plan_case(case, tensors, kernel, splits)
+def counts_right(
+    backend: MachineBackend, case: ConvCase | LinearCase, kernel: str, splits: int, gathers_width: bool
+) -> bool:
+    tensors = tensors_of(case, kernel)
+    planned = plan_case(case, tensors, kernel, splits, gathers_width)
     backend.launch(planned)
     return is_right(planned, case.expected_counts(*tensors[:2], count_zero=kernel.endswith("_count_zero")))
 

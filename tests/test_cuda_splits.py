@@ -18,7 +18,6 @@ import flopcuda
 from flopcuda import _C, ptx
 from flopcuda.ops import Device, choose_kernel
 from flopcuda.ptx_backend import MachineBackend, PlannedLaunch, plan
-from tests import test_cuda_tensor_kernels
 from tests.cpu_kernels.oracle import ConvCase, LinearCase
 from tests.cuda_kernels import (
     DTYPES,
@@ -54,12 +53,6 @@ property_settings = settings(
 @pytest.fixture(scope="module")
 def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
-
-
-def check(backend: MachineBackend, case: Case, kernel: str, splits: int, seed: int = 0) -> Tensor:
-    """Outputs, counters and lanes, as the tests of the kernels hold them."""
-    check_kernel = test_cuda_tensor_kernels.check_case if kernel in TENSOR_KERNELS else check_case
-    return check_kernel(backend, case, kernel, seed, splits=splits)
 
 
 def slice_of(kernel: str) -> int:
@@ -119,7 +112,7 @@ def merged_taps(kernel: str, case: ConvCase) -> int:
 @pytest.mark.parametrize("kernel", ENTRIES)
 def test_so_many_parts(backend: MachineBackend, kernel: str, splits: int) -> None:
     """Equal parts, parts that differ, and as many as there are units."""
-    check(backend, some_case(kernel), kernel, splits)
+    check_case(backend, some_case(kernel), kernel, splits=splits)
 
 
 @pytest.mark.parametrize("kernel", ENTRIES)
@@ -140,7 +133,7 @@ def test_as_many_parts_as_there_can_be(backend: MachineBackend, kernel: str) -> 
     else:
         case = replace(large, image=(2, large.image[1]), out_channels=6)
     assert most_parts(kernel, case) == MAX_SPLITS
-    check(backend, case, kernel, MAX_SPLITS)
+    check_case(backend, case, kernel, splits=MAX_SPLITS)
     with pytest.raises((RuntimeError, ValueError), match=f"{kernel} splits this reduction into 1 to {MAX_SPLITS} part"):
         plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel, MAX_SPLITS + 1)
 
@@ -153,7 +146,7 @@ def test_as_many_parts_as_there_can_be(backend: MachineBackend, kernel: str) -> 
     seed=st.integers(0, 99),
 )
 def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase, splits: int, seed: int) -> None:
-    check(backend, case, kernel, min(splits, most_parts(kernel, case)), seed)
+    check_case(backend, case, kernel, seed, splits=min(splits, most_parts(kernel, case)))
 
 
 @pytest.mark.parametrize("kernel", CONV_KERNELS)
@@ -161,7 +154,7 @@ def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase
 @given(case=st.one_of(conv_cases(), conv_cases(axes=3)), splits=st.integers(1, 12), seed=st.integers(0, 99))
 def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, splits: int, seed: int) -> None:
     if can_compute(kernel, case):
-        check(backend, case, kernel, min(splits, most_parts(kernel, case)), seed)
+        check_case(backend, case, kernel, seed, splits=min(splits, most_parts(kernel, case)))
 
 
 def test_the_gradient_of_a_weight_is_split() -> None:
@@ -216,10 +209,10 @@ def test_whole_tiles_are_added_up_once_for_each_part_but_the_first(
 def test_whichever_block_is_last_the_outputs_are_the_same(kernel: str) -> None:
     """In any order of blocks and warps, and on several threads, to the last bit."""
     case = some_case(kernel)
-    in_order = check(MachineBackend(ptx.Machine(threads=1)), case, kernel, 4)
+    in_order = check_case(MachineBackend(ptx.Machine(threads=1)), case, kernel, splits=4)
     for seed in range(4):
         shuffled = MachineBackend(ptx.Machine(threads=2, seed=seed))
-        assert torch.equal(check(shuffled, case, kernel, 4), in_order)
+        assert torch.equal(check_case(shuffled, case, kernel, splits=4), in_order)
 
 
 @pytest.mark.parametrize("kernel", ENTRIES)

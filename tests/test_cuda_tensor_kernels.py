@@ -13,25 +13,23 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from flopcuda import ptx
 from flopcuda.ptx_backend import MachineBackend
-from tests.cpu_kernels.oracle import FLOAT64_TOLERANCE, ConvCase, LinearCase, Tensors, magnitudes
+from tests.cpu_kernels.oracle import ConvCase, LinearCase
 from tests.cuda_kernels import (
     DTYPES,
     NVCC_FLAGS,
     ONE_TILE,
     TENSOR_KERNELS,
-    TYPES,
     Case,
+    check_case,
     counts,
-    executed_macs,
-    multiplied_lanes,
+    layouts,
     needs_kernels,
     patched_units,
     plan_case,
-    reference,
+    tensors_of,
 )
 from tests.geometries import CONV3D_CASES, CONV_CASES, conv_cases, cube
 from tests.ptxvm.harness import compile_cuda, needs_nvcc
@@ -89,8 +87,6 @@ ALL_CONV_CASES = {
     "large kernel of three axes": cube(2, 3, (9, 20, 7), 5, (9, 17, 5), padding=(1, 1, 1, 1, 0, 2), dilation=(1, 1, 2)),
 }
 MAX_TABULATED_SIDES = 29
-# Of sums in the output's type or a wider one, relative to the sum of the products' magnitudes.
-SUM_ERRORS = {torch.float64: FLOAT64_TOLERANCE, torch.float32: 1e-6, torch.float16: 1e-6, torch.bfloat16: 1e-6}
 
 property_settings = settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -100,46 +96,6 @@ property_settings = settings(
 @pytest.fixture(scope="module")
 def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
-
-
-def tensors_of(case: Case, kernel: str, seed: int = 0) -> Tensors:
-    input, weight, bias = case.tensors(seed)
-    dtype = DTYPES[kernel]
-    return input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def factors(kernel: str, tensors: Tensors) -> Tensors:
-    """What tensor cores multiply and add."""
-    if TYPES[kernel] != "tf32":
-        return tensors
-    input, weight = ((operand.view(torch.int32) & ~0x1FFF).view(torch.float32) for operand in tensors[:2])
-    return input, weight, tensors[2]
-
-
-def check_case(
-    backend: MachineBackend,
-    case: Case,
-    kernel: str,
-    seed: int = 0,
-    tensors: Tensors | None = None,
-    splits: int | None = None,
-) -> Tensor:
-    """Asserts outputs, all counters and what the machine saw; returns the output."""
-    tensors = tensors or tensors_of(case, kernel, seed)
-    planned = plan_case(case, tensors, kernel, splits)
-    result = backend.launch(planned) if planned.grid[0] else None
-    counts_zero = kernel.endswith("_count_zero")
-    counted = counts(planned.counters)
-    assert counted == {**case.expected_counts(*tensors[:2], count_zero=counts_zero), "lane": counted["lane"]}
-    assert multiplied_lanes(kernel, counted["lane"]) == executed_macs(result, kernel)
-    multiplied = factors(kernel, tensors)
-    expected = reference(case, multiplied)
-    assert planned.output.shape == expected.shape
-    format = torch.finfo(DTYPES[kernel])
-    allowed = (format.eps / 2 + SUM_ERRORS[DTYPES[kernel]]) * reference(case, magnitudes(multiplied))
-    half_a_subnormal = format.smallest_normal * format.eps / 2
-    assert ((planned.output.double() - expected).abs() <= allowed + half_a_subnormal).all()
-    return planned.output
 
 
 # All kernels are instances of two templates: by default, four have all cases and the others a sixth.
@@ -163,7 +119,8 @@ def test_named_linear_layer(backend: MachineBackend, kernel: str, case: LinearCa
 def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
     case = ALL_CONV_CASES[name]
     if "_many_taps" in kernel or sum(case.kernel) + 3 - case.axes <= MAX_TABULATED_SIDES:
-        check_case(backend, case, kernel)
+        for gathers_width in layouts(kernel, case):
+            check_case(backend, case, kernel, gathers_width=gathers_width)
     else:
         sentence = f"{kernel} takes kernels of depth, height and width of up to {MAX_TABULATED_SIDES} together"
         with pytest.raises((RuntimeError, ValueError), match=sentence):
@@ -184,7 +141,8 @@ def test_any_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase
 @property_settings
 @given(case=st.one_of(conv_cases(), conv_cases(axes=3)), seed=st.integers(0, 99))
 def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, seed: int) -> None:
-    check_case(backend, case, kernel, seed)
+    for gathers_width in layouts(kernel, case):
+        check_case(backend, case, kernel, seed, gathers_width=gathers_width)
 
 
 def some_case(kernel: str) -> Case:
@@ -261,7 +219,7 @@ def test_few_channels_waste_no_more_lanes_than_a_linear_layer_of_a_row(
     row = LinearCase(2 * math.prod(layer.image) // math.prod(layer.stride), 3 * width, 40)
     lanes = []
     for case, name in ((layer, kernel), (row, kernel.replace("conv", "linear"))):
-        planned = plan_case(case, tensors_of(case, name), name)
+        planned = plan_case(case, tensors_of(case, name), name, gathers_width=case is layer)
         backend.launch(planned)
         lanes.append(counts(planned.counters)["lane"])
     assert lanes[0] == height * lanes[1]

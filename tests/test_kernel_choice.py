@@ -132,6 +132,8 @@ def test_sums_that_memory_would_move_for_nothing_are_not_split() -> None:
     assert choose_linear(256, 2048, 1000, slow_memory).splits == 1
     with pytest.raises(ValueError, match="a device's memory moves some bytes in a cycle, not 0"):
         choose_linear(256, 2048, 1000, Device(108, A100.rates, [], memory_bytes=0.0))
+    with pytest.raises(ValueError, match="a launch takes some cycles or none, not -1"):
+        choose_linear(256, 2048, 1000, Device(108, A100.rates, [], launch_cycles=-1.0))
 
 
 @pytest.mark.parametrize(("capability", "has_tensor_cores"), [(80, True), (86, False), (89, False), (90, True)])
@@ -176,33 +178,55 @@ def test_taps_of_patches_are_channels_where_these_fill_no_slice(
 
 
 @pytest.mark.parametrize(
-    ("channels", "kernel", "stride", "outputs", "segments"),
+    ("channels", "kernel", "stride", "outputs", "is_worth_it"),
     [
-        (3, 7, 2, 64, 7),  # the first layers of ResNet,
-        (3, 3, 1, 64, 3),  # VGG,
-        (3, 3, 2, 32, 3),  # and MobileNet
-        (16, 3, 1, 64, 9),  # a third of the slices is not worth three times the images
-        (16, 3, 1, 512, 3),  # unless there are many outputs
-        (32, 3, 1, 512, 9),  # taps fill slices as they are
-        (3, 1, 1, 64, 1),
+        (3, 7, 2, 64, True),  # the first layers of ResNet,
+        (3, 3, 1, 64, True),  # VGG,
+        (3, 3, 2, 32, True),  # and MobileNet
+        (16, 3, 1, 16, False),  # a third of the slices is not worth three times the images
+        (16, 3, 1, 512, True),  # unless there are many outputs
+        (32, 3, 1, 512, False),  # taps fill slices as they are
     ],
 )
 def test_taps_of_the_width_are_channels_where_that_saves_time(
-    channels: int, kernel: int, stride: int, outputs: int, segments: int
+    channels: int, kernel: int, stride: int, outputs: int, is_worth_it: bool
 ) -> None:
     images = torch.empty(32, channels, 64, 64, device="meta", dtype=torch.half)
     filters = torch.empty(outputs, channels, kernel, kernel, device="meta", dtype=torch.half)
-    options = {"device": A100, "stride": (stride, stride), "padding": (kernel // 2,) * 4}
-    side = 64 // stride
-    for name in ("flopcuda_conv_f16_64x64x32", "flopcuda_conv_f16_128x128x32_many_taps"):
-        choice = choose_kernel("conv2d", images, filters, None, kernel=name, **options)
-        is_gathered = segments == kernel and kernel > 1 and "many_taps" not in name
-        assert choice.segments == (kernel if is_gathered else kernel**2)
-        row = (side, channels * kernel) if is_gathered else (64, channels)
-        assert choice.stored_inputs == 32 * 64 * row[0] * -(-row[1] // 8) * 8
-        padded = 32 * channels * 64 * ((side - 1) * stride + kernel)
-        assert choice.padded_inputs == (padded if is_gathered else 0)
-    assert segments in (kernel, kernel**2)
+    device = Device(108, A100.rates, [], memory_bytes=2039 / 1.41 / 108, launch_cycles=1269)
+    options = {"device": device, "stride": (stride, stride), "padding": (kernel // 2,) * 4}
+    name, side = "flopcuda_conv_f16_64x64x32", 64 // stride
+    assert choose_kernel("conv2d", images, filters, None, kernel=name, **options).gathers_width == is_worth_it
+    apart, gathered = (
+        choose_kernel("conv2d", images, filters, None, kernel=name, gathers_width=gathers, **options)
+        for gathers in (False, True)
+    )
+    assert (apart.segments, gathered.segments) == (kernel**2, kernel)
+    assert (apart.stored_inputs, apart.padded_inputs) == (32 * 64 * 64 * -(-channels // 8) * 8, 0)
+    assert gathered.stored_inputs == 32 * 64 * side * -(-channels * kernel // 8) * 8
+    assert gathered.padded_inputs == 32 * channels * 64 * ((side - 1) * stride + kernel)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "side"),
+    [("f16_64x64x32_many_taps", 3), ("f16_64x64x32_split", 3), ("f32_64x64x16", 3), ("f16_64x64x32", 1)],
+)
+def test_taps_that_no_kernel_can_take_as_channels_are_refused(kernel: str, side: int) -> None:
+    """Only kernels that know taps by bits count the padding of such a width, and only of whole sums."""
+    images, filters = (torch.empty(8, 3, size, size, device="meta", dtype=torch.half) for size in (9, side))
+    named = {"kernel": f"flopcuda_conv_{kernel}", "device": A100, "padding": (1, 1, 1, 1)}
+    assert not choose_kernel("conv2d", images, filters, None, **named).gathers_width
+    with pytest.raises(ValueError, match=f"{kernel} does not take the taps of this width as channels"):
+        choose_kernel("conv2d", images, filters, None, gathers_width=True, **named)
+
+
+def test_a_copy_into_another_type_or_layout_is_a_part_of_the_choice() -> None:
+    """A convolution of float32 is multiplied as TF32 where that saves more than copies of its tensors cost."""
+    operands = torch.empty(8, 64, 16, 16, device="meta"), torch.empty(64, 64, 3, 3, device="meta")
+    for launch_cycles, dtype in ((0, "tf32"), (100_000, "f32")):
+        device = Device(108, A100.rates, [], launch_cycles=launch_cycles)
+        choice = choose_kernel("conv2d", *operands, None, device=device, allow_tf32=True)
+        assert choice.name.startswith(f"flopcuda_conv_{dtype}_")
 
 
 def test_a_named_kernel_is_described_and_must_fit() -> None:
@@ -214,8 +238,10 @@ def test_a_named_kernel_is_described_and_must_fit() -> None:
         choose_linear(256, 64, 256, kernel="flopcuda_conv_f32_direct")
     with pytest.raises(RuntimeError, match="no CUDA kernel named nothing"):
         choose_linear(256, 64, 256, kernel="nothing")
-    with pytest.raises(ValueError, match="a launch is split as one kernel can, but none is named"):
+    with pytest.raises(ValueError, match="a launch is as one kernel can make it, but none is named"):
         choose_linear(256, 64, 256, splits=2)
+    with pytest.raises(ValueError, match="128x128x16 has no taps"):
+        choose_linear(256, 64, 256, kernel="flopcuda_linear_f32_128x128x16", gathers_width=True)
 
 
 @pytest.mark.parametrize(("kernel", "most"), [("64x64x16", 1), ("64x64x16_split", 4)])

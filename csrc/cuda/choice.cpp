@@ -6,6 +6,7 @@
 
 #include "cuda/gemm_shape.h"
 #include "cuda/load.h"
+#include "cuda/tap_channels.h"
 
 namespace flopcuda::cuda {
 namespace {
@@ -76,37 +77,67 @@ double count_copies(const Choice& choice, const GemmShape& shape) {
   return static_cast<double>(count_tiles(kernel, shape)) * (operands + sums);
 }
 
+// Cycles in which memory brings operands and output from one type and layout into another: those of convolutions on
+// tensor cores have their channels last, and images of which a padded width is gathered are copied twice.
+template <class Problem>
+double estimate_conversion(const Choice& choice, const Problem& problem, const GemmShape& shape, DataType type,
+                           const DeviceProperties& device) {
+  const KernelInfo& kernel = *choice.kernel;
+  const int given_bytes = scalar_bytes(type), bytes = scalar_bytes(kernel.type);
+  if (given_bytes == bytes && !has_channels_last(kernel)) return 0;
+  const int64_t padded = count_padded_inputs(choice, problem), stored = as_computed(choice, problem, shape).values;
+  const double moved =
+      static_cast<double>(shape.values) * given_bytes + static_cast<double>(stored + 2 * padded) * bytes;
+  return (padded > 0 ? 4 : 3) * device.launch_cycles + moved / (device.memory_bytes * device.multiprocessors);
+}
+
 struct Candidate {
   Choice choice;
   double time;
+  double conversion;  // before and after
   double copies;
+
+  double total() const { return time + conversion; }
 };
 
 // The ways in which a kernel can split the problem, in steps of an eighth where there are many, up to where some waves
 // of blocks fill the device. With the first of them, a split kernel is slower than its twin.
-void append_candidates(std::vector<Candidate>& candidates, const KernelInfo& kernel, const GemmShape& shape,
-                       const DeviceProperties& device) {
+void append_splits(std::vector<Candidate>& candidates, Choice choice, double conversion, const GemmShape& shape,
+                   const DeviceProperties& device) {
   constexpr int64_t WAVES = 8;  // the more, the less the last one leaves idle
+  const KernelInfo& kernel = *choice.kernel;
   const int64_t wave = device.multiprocessors * std::max<int64_t>(resident_blocks(kernel, device), 1);
   const int64_t most = max_splits(kernel, shape), tiles = count_tiles(kernel, shape);
   int32_t last = 0;
   for (int32_t at_most = 1; at_most <= most; at_most += std::max(at_most / 8, 1)) {
-    const int32_t splits = fewest_splits(kernel, shape, at_most);
-    if (splits == last) continue;
-    last = splits;
-    const Choice choice{&kernel, splits};
-    candidates.push_back({choice, estimate_time(choice, shape, device), count_copies(choice, shape)});
-    if (tiles * splits >= WAVES * wave) return;
+    choice.splits = fewest_splits(kernel, shape, at_most);
+    if (choice.splits == last) continue;
+    last = choice.splits;
+    candidates.push_back({choice, estimate_time(choice, shape, device), conversion, count_copies(choice, shape)});
+    if (tiles * choice.splits >= WAVES * wave) return;
+  }
+}
+
+// The ways in which a kernel can compute the problem, whose shape is given.
+template <class Problem>
+void append_candidates(std::vector<Candidate>& candidates, const KernelInfo& kernel, const Problem& problem,
+                       const GemmShape& shape, DataType type, const DeviceProperties& device) {
+  for (const bool gathers_width : {false, true}) {
+    const Choice choice{&kernel, 1, gathers_width};
+    if (!find_objection(choice, problem).empty()) continue;
+    const double conversion = estimate_conversion(choice, problem, shape, type, device);
+    append_splits(candidates, choice, conversion, as_computed(choice, problem, shape), device);
   }
 }
 
 // Of those that are about as fast as the fastest, the one that copies least.
 Choice select(const std::vector<Candidate>& candidates) {
   constexpr double CLOSE = 1.06;  // times that the estimate does not tell apart
-  const auto faster = [](const Candidate& a, const Candidate& b) { return a.time < b.time; };
-  const double limit = CLOSE * std::min_element(candidates.begin(), candidates.end(), faster)->time;
+  const auto faster = [](const Candidate& a, const Candidate& b) { return a.total() < b.total(); };
+  const Candidate& fastest = *std::min_element(candidates.begin(), candidates.end(), faster);
+  const double limit = CLOSE * fastest.time + fastest.conversion;
   const auto preferred = [limit](const Candidate& a, const Candidate& b) {
-    const bool a_is_slow = a.time > limit, b_is_slow = b.time > limit;
+    const bool a_is_slow = a.total() > limit, b_is_slow = b.total() > limit;
     return a_is_slow != b_is_slow ? b_is_slow : a.copies < b.copies;
   };
   return std::min_element(candidates.begin(), candidates.end(), preferred)->choice;
@@ -119,27 +150,24 @@ Choice fastest_kernel(Operation operation, DataType type, bool count_zero, const
   std::vector<Candidate> candidates;
   for (const KernelInfo& kernel : kernels()) {
     if (kernel.operation != operation || !can_take(kernel.type, type) || kernel.counts_zero != count_zero) continue;
-    if (device.rates[static_cast<int>(kernel.unit)] == 0 || !find_objection(kernel, problem).empty()) continue;
-    append_candidates(candidates, kernel, as_computed(kernel, problem, shape), device);
+    if (device.rates[static_cast<int>(kernel.unit)] == 0) continue;
+    append_candidates(candidates, kernel, problem, shape, type, device);
   }
   if (candidates.empty()) reject("no CUDA kernel counts the zeros of a triangle's products");
   return select(candidates);
 }
 
 template <class Problem>
-int32_t best_splits(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  const GemmShape shape = shape_of(kernel, problem);
-  check_kernel(kernel, problem);
+Choice best_way(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  checked_shape({&kernel}, problem);
   std::vector<Candidate> candidates;
-  append_candidates(candidates, kernel, shape, device);
-  return select(candidates).splits;
+  append_candidates(candidates, kernel, problem, shape_of(problem), kernel.type, device);
+  return select(candidates);
 }
 
 template <class Problem>
 Waves waves_of(const Problem& problem, const Choice& choice, const DeviceProperties& device) {
-  const GemmShape shape = shape_of(*choice.kernel, problem);
-  check_kernel(*choice.kernel, problem);
-  check_splits(*choice.kernel, shape, choice.splits);
+  const GemmShape shape = checked_shape(choice, problem);
   const int64_t blocks = load_of(*choice.kernel, shape, choice.splits).blocks;
   return {blocks, wave_efficiency(blocks, device)};
 }
@@ -154,12 +182,12 @@ Choice choose_kernel(const LinearProblem& problem, DataType type, bool count_zer
   return fastest_kernel(Operation::linear, type, count_zero, problem, device);
 }
 
-int32_t choose_splits(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  return best_splits(problem, kernel, device);
+Choice choose_way(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  return best_way(problem, kernel, device);
 }
 
-int32_t choose_splits(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
-  return best_splits(problem, kernel, device);
+Choice choose_way(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
+  return best_way(problem, kernel, device);
 }
 
 // The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,

@@ -9,20 +9,15 @@
 
 namespace flopcuda::cuda {
 
-// A kernel, and into how many parts it splits the reduction: one, but for a split kernel.
-struct Choice {
-  const KernelInfo* kernel;
-  int32_t splits;
-};
-
-// The kernel that suits the problem on a device, of the type or, in place of one for tensor cores, of float32.
-// std::invalid_argument, in one sentence, if no kernel can compute it.
+// The kernel that suits the problem on a device, of the type or, in place of one for tensor cores, of float32. Counted
+// with it is what it takes to bring tensors, dense and row-major as the problem says, into the type and the layout that
+// the kernel has. std::invalid_argument, in one sentence, if no kernel can compute it.
 Choice choose_kernel(const ConvProblem& problem, DataType type, bool count_zero, const DeviceProperties& device);
 Choice choose_kernel(const LinearProblem& problem, DataType type, bool count_zero, const DeviceProperties& device);
 
-// How a kernel would best split the problem. std::invalid_argument if it cannot compute it.
-int32_t choose_splits(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
-int32_t choose_splits(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
+// How a kernel would best compute the problem. std::invalid_argument if it cannot.
+Choice choose_way(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
+Choice choose_way(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
 
 // How so many blocks fill a device: those of its average multiprocessor over those of the busiest; 0 without blocks.
 double wave_efficiency(int64_t blocks, const DeviceProperties& device);
@@ -33,7 +28,7 @@ struct Waves {
   double efficiency;
 };
 
-// std::invalid_argument if the kernel cannot compute the problem, or not in so many parts.
+// std::invalid_argument if the kernel cannot compute the problem, or not so.
 Waves count_waves(const ConvProblem& problem, const Choice& choice, const DeviceProperties& device);
 Waves count_waves(const LinearProblem& problem, const Choice& choice, const DeviceProperties& device);
 

@@ -30,6 +30,10 @@ constexpr int SCHEDULERS = 4;
 // arXiv:2402.13499).
 constexpr double SLICE_LATENCY = 100;
 
+// Seconds before a kernel that follows another in a stream: 3.8 us for one of 2.9 us (NVIDIA, Getting Started with CUDA
+// Graphs, on a V100).
+constexpr double LAUNCH_SECONDS = 0.9e-6;
+
 // Cycles before a block's first slice has come from memory (466 on A100, 479 on H100: ibidem).
 constexpr double FILL_LATENCY = 480;
 
@@ -48,6 +52,8 @@ struct DeviceProperties {
   Rates rates = rates_of(80);
   // That memory moves in a cycle, for each multiprocessor: 2,039 GB/s at 1.41 GHz.
   double memory_bytes = 2039 / 1.41 / 108;
+  // Before a kernel that follows another.
+  double launch_cycles = LAUNCH_SECONDS * 1.41e9;
   // Blocks of each of kernels() that a multiprocessor holds at a time; where it is empty, RESIDENT_THREADS.
   std::vector<int32_t> resident_blocks;
 };

@@ -52,10 +52,16 @@ int64_t count_units(const KernelInfo& kernel, const GemmShape& shape) {
 }
 
 template <class Problem>
-void check_kernel(const KernelInfo& kernel, const Problem& problem, Operation operation) {
+GemmShape checked_shape(const Choice& choice, const Problem& problem, Operation operation) {
+  const KernelInfo& kernel = *choice.kernel;
+  const GemmShape shape = as_computed(choice, problem, shape_of(problem));
   if (kernel.operation != operation) reject(std::string(kernel.name) + " is a kernel of another operation");
-  const std::string objection = find_objection(kernel, problem);
+  const std::string objection = find_objection(choice, problem);
   if (!objection.empty()) reject(kernel.name + objection);
+  const int64_t most = max_splits(kernel, shape);
+  if (choice.splits >= 1 && choice.splits <= most) return shape;
+  reject(std::string(kernel.name) + " splits this reduction into 1 to " + std::to_string(most) + " parts, not " +
+         std::to_string(choice.splits));
 }
 
 }  // namespace
@@ -96,16 +102,16 @@ GemmShape shape_of(const ConvProblem& problem) {
   return {problem.groups, problem.out_channels / problem.groups, problem.batch * pixels, taps, channels, values};
 }
 
-GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, GemmShape shape) {
-  const ConvProblem computed = as_computed(kernel, problem);
+GemmShape as_computed(const Choice& choice, const ConvProblem& problem, GemmShape shape) {
+  const ConvProblem computed = as_computed(choice, problem);
   shape.segments = count_taps(computed);
   shape.length = computed.in_channels / computed.groups;
   const int64_t inputs = problem.batch * problem.in_channels * count_inputs(problem);
-  shape.values += count_stored_inputs(kernel, problem) - inputs;
+  shape.values += count_stored_inputs(choice, problem) - inputs;
   return shape;
 }
 
-GemmShape as_computed(const KernelInfo&, const LinearProblem&, GemmShape shape) { return shape; }
+GemmShape as_computed(const Choice&, const LinearProblem&, GemmShape shape) { return shape; }
 
 GemmShape shape_of(const LinearProblem& problem) {
   check_range("linear: batch", problem.batch, 0, INT64_MAX);
@@ -184,8 +190,11 @@ int64_t count_pixels(const ConvProblem& problem) {
                          {problem.depth.out_size, problem.height.out_size, problem.width.out_size});
 }
 
-std::string find_objection(const KernelInfo& kernel, const ConvProblem& given) {
-  const ConvProblem problem = as_computed(kernel, given);
+std::string find_objection(const Choice& choice, const ConvProblem& given) {
+  const KernelInfo& kernel = *choice.kernel;
+  if (choice.gathers_width && !can_gather_width(kernel, given))
+    return " does not take the taps of this width as channels";
+  const ConvProblem problem = as_computed(choice, given);
   const int64_t taps = count_taps(problem);
   if (taps > kernel.max_taps) {
     return " takes kernels of up to " + std::to_string(kernel.max_taps) + " taps, not of " + std::to_string(taps);
@@ -210,25 +219,20 @@ std::string find_objection(const KernelInfo& kernel, const ConvProblem& given) {
   return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
 }
 
-std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem) {
+std::string find_objection(const Choice& choice, const LinearProblem& problem) {
+  const KernelInfo& kernel = *choice.kernel;
+  if (choice.gathers_width) return " has no taps";
   if (problem.triangle == Triangle::none) return {};
   if (kernel.counts_zero) return " counts zeros, and so multiplies all of a product, not a triangle";
   return kernel.is_split ? " splits the reduction of whole products, not of a triangle" : "";
 }
 
-void check_kernel(const KernelInfo& kernel, const ConvProblem& problem) {
-  check_kernel(kernel, problem, Operation::conv);
+GemmShape checked_shape(const Choice& choice, const ConvProblem& problem) {
+  return checked_shape(choice, problem, Operation::conv);
 }
 
-void check_kernel(const KernelInfo& kernel, const LinearProblem& problem) {
-  check_kernel(kernel, problem, Operation::linear);
-}
-
-void check_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits) {
-  const int64_t most = max_splits(kernel, shape);
-  if (splits >= 1 && splits <= most) return;
-  reject(std::string(kernel.name) + " splits this reduction into 1 to " + std::to_string(most) + " parts, not " +
-         std::to_string(splits));
+GemmShape checked_shape(const Choice& choice, const LinearProblem& problem) {
+  return checked_shape(choice, problem, Operation::linear);
 }
 
 }  // namespace flopcuda::cuda

@@ -31,14 +31,9 @@ GemmShape shape_of(const LinearProblem& problem);
 
 bool has_channels_last(const KernelInfo& kernel);
 
-// A problem's shape with the segments and values that it has as the kernel takes it (tap_channels.h).
-GemmShape as_computed(const KernelInfo& kernel, const ConvProblem& problem, GemmShape shape);
-GemmShape as_computed(const KernelInfo& kernel, const LinearProblem& problem, GemmShape shape);
-
-template <class Problem>
-GemmShape shape_of(const KernelInfo& kernel, const Problem& problem) {
-  return as_computed(kernel, problem, shape_of(problem));
-}
+// A problem's shape with the segments and values that it has as it is computed (tap_channels.h).
+GemmShape as_computed(const Choice& choice, const ConvProblem& problem, GemmShape shape);
+GemmShape as_computed(const Choice& choice, const LinearProblem& problem, GemmShape shape);
 
 // The shape with the rows and columns that the kernel has.
 GemmShape as_computed(const KernelInfo& kernel, GemmShape shape);
@@ -59,16 +54,15 @@ int64_t count_sides(const ConvProblem& problem);  // of the kernel: depth, heigh
 int64_t count_inputs(const ConvProblem& problem);
 int64_t count_pixels(const ConvProblem& problem);
 
-// Why a kernel cannot compute a problem, after its name; empty if it can. Some kernel of every operation can.
-std::string find_objection(const KernelInfo& kernel, const ConvProblem& problem);
-std::string find_objection(const KernelInfo& kernel, const LinearProblem& problem);
+// Why a kernel cannot compute a problem so, whatever the parts of the reduction, after its name; empty if it can. Some
+// kernel of every operation can.
+std::string find_objection(const Choice& choice, const ConvProblem& problem);
+std::string find_objection(const Choice& choice, const LinearProblem& problem);
 
-// std::invalid_argument if it cannot, or is of another operation.
-void check_kernel(const KernelInfo& kernel, const ConvProblem& problem);
-void check_kernel(const KernelInfo& kernel, const LinearProblem& problem);
-
-// std::invalid_argument if the kernel cannot split the reduction into so many parts.
-void check_splits(const KernelInfo& kernel, const GemmShape& shape, int32_t splits);
+// The shape of a problem as it is computed. std::invalid_argument if the kernel cannot compute it so, not in so many
+// parts, or is of another operation.
+GemmShape checked_shape(const Choice& choice, const ConvProblem& problem);
+GemmShape checked_shape(const Choice& choice, const LinearProblem& problem);
 
 [[noreturn]] void reject(const std::string& sentence);
 

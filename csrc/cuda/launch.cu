@@ -79,6 +79,7 @@ DeviceProperties ask_properties(int device) {
   const double word_bytes = get_attribute(cudaDevAttrGlobalMemoryBusWidth, device) / 8.0;
   const double clock = get_attribute(cudaDevAttrClockRate, device);
   properties.memory_bytes = 2 * memory_clock * word_bytes / clock / properties.multiprocessors;
+  properties.launch_cycles = LAUNCH_SECONDS * 1e3 * clock;
   for (const KernelInfo& kernel : kernels()) {
     int blocks = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, find_function(kernel.name), kernel.threads, 0),

@@ -78,9 +78,9 @@ void set_channels_last(ConvParams& params, const ConvProblem& problem, const Ten
                              rows_are_aligned(tensors.output, params.group_out_channels, kernel.type);
 }
 
-ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const GemmShape& shape,
-                       const KernelInfo& kernel) {
-  const ConvProblem problem = as_computed(kernel, given);
+ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const GemmShape& shape, const Choice& choice) {
+  const KernelInfo& kernel = *choice.kernel;
+  const ConvProblem problem = as_computed(choice, given);
   ConvParams params{};
   params.input = tensors.input;
   params.weight = tensors.weight;
@@ -104,7 +104,7 @@ ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const G
   params.depth = make_axis(problem.depth);
   params.height = make_axis(problem.height);
   params.width = make_axis(problem.width);
-  params.gathered_width = make_axis(gathered_width(kernel, given));
+  params.gathered_width = make_axis(gathered_width(choice, given));
   const GemmShape computed = as_computed(kernel, shape);
   params.row_tiles = static_cast<uint32_t>(divide_up(computed.rows, kernel.block_m));
   params.column_tiles = static_cast<uint32_t>(divide_up(computed.columns, kernel.block_n));
@@ -115,7 +115,8 @@ ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const G
 }
 
 LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, const GemmShape& shape,
-                         const KernelInfo& kernel) {
+                         const Choice& choice) {
+  const KernelInfo& kernel = *choice.kernel;
   LinearParams params{};
   params.input = tensors.input;
   params.weight = tensors.weight;
@@ -135,22 +136,20 @@ LinearParams make_params(const LinearProblem& problem, const Tensors& tensors, c
 }
 
 template <class Problem>
-WorkspaceSize size_workspace(const Problem& problem, const KernelInfo& kernel, int32_t splits) {
-  const GemmShape shape = shape_of(kernel, problem);
-  check_kernel(kernel, problem);
-  check_splits(kernel, shape, splits);
+WorkspaceSize size_workspace(const Problem& problem, const Choice& choice) {
+  const KernelInfo& kernel = *choice.kernel;
+  const GemmShape shape = checked_shape(choice, problem);
   if (!kernel.is_split) return {};
   const int64_t tiles = count_tiles(kernel, shape);
   const int64_t bytes =
-      checked_product("the workspace", {splits, tiles, kernel.block_m, kernel.block_n, sum_bytes(kernel.type)});
+      checked_product("the workspace", {choice.splits, tiles, kernel.block_m, kernel.block_n, sum_bytes(kernel.type)});
   return {bytes, tiles};
 }
 
 template <class Problem>
-LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
-  const GemmShape shape = shape_of(kernel, problem);
-  check_kernel(kernel, problem);
-  check_splits(kernel, shape, splits);
+LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const Choice& choice) {
+  const KernelInfo& kernel = *choice.kernel;
+  const GemmShape shape = checked_shape(choice, problem);
   if (kernel.type != tensors.type) reject(std::string(kernel.name) + " is a kernel of another type than the tensors");
   const int64_t tiles = count_tiles(kernel, shape);
   if (tiles > 0) {  // an empty tensor's pointer may be null
@@ -161,12 +160,12 @@ LaunchPlan make_plan(const Problem& problem, const Tensors& tensors, const Kerne
     reject(std::string(kernel.name) + " would need " + std::to_string(tiles) + " blocks, but a grid has at most " +
            std::to_string(MAX_GRID_X));
   }
-  auto params = make_params(problem, tensors, shape, kernel);
+  auto params = make_params(problem, tensors, shape, choice);
   params.workspace = {tensors.sums, tensors.tickets};
   LaunchPlan plan;
   plan.kernel = kernel.name;
   plan.grid.x = static_cast<uint32_t>(tiles);
-  plan.grid.z = static_cast<uint32_t>(splits);
+  plan.grid.z = static_cast<uint32_t>(choice.splits);
   plan.block.x = static_cast<uint32_t>(kernel.threads);
   plan.parameters.resize(sizeof(params));
   std::memcpy(plan.parameters.data(), &params, sizeof(params));
@@ -185,20 +184,18 @@ bool can_take(DataType kernel, DataType operands) {
   return kernel == operands || (kernel == DataType::float32 && widens_to_float32(operands));
 }
 
-WorkspaceSize workspace_of(const ConvProblem& problem, const KernelInfo& kernel, int32_t splits) {
-  return size_workspace(problem, kernel, splits);
+WorkspaceSize workspace_of(const ConvProblem& problem, const Choice& choice) { return size_workspace(problem, choice); }
+
+WorkspaceSize workspace_of(const LinearProblem& problem, const Choice& choice) {
+  return size_workspace(problem, choice);
 }
 
-WorkspaceSize workspace_of(const LinearProblem& problem, const KernelInfo& kernel, int32_t splits) {
-  return size_workspace(problem, kernel, splits);
+LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const Choice& choice) {
+  return make_plan(problem, tensors, choice);
 }
 
-LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
-  return make_plan(problem, tensors, kernel, splits);
-}
-
-LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits) {
-  return make_plan(problem, tensors, kernel, splits);
+LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const Choice& choice) {
+  return make_plan(problem, tensors, choice);
 }
 
 }  // namespace flopcuda::cuda

@@ -60,6 +60,13 @@ const std::vector<KernelInfo>& kernels();
 // is as long as this.
 int64_t stored_length(const KernelInfo& kernel, int64_t length);
 
+// A kernel, and how it computes a problem.
+struct Choice {
+  const KernelInfo* kernel;
+  int32_t splits = 1;          // parts of the reduction: one, but for a split kernel
+  bool gathers_width = false;  // whether the width's taps become channels (tap_channels.h)
+};
+
 // Device memory, dense and row-major as the problem says. The kernel adds to the counters; it does not clear them.
 //
 // Those of a kernel on tensor cores start at multiples of 16 bytes, but for bias and output. A linear layer's rows are
@@ -99,14 +106,12 @@ struct LaunchPlan {
 // also to kernels of float32.
 bool can_take(DataType kernel, DataType operands);
 
-// Of a launch that splits the reduction into so many parts. std::invalid_argument, in one sentence, if the kernel
-// cannot compute the problem, or not so.
-WorkspaceSize workspace_of(const ConvProblem& problem, const KernelInfo& kernel, int32_t splits);
-WorkspaceSize workspace_of(const LinearProblem& problem, const KernelInfo& kernel, int32_t splits);
+// Of a launch. std::invalid_argument, in one sentence, if the kernel cannot compute the problem, or not so.
+WorkspaceSize workspace_of(const ConvProblem& problem, const Choice& choice);
+WorkspaceSize workspace_of(const LinearProblem& problem, const Choice& choice);
 
-// A launch of a kernel of the problem's operation, which splits the reduction into so many parts: 1 if the kernel is
-// not split. std::invalid_argument as above, or for a null pointer or tensors of another type.
-LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits);
-LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const KernelInfo& kernel, int32_t splits);
+// A launch. std::invalid_argument as above, or for a null pointer or tensors of another type.
+LaunchPlan plan(const ConvProblem& problem, const Tensors& tensors, const Choice& choice);
+LaunchPlan plan(const LinearProblem& problem, const Tensors& tensors, const Choice& choice);
 
 }  // namespace flopcuda::cuda

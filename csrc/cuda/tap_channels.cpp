@@ -1,8 +1,6 @@
 // See tap_channels.h.
 #include "cuda/tap_channels.h"
 
-#include <algorithm>
-
 #include "cuda/gemm_shape.h"
 #include "cuda/tiles.h"
 
@@ -35,56 +33,25 @@ ConvProblem with_merged_patches(const KernelInfo& kernel, const ConvProblem& pro
   return count_slices(kernel, merged) < count_slices(kernel, problem) ? merged : problem;
 }
 
-// Only kernels that know taps by bits count the padding of such a width: a bit for each of its taps. They count that of
-// all products of a segment, not of a part.
-bool can_gather(const KernelInfo& kernel, const Axis& width, int64_t sides) {
-  const bool has_bits = kernel.max_sides == MAX_TABULATED_SIDES && sides <= kernel.max_sides;
-  return has_bits && !kernel.is_split && width.kernel_size > 1 && !has_patches(width);
-}
-
-int64_t count_stored(const KernelInfo& kernel, const ConvProblem& computed) {
-  const int64_t channels = stored_length(kernel, computed.in_channels / computed.groups);
-  return checked_product("the number of stored inputs",
-                         {computed.batch, computed.groups, channels, count_inputs(computed)});
-}
-
-// Of a copy in which zeros surround the width; 0 if windows do not reach into the padding.
-int64_t count_padded(const ConvProblem& problem, const Axis& width) {
-  const int64_t behind = padding_behind(width);
-  if (width.pad == 0 && behind <= 0) return 0;
-  return checked_product("the number of padded inputs", {problem.batch, problem.in_channels, problem.depth.in_size,
-                                                         problem.height.in_size, width.pad + width.in_size + behind});
-}
-
-// Cycles of a multiprocessor, if there were one, for a launch and the copies of images before it. The device is the one
-// that is assumed where none is known: tensors must lie alike on all, and for small tiles and large ones.
-double estimate_cycles(const KernelInfo& kernel, const ConvProblem& computed, int64_t padded_inputs) {
-  const DeviceProperties device;
-  const double pixels = static_cast<double>(computed.batch) * count_pixels(computed);
-  constexpr int64_t BLOCK_N = F16_64x64x32::BLOCK_N;
-  const int64_t columns = divide_up(computed.out_channels / computed.groups, BLOCK_N) * BLOCK_N;
-  const double multiply_adds = pixels * computed.groups * columns * count_slices(kernel, computed) * kernel.block_k;
-  const double stored = count_stored(kernel, computed), outputs = pixels * computed.out_channels;
-  const double multiplied = multiply_adds / device.rates[static_cast<int>(kernel.unit)];
-  const double bytes_per_cycle = device.memory_bytes / scalar_bytes(kernel.type);
-  return std::max(multiplied, (stored + outputs) / bytes_per_cycle) + (stored + 2.0 * padded_inputs) / bytes_per_cycle;
-}
-
 }  // namespace
 
-ConvProblem as_computed(const KernelInfo& kernel, const ConvProblem& problem) {
-  if (!has_channels_last(kernel)) return problem;
-  const ConvProblem merged = with_merged_patches(kernel, problem);
-  if (!can_gather(kernel, merged.width, count_sides(merged))) return merged;
-  ConvProblem gathered = merged;
-  merge_taps(gathered.in_channels, gathered.width);
-  const double cycles = estimate_cycles(kernel, gathered, count_padded(merged, merged.width));
-  return cycles < estimate_cycles(kernel, merged, 0) ? gathered : merged;
+// Only kernels that know taps by bits count the padding of such a width: a bit for each of its taps. They count that of
+// all products of a segment, not of a part.
+bool can_gather_width(const KernelInfo& kernel, const ConvProblem& problem) {
+  const bool has_bits = has_channels_last(kernel) && kernel.max_sides == MAX_TABULATED_SIDES;
+  if (!has_bits || kernel.is_split || problem.width.kernel_size == 1 || has_patches(problem.width)) return false;
+  return count_sides(with_merged_patches(kernel, problem)) <= kernel.max_sides;
 }
 
-Axis gathered_width(const KernelInfo& kernel, const ConvProblem& problem) {
-  const bool is_gathered = as_computed(kernel, problem).width.kernel_size != problem.width.kernel_size;
-  return is_gathered && !has_patches(problem.width) ? problem.width : Axis{1, 1, 1, 0, 0, 1};
+ConvProblem as_computed(const Choice& choice, const ConvProblem& problem) {
+  if (!has_channels_last(*choice.kernel)) return problem;
+  ConvProblem computed = with_merged_patches(*choice.kernel, problem);
+  if (choice.gathers_width) merge_taps(computed.in_channels, computed.width);
+  return computed;
+}
+
+Axis gathered_width(const Choice& choice, const ConvProblem& problem) {
+  return choice.gathers_width ? problem.width : Axis{1, 1, 1, 0, 0, 1};
 }
 
 int64_t padding_behind(const Axis& axis) {
@@ -92,21 +59,28 @@ int64_t padding_behind(const Axis& axis) {
   return last_input + 1 - axis.pad - axis.in_size;
 }
 
-int64_t count_segments(const KernelInfo& kernel, const ConvProblem& problem) {
-  return has_channels_last(kernel) ? count_taps(as_computed(kernel, problem)) : 1;
+int64_t count_segments(const Choice& choice, const ConvProblem& problem) {
+  return has_channels_last(*choice.kernel) ? count_taps(as_computed(choice, problem)) : 1;
 }
 
-int64_t count_stored_inputs(const KernelInfo& kernel, const ConvProblem& problem) {
-  return count_stored(kernel, as_computed(kernel, problem));
-}
-
-int64_t count_stored_inputs(const KernelInfo& kernel, const LinearProblem& problem) {
+int64_t count_stored_inputs(const Choice& choice, const ConvProblem& problem) {
+  const ConvProblem computed = as_computed(choice, problem);
+  const int64_t channels = stored_length(*choice.kernel, computed.in_channels / computed.groups);
   return checked_product("the number of stored inputs",
-                         {problem.batch, problem.rows, stored_length(kernel, problem.in_features)});
+                         {computed.batch, computed.groups, channels, count_inputs(computed)});
 }
 
-int64_t count_padded_inputs(const KernelInfo& kernel, const ConvProblem& problem) {
-  return count_padded(problem, gathered_width(kernel, problem));
+int64_t count_stored_inputs(const Choice& choice, const LinearProblem& problem) {
+  return checked_product("the number of stored inputs",
+                         {problem.batch, problem.rows, stored_length(*choice.kernel, problem.in_features)});
+}
+
+int64_t count_padded_inputs(const Choice& choice, const ConvProblem& problem) {
+  const Axis width = gathered_width(choice, problem);
+  const int64_t behind = padding_behind(width);
+  if (width.pad == 0 && behind <= 0) return 0;  // windows do not reach into the padding
+  return checked_product("the number of padded inputs", {problem.batch, problem.in_channels, problem.depth.in_size,
+                                                         problem.height.in_size, width.pad + width.in_size + behind});
 }
 
 }  // namespace flopcuda::cuda

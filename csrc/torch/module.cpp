@@ -101,6 +101,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("SLICE_LATENCY") = cuda::SLICE_LATENCY;
   module.attr("RESIDENT_THREADS") = cuda::RESIDENT_THREADS;
   module.attr("FILL_LATENCY") = cuda::FILL_LATENCY;
+  module.attr("LAUNCH_SECONDS") = cuda::LAUNCH_SECONDS;
   module.attr("SPLIT_BYTES") = cuda::SPLIT_BYTES;
   module.attr("SPLIT_LATENCY") = cuda::SPLIT_LATENCY;
 }

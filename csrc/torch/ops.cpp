@@ -292,20 +292,20 @@ Operands dense_operands(const Problem& problem, const at::Tensor& input, const a
 }
 
 Operands tensor_core_operands(const LinearProblem& problem, const at::Tensor& input, const at::Tensor& weight,
-                              const OptionalTensor& bias, const cuda::KernelInfo& kernel,
+                              const OptionalTensor& bias, const cuda::Choice& choice,
                               const cuda::WorkspaceSize& workspace) {
-  return {with_stored_rows(input, kernel), with_stored_rows(weight, kernel), bias, output_shape(problem, input),
-          workspace};
+  return {with_stored_rows(input, *choice.kernel), with_stored_rows(weight, *choice.kernel), bias,
+          output_shape(problem, input), workspace};
 }
 
 // Channels-last; plan.h says how they lie. Nothing is copied of what is so already.
 Operands tensor_core_operands(const ConvProblem& problem, const at::Tensor& input, const at::Tensor& weight,
-                              const OptionalTensor& bias, const cuda::KernelInfo& kernel,
+                              const OptionalTensor& bias, const cuda::Choice& choice,
                               const cuda::WorkspaceSize& workspace) {
   const at::Tensor by_group = input.unflatten(1, {problem.groups, problem.in_channels / problem.groups});
   std::vector<int64_t> shape = output_shape(problem, input);
   std::rotate(shape.begin() + 1, shape.begin() + 2, shape.end());
-  Operands operands(stored_images(by_group, problem, kernel), stored_weight(weight, problem, kernel), bias, shape,
+  Operands operands(stored_images(by_group, problem, choice), stored_weight(weight, problem, choice), bias, shape,
                     workspace);
   operands.result = operands.output.movedim(-1, 1);
   return operands;
@@ -316,9 +316,9 @@ template <class Problem>
 Operands operands_for(const cuda::Choice& choice, const Problem& problem, const at::Tensor& input,
                       const at::Tensor& weight, const OptionalTensor& bias) {
   const cuda::KernelInfo& kernel = *choice.kernel;
-  const cuda::WorkspaceSize workspace = cuda::workspace_of(problem, kernel, choice.splits);
+  const cuda::WorkspaceSize workspace = cuda::workspace_of(problem, choice);
   return cuda::is_for_tensor_cores(kernel)
-             ? tensor_core_operands(problem, input, weight, bias, kernel, workspace)
+             ? tensor_core_operands(problem, input, weight, bias, choice, workspace)
              : dense_operands(problem, input, weight, bias, scalar_type(kernel.type), workspace);
 }
 
@@ -381,12 +381,11 @@ struct Cuda {
     const cuda::DeviceProperties& device = cuda::device_properties();
     const cuda::Choice choice =
         cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
-    const auto& [kernel, splits] = choice;
     const Operands operands = operands_for(choice, problem, input, weight, bias);
     if (operands.output.numel() == 0) return operands;
-    const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(kernel->type), *kernel, splits);
+    const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(choice.kernel->type), choice);
     cuda::launch(plan, c10::cuda::getCurrentCUDAStream(input.device().index()).stream());
-    last = {kernel->name, splits, cuda::wave_efficiency(int64_t{plan.grid.x} * splits, device)};
+    last = {plan.kernel, choice.splits, cuda::wave_efficiency(int64_t{plan.grid.x} * choice.splits, device)};
     return operands;
   }
 };
@@ -473,21 +472,24 @@ at::Tensor bytes_of(const std::vector<std::byte>& bytes) {
   return tensor;
 }
 
-// What a caller asks for: a kernel by name, if any, and how to split the reduction. The rest is chosen.
+// What a caller asks for: a kernel by name, if any, and how it is to compute the problem. The rest is chosen.
 struct Wish {
   const std::optional<std::string>& kernel;
   std::optional<int64_t> splits;
+  std::optional<bool> gathers_width;
 
   template <class Problem>
   cuda::Choice choose(const Problem& problem, const at::Tensor& input, const Options& options,
                       const cuda::DeviceProperties& device) const {
-    TORCH_CHECK_VALUE(kernel || !splits, "a launch is split as one kernel can, but none is named");
+    TORCH_CHECK_VALUE(kernel || !(splits || gathers_width), "a launch is as one kernel can make it, but none is named");
     if (!kernel) {
       return cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
     }
     const cuda::KernelInfo& named = kernel_named(*kernel);
-    if (!splits) return {&named, cuda::choose_splits(problem, named, device)};
-    return {&named, static_cast<int32_t>(std::clamp<int64_t>(*splits, 0, INT32_MAX))};
+    cuda::Choice choice = splits && gathers_width ? cuda::Choice{&named} : cuda::choose_way(problem, named, device);
+    if (splits) choice.splits = static_cast<int32_t>(std::clamp<int64_t>(*splits, 0, INT32_MAX));
+    if (gathers_width) choice.gathers_width = *gathers_width;
+    return choice;
   }
 };
 
@@ -496,10 +498,10 @@ PlannedResult plan_over(const Problem& problem, const at::Tensor& input, const a
                         const OptionalTensor& bias, const Options& options, const Wish& wish) {
   TORCH_CHECK(input.is_cpu(), "the PTX virtual machine takes tensors on the CPU, but input is on ", input.device());
   const cuda::Choice choice = wish.choose(problem, input, options, {});
-  const auto& [kernel, splits] = choice;
-  TORCH_CHECK_VALUE(kernel_takes(*kernel, input), kernel->name, " is a kernel of another type than the tensors");
+  const cuda::KernelInfo& kernel = *choice.kernel;
+  TORCH_CHECK_VALUE(kernel_takes(kernel, input), kernel.name, " is a kernel of another type than the tensors");
   const Operands operands = operands_for(choice, problem, input, weight, bias);
-  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(kernel->type), *kernel, splits);
+  const cuda::LaunchPlan launch = cuda::plan(problem, operands.device_pointers(kernel.type), choice);
   std::vector<at::Tensor> others = {operands.input, operands.weight};
   if (operands.bias) others.push_back(*operands.bias);
   return {operands.result,       operands.counters,   others,
@@ -511,23 +513,24 @@ template <int axes>
 PlannedResult conv_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                         at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
                         bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel,
-                        std::optional<int64_t> splits) {
+                        std::optional<int64_t> splits, std::optional<bool> gathers_width) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, {kernel, splits});
+  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, {kernel, splits, gathers_width});
 }
 
 PlannedResult linear_plan(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                           bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel,
-                          std::optional<int64_t> splits) {
+                          std::optional<int64_t> splits, std::optional<bool> gathers_width) {
   const auto problem = linear_problem(input, weight, bias);
-  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, {kernel, splits});
+  return plan_over(problem, input, weight, bias, {count_zero, allow_tf32}, {kernel, splits, gathers_width});
 }
 
 PlannedResult matmul_plan(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
                           bool count_zero, bool allow_tf32, const std::optional<std::string>& kernel,
-                          std::optional<int64_t> splits) {
+                          std::optional<int64_t> splits, std::optional<bool> gathers_width) {
   const auto problem = matmul_problem(input, weight, triangle, count_zero);
-  return plan_over(problem, input, weight.transpose(1, 2), std::nullopt, {count_zero, allow_tf32}, {kernel, splits});
+  return plan_over(problem, input, weight.transpose(1, 2), std::nullopt, {count_zero, allow_tf32},
+                   {kernel, splits, gathers_width});
 }
 
 // A CUDA device by what its maker says of it, for a launch that nobody makes.
@@ -535,14 +538,15 @@ struct DescribedDevice {
   int64_t multiprocessors;
   at::ArrayRef<double> rates;
   at::IntArrayRef resident_blocks;
-  double memory_bytes;
+  double memory_bytes, launch_cycles;
 
   cuda::DeviceProperties properties() const {
     TORCH_CHECK_VALUE(0 < multiprocessors && multiprocessors <= INT32_MAX && rates.size() == cuda::UNITS,
                       "a device has 1 to ", INT32_MAX, " multiprocessors and ", cuda::UNITS, " rates, not ",
                       multiprocessors, " and ", rates.size());
     TORCH_CHECK_VALUE(memory_bytes > 0, "a device's memory moves some bytes in a cycle, not ", memory_bytes);
-    cuda::DeviceProperties device{static_cast<int32_t>(multiprocessors), {}, memory_bytes, {}};
+    TORCH_CHECK_VALUE(launch_cycles >= 0, "a launch takes some cycles or none, not ", launch_cycles);
+    cuda::DeviceProperties device{static_cast<int32_t>(multiprocessors), {}, memory_bytes, launch_cycles, {}};
     std::copy(rates.begin(), rates.end(), device.rates.begin());
     device.resident_blocks.assign(resident_blocks.begin(), resident_blocks.end());
     return device;
@@ -550,64 +554,66 @@ struct DescribedDevice {
 };
 
 // A kernel's name, the parts of its reduction, its blocks, their wave efficiency, the segments of the reduction, and
-// the numbers of the stored input and of the padded one.
-using Choice = std::tuple<std::string, int64_t, int64_t, double, int64_t, int64_t, int64_t>;
+// the numbers of the stored input and of the padded one, and whether the width's taps are channels.
+using Choice = std::tuple<std::string, int64_t, int64_t, double, int64_t, int64_t, int64_t, bool>;
 
 template <class Problem>
 Choice choose_on(const cuda::DeviceProperties& device, const Problem& problem, const at::Tensor& input,
                  const Options& options, const Wish& wish) {
   const cuda::Choice choice = wish.choose(problem, input, options, device);
   const cuda::Waves waves = cuda::count_waves(problem, choice, device);
-  const cuda::KernelInfo& kernel = *choice.kernel;
-  return {kernel.name,
+  return {choice.kernel->name,
           choice.splits,
           waves.blocks,
           waves.efficiency,
-          cuda::count_segments(kernel, problem),
-          cuda::count_stored_inputs(kernel, problem),
-          cuda::count_padded_inputs(kernel, problem)};
+          cuda::count_segments(choice, problem),
+          cuda::count_stored_inputs(choice, problem),
+          cuda::count_padded_inputs(choice, problem),
+          choice.gathers_width};
 }
 
 template <int axes>
 Choice conv_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                    at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
                    bool count_zero, bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
-                   at::IntArrayRef resident_blocks, double memory_bytes, const std::optional<std::string>& kernel,
-                   std::optional<int64_t> splits) {
+                   at::IntArrayRef resident_blocks, double memory_bytes, double launch_cycles,
+                   const std::optional<std::string>& kernel, std::optional<int64_t> splits,
+                   std::optional<bool> gathers_width) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
-  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes};
-  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits});
+  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes, launch_cycles};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits, gathers_width});
 }
 
 Choice linear_choice(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
                      bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
-                     at::IntArrayRef resident_blocks, double memory_bytes, const std::optional<std::string>& kernel,
-                     std::optional<int64_t> splits) {
+                     at::IntArrayRef resident_blocks, double memory_bytes, double launch_cycles,
+                     const std::optional<std::string>& kernel, std::optional<int64_t> splits,
+                     std::optional<bool> gathers_width) {
   const auto problem = linear_problem(input, weight, bias);
-  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes};
-  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits});
+  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes, launch_cycles};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits, gathers_width});
 }
 
 Choice matmul_choice(const at::Tensor& input, const at::Tensor& weight, const std::optional<std::string>& triangle,
                      bool count_zero, bool allow_tf32, int64_t multiprocessors, at::ArrayRef<double> rates,
-                     at::IntArrayRef resident_blocks, double memory_bytes, const std::optional<std::string>& kernel,
-                     std::optional<int64_t> splits) {
+                     at::IntArrayRef resident_blocks, double memory_bytes, double launch_cycles,
+                     const std::optional<std::string>& kernel, std::optional<int64_t> splits,
+                     std::optional<bool> gathers_width) {
   const auto problem = matmul_problem(input, weight, triangle, count_zero);
-  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes};
-  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits});
+  const DescribedDevice device{multiprocessors, rates, resident_blocks, memory_bytes, launch_cycles};
+  return choose_on(device.properties(), problem, input, {count_zero, allow_tf32}, {kernel, splits, gathers_width});
 }
 
 // Schemas: an operator; the kernel that it launches on a device that is described (device.h); the launch that it would
 // make on a CUDA device.
 constexpr const char* kRecord = " -> (Tensor output, Tensor counters)";
 constexpr const char* kChoice =
-    ", *, int multiprocessors, float[] rates, int[] resident_blocks, float memory_bytes, str? kernel=None, int? "
-    "splits=None) -> "
-    "(str kernel, int splits, int blocks, "
-    "float wave_efficiency, int segments, int stored_inputs, int padded_inputs)";
+    ", *, int multiprocessors, float[] rates, int[] resident_blocks, float memory_bytes, float launch_cycles, "
+    "str? kernel=None, int? splits=None, bool? gathers_width=None) -> (str kernel, int splits, int blocks, "
+    "float wave_efficiency, int segments, int stored_inputs, int padded_inputs, bool gathers_width)";
 constexpr const char* kPlan =
-    ", str? kernel=None, int? splits=None) -> (Tensor output, Tensor counters, Tensor[] operands, Tensor[] workspace, "
-    "str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)";
+    ", str? kernel=None, int? splits=None, bool? gathers_width=None) -> (Tensor output, Tensor counters, Tensor[] "
+    "operands, Tensor[] workspace, str kernel, int[] grid, int[] block, int shared_bytes, Tensor parameters)";
 
 template <int axes>
 void define_conv(torch::Library& library) {

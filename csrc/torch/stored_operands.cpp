@@ -48,8 +48,8 @@ at::Tensor stored_rows(const at::Tensor& tensor, int64_t row_dimensions, const c
 
 // The axes follow `channels`, and move in front of what precedes it, but for the first dimension.
 at::Tensor channels_last(at::Tensor tensor, int64_t channels, bool is_weight, const ConvProblem& problem,
-                         const cuda::KernelInfo& kernel) {
-  const ConvProblem computed = cuda::as_computed(kernel, problem);
+                         const cuda::Choice& choice) {
+  const ConvProblem computed = cuda::as_computed(choice, problem);
   const std::array<const Axis*, 3> given = {&problem.width, &problem.height, &problem.depth};
   const std::array<const Axis*, 3> taken = {&computed.width, &computed.height, &computed.depth};
   const int64_t axes = tensor.dim() - channels - 1;
@@ -64,7 +64,7 @@ at::Tensor channels_last(at::Tensor tensor, int64_t channels, bool is_weight, co
     tensor = windows_of(tensor, tensor.dim() - 1 - i, axis).movedim(-1, channels + 1);
     ++merged;
   }
-  return stored_rows(tensor.movedim(from, to), 1 + merged, kernel);
+  return stored_rows(tensor.movedim(from, to), 1 + merged, *choice.kernel);
 }
 
 }  // namespace
@@ -73,12 +73,12 @@ at::Tensor with_stored_rows(const at::Tensor& tensor, const cuda::KernelInfo& ke
   return stored_rows(tensor, 1, kernel);
 }
 
-at::Tensor stored_images(const at::Tensor& images, const ConvProblem& problem, const cuda::KernelInfo& kernel) {
-  return channels_last(images, 2, false, problem, kernel);
+at::Tensor stored_images(const at::Tensor& images, const ConvProblem& problem, const cuda::Choice& choice) {
+  return channels_last(images, 2, false, problem, choice);
 }
 
-at::Tensor stored_weight(const at::Tensor& weight, const ConvProblem& problem, const cuda::KernelInfo& kernel) {
-  return channels_last(weight, 1, true, problem, kernel);
+at::Tensor stored_weight(const at::Tensor& weight, const ConvProblem& problem, const cuda::Choice& choice) {
+  return channels_last(weight, 1, true, problem, choice);
 }
 
 }  // namespace flopcuda

@@ -12,9 +12,9 @@ namespace flopcuda {
 at::Tensor with_stored_rows(const at::Tensor& tensor, const cuda::KernelInfo& kernel);
 
 // Channels-last, of images [batch, groups, channels of a group, axes].
-at::Tensor stored_images(const at::Tensor& images, const ConvProblem& problem, const cuda::KernelInfo& kernel);
+at::Tensor stored_images(const at::Tensor& images, const ConvProblem& problem, const cuda::Choice& choice);
 
 // Likewise, of a weight [out_channels, channels of a group, axes].
-at::Tensor stored_weight(const at::Tensor& weight, const ConvProblem& problem, const cuda::KernelInfo& kernel);
+at::Tensor stored_weight(const at::Tensor& weight, const ConvProblem& problem, const cuda::Choice& choice);
 
 }  // namespace flopcuda

@@ -40,6 +40,7 @@ class LayerPrediction:
         input_shape, weight_shape, output_shape: likewise.
         kernel: that the planner chooses.
         splits: parts into which it splits the reduction.
+        gathers_width: whether taps of a convolution's width become channels, images being stored once for each window.
         unit: that multiplies in it.
         work: what it multiplies.
         time: of the launch.
@@ -55,6 +56,7 @@ class LayerPrediction:
     output_shape: tuple[int, ...]
     kernel: str
     splits: int
+    gathers_width: bool
     unit: str
     work: Work
     time: Time
@@ -198,6 +200,7 @@ class _PredictingBackend:
         self.predicted.append(
             {
                 "splits": choice.splits,
+                "gathers_width": choice.gathers_width,
                 "unit": entry["unit"],
                 "work": work,
                 "time": time,
@@ -298,8 +301,13 @@ def tiling_of(kernel: str, gpu: GPU) -> Tiling:
 @cache
 def device_of(gpu: GPU) -> Device:
     """What the planner is told of a GPU."""
-    memory_bytes = gpu.bandwidth * BANDWIDTH_SHARE / gpu.tensor_hertz / gpu.multiprocessors
-    return Device(gpu.multiprocessors, tuple(gpu.rates.values()), tuple(_resident_blocks(gpu)), memory_bytes)
+    return Device(
+        gpu.multiprocessors,
+        tuple(gpu.rates.values()),
+        tuple(_resident_blocks(gpu)),
+        memory_bytes=gpu.bandwidth * BANDWIDTH_SHARE / gpu.tensor_hertz / gpu.multiprocessors,
+        launch_cycles=LAUNCH_SECONDS * gpu.tensor_hertz,
+    )
 
 
 def _resident_blocks(gpu: GPU) -> list[int]:

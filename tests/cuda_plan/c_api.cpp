@@ -70,7 +70,7 @@ LaunchPlan make_plan(const int64_t* fields, const uint64_t* addresses, int kerne
   const auto problem = read_problem<Problem>(fields);
   const DataType type = is_float64 ? DataType::float64 : DataType::float32;
   const Choice choice = kernel < 0 ? choose_kernel(problem, type, count_zero, {}) : Choice{&kernels()[kernel], splits};
-  return plan(problem, make_tensors(type, addresses), *choice.kernel, choice.splits);
+  return plan(problem, make_tensors(type, addresses), choice);
 }
 
 }  // namespace
