@@ -340,12 +340,7 @@ def main() -> None:
 
     operators = CppExtension(
         "flopcuda._C",
-        [
-            "csrc/torch/ops.cpp",
-            "csrc/torch/kept_weights.cpp",
-            "csrc/torch/stored_operands.cpp",
-            "csrc/torch/module.cpp",
-        ],
+        [f"{CSRC}/torch/{path.name}" for path in sorted((ROOT / CSRC / "torch").glob("*.cpp"))],
         include_dirs=[str(ROOT / CSRC)],
         depends=[str(path) for path in headers()],
         extra_compile_args=["-O2", "-fvisibility=hidden", "-Wno-attributes"],

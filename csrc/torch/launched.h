@@ -12,6 +12,10 @@ struct Launched {
   std::optional<double> wave_efficiency;  // choice.h; none on the CPU
 };
 
-const Launched& last_launch();
+// This thread's; who launches writes it.
+inline Launched& last_launch() {
+  thread_local Launched last;
+  return last;
+}
 
 }  // namespace flopcuda

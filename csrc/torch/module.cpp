@@ -1,5 +1,4 @@
-// The small Python module flopcuda._C: what was built and what runs here. Loading it registers the operators of
-// ops.cpp.
+// The small Python module flopcuda._C: what was built and what runs here. Loading it registers the operators.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

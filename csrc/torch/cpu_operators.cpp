@@ -1,0 +1,87 @@
+// The counted operators on the CPU.
+#include <memory>
+
+#include "cpu/kernels.h"
+#include "torch/kept_weights.h"
+#include "torch/operators.h"
+
+namespace flopcuda {
+namespace {
+
+ConvProblem matmul_as_convolution(const LinearProblem& problem) {
+  ConvProblem convolution{
+      1,        problem.batch * problem.in_features, problem.batch * problem.rows, problem.batch, kFlatAxis, kFlatAxis,
+      kFlatAxis};
+  convolution.width.in_size = convolution.width.out_size = problem.out_features;
+  return convolution;
+}
+
+struct Cpu {
+  template <class Problem>
+  static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+                      const OptionalTensor& bias, const Options& options) {
+    const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    const Operands operands(cast(input, type).contiguous(),
+                            cast(weight, weight_type(problem, weight, type)).contiguous(), bias,
+                            output_shape(problem, input));
+    if (operands.output.numel() == 0) return operands;
+    const bool is_kept = options.keeps_weight && !options.count_zero && cpu::is_worth_keeping(problem);
+    const std::shared_ptr<cpu::KeptWeight> kept = is_kept ? kept_weight(weight) : nullptr;
+    if (type == at::kDouble) {
+      run_in<double>(problem, operands, kept.get(), options.count_zero);
+    } else {
+      run_in<float>(problem, operands, kept.get(), options.count_zero);
+    }
+    last_launch() = {std::string(op) + (type == at::kDouble ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa())};
+    return operands;
+  }
+
+  // On the CPU, a pointwise convolution packs the columns as they are: a group for each product, a pixel for each
+  // column.
+  static Operands run_matmul(const LinearProblem& problem, const at::Tensor& input, const at::Tensor& weight,
+                             const Options& options) {
+    if (problem.triangle != Triangle::none) {
+      return run("matmul", problem, input, weight.transpose(1, 2), std::nullopt, options);
+    }
+    const ConvProblem convolution = matmul_as_convolution(problem);
+    const at::Tensor images = weight.reshape({1, convolution.in_channels, 1, problem.out_features});
+    const at::Tensor filters = input.reshape({convolution.out_channels, problem.in_features, 1, 1});
+    Operands operands = run("conv2d", convolution, images, filters, std::nullopt, options);
+    operands.result = operands.result.view({problem.batch, problem.rows, problem.out_features});
+    return operands;
+  }
+
+ private:
+  // What the kernels take the weight in: as it is, where they widen it themselves.
+  static at::ScalarType weight_type(const ConvProblem&, const at::Tensor&, at::ScalarType type) { return type; }
+  static at::ScalarType weight_type(const LinearProblem& problem, const at::Tensor& weight, at::ScalarType type) {
+    return problem.triangle == Triangle::none && cpu::has_few_rows(problem) ? weight.scalar_type() : type;
+  }
+
+  template <class Scalar>
+  static void run_in(const ConvProblem& problem, const Operands& operands, cpu::KeptWeight* kept, bool count_zero) {
+    cpu::conv(problem, operands.pointers<Scalar>(kept), count_zero, operands.record());
+  }
+  // Columns that lie along the depth suit triangles only.
+  template <class Scalar>
+  static void run_in(const LinearProblem& problem, const Operands& operands, cpu::KeptWeight* kept, bool count_zero) {
+    if (problem.triangle != Triangle::none)
+      return cpu::triangular(problem, operands.pointers<Scalar>(), operands.record());
+    switch (operands.weight.scalar_type()) {
+      case at::kBFloat16:
+        return cpu::linear_of_few_rows(problem, operands.pointers<float, cpu::BFloat16>(), count_zero,
+                                       operands.record());
+      case at::kHalf:
+        return cpu::linear_of_few_rows(problem, operands.pointers<float, cpu::Float16>(), count_zero,
+                                       operands.record());
+      default:
+        return cpu::linear(problem, operands.pointers<Scalar>(kept), count_zero, operands.record());
+    }
+  }
+};
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(flopcuda, CPU, library) { implement<Cpu>(library); }
+
+}  // namespace flopcuda
