@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
-from benchmarks import prediction
+from benchmarks import attention, prediction
 from benchmarks.readme import with_tables
 from flopcuda.cli import main
+from flopcuda.prediction import GPUS
 from flopcuda.registry import LOWERINGS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -37,6 +40,17 @@ def test_predictions_run(command: str, monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_the_table_of_published_times_is_the_models() -> None:
     text = prediction.DOCUMENT.read_text()
     assert prediction.with_table(text) == text
+
+
+def test_the_table_of_causal_attention_is_the_benchmarks() -> None:
+    """And what it has of the model is what the model says."""
+    text = attention.DOCUMENT.read_text()
+    assert attention.with_table(text) == text
+    for row in json.loads(attention.RESULTS.read_text())["attention"][:3]:
+        for name, kinds in row["predicted"].items():
+            for kind, foreseen in kinds.items():
+                again = attention.foresee(row["tokens"], getattr(torch, row["dtype"]), kind == "causal", GPUS[name])
+                assert again == {**foreseen, "seconds": pytest.approx(foreseen["seconds"])}
 
 
 def test_make_has_the_commands() -> None:

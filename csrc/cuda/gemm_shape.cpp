@@ -51,6 +51,19 @@ int64_t count_units(const KernelInfo& kernel, const GemmShape& shape) {
   return 0;
 }
 
+// Of a matrix of a product's input, the numbers that are read: of a triangle, those of it.
+int64_t count_read_inputs(const LinearProblem& problem) {
+  const int64_t side = std::min(problem.rows, problem.in_features);
+  switch (problem.triangle) {
+    case Triangle::input:
+      return side * (side + 1) / 2 + (problem.rows - side) * problem.in_features;
+    case Triangle::upper_input:
+      return side * problem.in_features - side * (side - 1) / 2;
+    default:
+      return problem.rows * problem.in_features;
+  }
+}
+
 template <class Problem>
 GemmShape checked_shape(const Choice& choice, const Problem& problem, Operation operation) {
   const KernelInfo& kernel = *choice.kernel;
@@ -118,13 +131,12 @@ GemmShape shape_of(const LinearProblem& problem) {
   check_range("linear: rows", problem.rows, 0, INT64_MAX);
   check_range("linear: output features", problem.out_features, 1, COORDINATE_LIMIT);
   check_reduction("linear", problem.in_features);
-  const int64_t inputs =
-      checked_product("linear: the number of input elements", {problem.batch, problem.rows, problem.in_features});
+  checked_product("linear: the number of input elements", {problem.batch, problem.rows, problem.in_features});
   const int64_t outputs =
       checked_product("linear: the number of output elements", {problem.batch, problem.rows, problem.out_features});
   const int64_t weights =
       checked_product("linear: the number of weights", {problem.batch, problem.out_features, problem.in_features});
-  const int64_t values = inputs + weights + outputs;
+  const int64_t values = problem.batch * count_read_inputs(problem) + weights + outputs;
   return {problem.batch, problem.rows, problem.out_features, 1, problem.in_features, values, problem.triangle};
 }
 

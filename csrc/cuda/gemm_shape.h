@@ -21,7 +21,7 @@ struct GemmShape {
   int64_t columns;
   int64_t segments;
   int64_t length;
-  int64_t values;  // of both operands and the output, in memory
+  int64_t values;  // of both operands and the output, that memory moves
   Triangle triangle = Triangle::none;
 };
 

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from flopcuda import _C
 from flopcuda.arguments import as_arguments
 from flopcuda.backends import Operands, Outcome
+from flopcuda.formulas import TriangleSizes
 from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
 from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, KernelChoice, choose_kernel, is_set_to_tf32
@@ -242,8 +243,10 @@ def work_of(
         return Work(1, input.shape[:-1].numel(), weight.shape[0], weight.shape[1], first, second, outputs, False)
     if op == "matmul":
         batch, rows, reduction = input.shape
-        columns = weight.shape[2]
-        return Work(batch, rows, columns, reduction, first, second, outputs, False, triangle=triangle)
+        if triangle in ("input", "upper_input"):  # no more of it is read
+            read = TriangleSizes(triangle=triangle, rows=rows, depth=reduction, columns=weight.shape[2]).elements
+            first = batch * read * scalar_bytes
+        return Work(batch, rows, weight.shape[2], reduction, first, second, outputs, False, triangle=triangle)
     channels, reduction = weight.shape[0] // groups, weight[0].numel()
     pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
     if _on_tensor_cores(kernel):
