@@ -1,9 +1,10 @@
-"""Causal attention, recognised where it is called, so that its two products are computed as triangles.
+"""Attention, recognised where it is called: causal attention's two products are computed as triangles.
 
 torch takes ``scaled_dot_product_attention`` apart above the level on which operators are seen. A kernel for it at a
 dispatch key above autograd and autocast is told of every call in a thread that asks for it, by whomever it is made, and
 leaves all to torch. But meanwhile the products below it are known: of the scores, ``query @ key^T``, those above the
-diagonal are thrown away, and the weights, which are multiplied by ``value``, are 0 there.
+diagonal are thrown away, and the weights, which are multiplied by ``value``, are 0 there. And the softmax between them
+is told whether a mask can have left a row without keys.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _KEY = "TESTING_ONLY_GenericMode"
 _DISPATCH_KEY: Any = torch._C._parse_dispatch_key(_KEY)
 _KEYS_BELOW = torch._C._dispatch_keyset_full_after(_DISPATCH_KEY)
 _ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
+_SOFTMAX = torch.ops.aten.softmax.int
+_SAFE_SOFTMAX = torch.ops.aten._safe_softmax.default
 
 Matrix = tuple[int, int]  # rows and columns
 
@@ -54,9 +57,10 @@ class _Call:
 
 
 class _Running(threading.local):
-    """The call that a thread is in."""
+    """The call that a thread is in: its triangles, if it is causal, and whether it has no mask but the causal one."""
 
     call: _Call | None = None
+    is_unmasked: bool = False
 
 
 _running = _Running()
@@ -73,9 +77,17 @@ def triangle_of(observer: object, first: Tensor, second: Tensor) -> str | None:
     return None if _running.call is None else _running.call.triangle(observer, first, second)
 
 
+def without_searches(operator: Any) -> Any:
+    """The operator, but for the softmax of attention without a mask, which need not look for rows that are all masked.
+
+    Source: ``_safe_softmax`` of torch, which takes three passes over the scores to replace such rows by 0.
+    """
+    return _SOFTMAX if operator is _SAFE_SOFTMAX and _running.is_unmasked else operator
+
+
 @contextmanager
 def recognised() -> Iterator[None]:
-    """Inside, and in this thread, :func:`triangle_of` knows the products of causal attention."""
+    """Inside, and in this thread, :func:`triangle_of` and :func:`without_searches` know the calls of attention."""
     with torch._C._IncludeDispatchKeyGuard(_DISPATCH_KEY):
         yield
 
@@ -90,7 +102,8 @@ def _attend(
     is_causal: bool = False,
     **options: Any,
 ) -> Tensor:
-    outer = _running.call
+    outer = _running.call, _running.is_unmasked
+    _running.is_unmasked = attn_mask is None
     _running.call = _Call(query, key, value) if is_causal and _has_plain_products(query, key, value) else None
     try:
         result: Tensor = _ATTENTION.redispatch(
@@ -98,7 +111,7 @@ def _attend(
         )
         return result
     finally:
-        _running.call = outer
+        _running.call, _running.is_unmasked = outer
 
 
 def _has_plain_products(*tensors: Tensor) -> bool:

@@ -19,11 +19,10 @@ from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
     _pop_mode,
-    _pop_mode_temporarily,
     _push_mode,
 )
 
-from flopcuda.attention import recognised, triangle_of
+from flopcuda.attention import recognised, triangle_of, without_searches
 from flopcuda.backends import Operands
 from flopcuda.gradients import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
 from flopcuda.lowering import Lowering
@@ -90,7 +89,7 @@ class Capture:
         """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""
         modes = torch._C._len_torch_dispatch_stack()
         on_top = modes > 0 and torch._C._get_dispatch_stack_at(modes - 1) is self._mode
-        return _pop_mode_temporarily() if on_top else nullcontext()
+        return _Aside() if on_top else nullcontext()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self, module: nn.Module, inputs: Any) -> None:
@@ -114,6 +113,19 @@ class Capture:
         self._visible.enter_context(_in_products())
         if self._triangles:
             self._visible.enter_context(recognised())
+
+
+class _Aside:
+    """Inside, the innermost mode sees nothing.
+
+    torch's own context for that is a generator, which takes a part of every small layer's time.
+    """
+
+    def __enter__(self) -> None:
+        self._mode = torch._C._pop_torch_dispatch_stack(None)
+
+    def __exit__(self, *exception: object) -> None:
+        torch._C._push_on_torch_dispatch_stack(self._mode)
 
 
 @contextmanager
@@ -171,6 +183,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        func = without_searches(func)
         if _hides_others(func) and _is_inference(args):
             with self:
                 return func.decompose(*args, **(kwargs or {}))

@@ -286,6 +286,8 @@ def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None)
 
 def autocast(operand: Tensor) -> Tensor:
     """The operand in the dtype that autocast gives to matrix products and convolutions, where it is on."""
+    if not torch._C._is_any_autocast_enabled():  # a part of a small layer's time, for every operand
+        return operand
     kind = operand.device.type
     if not (operand.is_floating_point() and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return operand

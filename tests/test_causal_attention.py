@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import flopcuda
@@ -251,6 +253,33 @@ def test_other_attention_is_dense() -> None:
         attend(*factors, is_causal=True)
         attend(*factors)
     assert triangles(session.report()) == 4 * [("forward", None)] + FORWARD + 2 * [("forward", None)]
+
+
+class _Recorded(TorchDispatchMode):
+    """The names of the operators that get this far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_only_a_mask_is_searched_for_rows_without_keys(training: bool, is_causal: bool) -> None:
+    factors = make_factors(7, 9, 4, 5)
+    mask = torch.ones(7, 9, dtype=torch.bool).tril(-1)  # nothing for the first row
+    calls: list[tuple[dict[str, Any], bool]] = [({"is_causal": is_causal}, False), ({"attn_mask": mask}, True)]
+    for options, searched in calls:
+        attention = partial(attend, **options)
+        with _Recorded() as below, flopcuda.count():
+            results = results_of(attention, factors) if training else [attention(*factors)]
+        assert ("aten::_safe_softmax" in below.names) == searched
+        expected = results_of(attention, factors) if training else [attention(*factors)]
+        assert_same(results, expected)
 
 
 def test_where_zeros_are_counted_all_is_multiplied() -> None:
