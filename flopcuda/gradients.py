@@ -270,15 +270,28 @@ def _phase_outputs(
         if images.numel():
             for i, axis in enumerate(reached, start=2):
                 filters = filters[(slice(None),) * i + (axis.tap_slice,)]
-            # Before a kernel has it made contiguous: a copy that flips and transposes at once takes longer.
-            filters = filters.flip([i for i, axis in enumerate(reached, start=2) if len(axis.taps) > 1])
+            flipped = [i for i, axis in enumerate(reached, start=2) if len(axis.taps) > 1]
             options: dict[str, Any] = {
                 "stride": (1,) * len(axes),
                 "padding": sides,
                 "dilation": tuple(axis.dilation for axis in reached),
             }
-            return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
+            if filters.numel() <= images.numel():
+                # Before a kernel has it made contiguous: a copy that flips and transposes at once takes longer.
+                filters = filters.flip(flipped)
+                return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
+            options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
+            images = images.flip(flipped)
+            return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options).flip(flipped)
     return input.new_zeros(()).expand(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape)
+
+
+def _seen_from_behind(sides: Sides, axes: Sequence[int]) -> Sides:
+    """The padding of images that are flipped along axes, counted from the last one, -1."""
+    pairs = [list(sides[i : i + 2]) for i in range(0, len(sides), 2)]
+    for axis in axes:
+        pairs[-axis - 1].reverse()
+    return tuple(chain.from_iterable(pairs))
 
 
 def _fit(

@@ -14,7 +14,12 @@ constexpr int kBaselineLanes = 16 / sizeof(Scalar);
 template <class Scalar>
 inline void copy_elements(const Scalar* source, int64_t count, Scalar* target) {
   constexpr int64_t kStep = kBaselineLanes<Scalar>;
-  if (count > 64) {
+  constexpr int64_t kPanel = 64 / sizeof(Scalar);  // two vectors of AVX2; the widest panels have one or two of these
+  if (count == kPanel) {
+    std::memcpy(target, source, kPanel * sizeof(Scalar));
+  } else if (count == 2 * kPanel) {
+    std::memcpy(target, source, 2 * kPanel * sizeof(Scalar));
+  } else if (count > 64) {
     std::memcpy(target, source, count * sizeof(Scalar));
   } else if (count >= kStep) {
     for (int64_t i = 0; i + kStep <= count; i += kStep) std::memcpy(target + i, source + i, kStep * sizeof(Scalar));
