@@ -211,9 +211,12 @@ def transposed_convolution(
         groups: of that convolution.
     """
     filters = _split(weight, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ..]
-    output = input.new_empty(input.shape[0], filters.shape[0], *output_size)
     sizes = zip(output_size, input.shape[2:], weight.shape[2:], stride, befores(padding), dilation, strict=True)
     phases = [[(first, _phase_axis(first, *size)) for first in range(size[3])] for size in sizes]
+    shape = (input.shape[0], filters.shape[0], *output_size)
+    if max(stride) == 1:  # nothing to put together
+        return _phase_outputs(run, input, filters, bias, [axis for [(_, axis)] in phases], shape, phase, groups)
+    output = input.new_empty(shape)
     for axes in product(*phases):
         part = output
         for i, (first, _) in enumerate(axes, start=2):
@@ -283,7 +286,7 @@ def _phase_outputs(
             options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
             images = images.flip(flipped)
             return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options).flip(flipped)
-    return input.new_zeros(()).expand(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape)
+    return input.new_zeros(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape).contiguous()
 
 
 def _seen_from_behind(sides: Sides, axes: Sequence[int]) -> Sides:
