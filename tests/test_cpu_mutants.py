@@ -146,19 +146,17 @@ MUTANTS = {
         "plane_kernel.h", "products = left < Simd::kLanes ? left : Simd::kLanes;", "products = Simd::kLanes;"
     ),
     "depthwise counts an addition for the first product": Patch(
-        "plane_kernel.h", "add += tap_y == 0 ? holding : products;", "add += products;"
+        "plane_kernel.h", "added += tap_y == 0 ? holding : 1;", "added += 1;"
     ),
-    "depthwise counts no padding beside a row": Patch(
-        "plane_kernel.h", "pad += inside * pad_columns[tap_x] + ", "pad += "
-    ),
+    "depthwise counts no padding beside a row": Patch("plane_kernel.h", "pad += pad_inside + ", "pad += "),
     "depthwise sees the topmost tap's rows only": Patch(
         "plane_kernel.h",
         "tap_y < kKernelHeight; ++tap_y) inside",
         "tap_y < kKernelHeight; tap_y += kKernelHeight) inside",
     ),
-    "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (vectors - inside) * products;", ";"),
+    "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (multiplied - inside) * products;", ";"),
     "depthwise counts padding as products of zero": Patch(
-        "plane_kernel.h", "zero += inside * (products - pad_columns[tap_x]);", "zero += vectors * products;"
+        "plane_kernel.h", "zero += inside * products - pad_inside - ", "zero += multiplied * products - "
     ),
     "depthwise sees no zeros among the weights": Patch(
         "plane_kernel.h", "nonzero_weights += weight[tap_y * tile.kernel_width] != 0;", "nonzero_weights += 1;"

@@ -49,7 +49,7 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
   using Vector = typename Simd::Vector;
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
   // The same for all columns of taps and all vectors of the rows.
-  const int64_t inside = count_inside<kKernelHeight, kStride, kRows>(tile.rows_inside);
+  const int64_t column_inside = count_inside<kKernelHeight, kStride, kRows>(tile.rows_inside);
   Tally mul, add, pad, zero, lane;
 
   // From the right: a vector that is wider than its row writes waste where later ones are still to be written.
@@ -58,7 +58,9 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
     const int64_t left = tile.columns - x;
     const int64_t products = left < Simd::kLanes ? left : Simd::kLanes;  // of a vector that feed an output element
     const int32_t* pad_columns = tile.pad_columns + vector * tile.kernel_width;
-    int64_t holding = tile.bias ? products : 0;  // of a row's accumulators, those that hold a value
+    int64_t holding = tile.bias ? 1 : 0;  // 1 if a row's accumulators hold a value
+    // Of vectors: multiplied, added to a value, multiplied in a row of the image; and columns beside it, tap by tap.
+    Tally multiplied, added, inside, padded;
     NonzeroProducts<Simd> nonzero;
 
     Vector sums[kRows];
@@ -74,7 +76,6 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
       for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) {
         weights[tap_y] = Simd::broadcast(weight[tap_y * tile.kernel_width]);
       }
-      int64_t vectors = 0;  // multiplied
 #pragma GCC unroll 20
       for (int y = 0; y < kInputRows; ++y) {
         const Vector values = Simd::load(input + y * tile.input_stride);
@@ -85,19 +86,22 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
           if (tap_y < 0 || tap_y >= kKernelHeight) continue;
           sums[i] += values * weights[tap_y];
 
-          lane += Simd::kLanes;
-          mul += products;
-          add += tap_y == 0 ? holding : products;  // a row's first tap of the column is the topmost
-          vectors += 1;
+          multiplied += 1;
+          added += tap_y == 0 ? holding : 1;  // a row's first tap of the column is the topmost
           if constexpr (kCountZero) nonzero_weights += weight[tap_y * tile.kernel_width] != 0;
         }
         if constexpr (kCountZero) nonzero.add(values, nonzero_weights);
       }
-      holding = products;
-      pad += inside * pad_columns[tap_x] + (vectors - inside) * products;
-      if constexpr (kCountZero) zero += inside * (products - pad_columns[tap_x]);
+      holding = 1;
+      inside += column_inside;
+      padded += pad_columns[tap_x];
     }
-    zero += -nonzero.sum(products);
+    mul += multiplied * products;
+    add += added * products;
+    lane += multiplied * Simd::kLanes;
+    const int64_t pad_inside = column_inside * padded;
+    pad += pad_inside + (multiplied - inside) * products;
+    if constexpr (kCountZero) zero += inside * products - pad_inside - nonzero.sum(products);
     store_rows<Simd, kRows>(sums, tile, x, products);
   }
   counters.mul += mul;
