@@ -79,9 +79,7 @@ MUTANTS = {
     "im2col takes slices outside the image for padding of nothing": Patch(
         "im2col.cpp", "slices_inside_[tap.z].contains(run.z) && ", ""
     ),
-    "windows count no padding of slices": Patch(
-        "shifted_windows.cpp", "!slices_inside_[tap_z].contains(run.z) || ", ""
-    ),
+    "windows count no padding of slices": Patch("shifted_windows.cpp", "slices.contains(run.z) && ", ""),
     "strips skip a tap": Patch(
         "tile_kernel.h",
         "const auto update = [&](int64_t k, int64_t count) {",
@@ -190,8 +188,8 @@ MUTANTS = {
     ),
     "strips count no padding beside a row": Patch(
         "shifted_windows.cpp",
-        "padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
-        "padding -= run.length;",
+        "beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
+        "beside = 0;",
     ),
     "counts padding as products of zero": Patch(
         "tile_kernel.h", "counters.mul - counters.pad - inside_before", "counters.mul - inside_before"

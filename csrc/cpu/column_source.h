@@ -64,6 +64,9 @@ struct ColumnLayout {
   void set_update(int64_t panel, int64_t k, int64_t padding) {
     updates_[panel * depth_block_ + k] = make_update(value_offsets[k], padding);
   }
+  void add_padding(int64_t panel, int64_t k, int64_t padding) {
+    updates_[panel * depth_block_ + k] += make_update(0, padding);
+  }
   const Update* updates(int64_t panel) const { return updates_.data() + panel * depth_block_; }
 
   // For each update of a panel, how many of its valid columns are not 0.

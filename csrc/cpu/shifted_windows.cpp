@@ -172,11 +172,12 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
         const int64_t phase = step_y % vertical.stride * horizontal.stride + step_x % horizontal.stride;
         block.value_offsets[tap] = tap_z * slice_size() + phase * phase_size() + step_y / vertical.stride * pitch_ +
                                    step_x / horizontal.stride;
-        for (size_t i = 0; i < block.panels.size(); ++i) {
-          block.set_update(i, tap, count_pad_columns(block, block.panels[i], tap_z, tap_y, tap_x));
-        }
       }
     }
+  }
+  for (size_t i = 0; i < block.panels.size(); ++i) {
+    for (int64_t k = 0; k < taps_; ++k) block.set_update(i, k, 0);
+    count_padding(i, block);
   }
   for (int64_t k = taps_; k < depth_block(); ++k) {  // the other channels have the same taps
     block.value_offsets[k] = block.value_offsets[k - taps_] + problem_.depth.kernel_size * slice_size();
@@ -187,16 +188,22 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
 }
 
 template <class Scalar>
-int64_t ShiftedWindows<Scalar>::count_pad_columns(const ColumnLayout& block, const ColumnPanel& panel, int64_t tap_z,
-                                                  int64_t tap_y, int64_t tap_x) const {
-  int64_t padding = 0;
+void ShiftedWindows<Scalar>::count_padding(int64_t panel_index, ColumnLayout& block) const {
+  const ColumnPanel& panel = block.panels[panel_index];
   for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
     const ColumnRun& run = block.runs[i];
-    padding += run.length;
-    if (!slices_inside_[tap_z].contains(run.z) || !rows_inside_[tap_y].contains(run.y)) continue;
-    padding -= intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
+    for (int64_t tap_x = 0; tap_x < problem_.width.kernel_size; ++tap_x) {
+      const int64_t beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
+      int64_t tap = tap_x;
+      for (const Range& slices : slices_inside_) {
+        for (const Range& rows : rows_inside_) {
+          const bool row_is_inside = slices.contains(run.z) && rows.contains(run.y);
+          block.add_padding(panel_index, tap, row_is_inside ? beside : run.length);
+          tap += problem_.width.kernel_size;
+        }
+      }
+    }
   }
-  return padding;
 }
 
 template <class Scalar>

@@ -56,8 +56,8 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   int64_t band_size() const { return channel_block_ * problem_.depth.kernel_size * slice_size(); }
   void lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const;
   void lay_out_taps(ColumnLayout& block) const;
-  int64_t count_pad_columns(const ColumnLayout& block, const ColumnPanel& panel, int64_t tap_z, int64_t tap_y,
-                            int64_t tap_x) const;
+  // Adds a panel's padding columns to the updates of the first channel's taps.
+  void count_padding(int64_t panel_index, ColumnLayout& block) const;
   void count_nonzero_columns(int64_t depth, ColumnBlock<Scalar>& block) const;
   void pack_slice(const Band& band, int64_t channel, int64_t tap_z, Scalar* target) const;
   void pack_phase(const Scalar* slice, int64_t first_row, int64_t phase_y, int64_t phase_x, int64_t rows,
