@@ -28,12 +28,12 @@ from tests.patches import Patch, apply_patches
 from tests.ptxvm.harness import compile_cuda
 
 CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "conv_tensor.cu", "linear.cu", "linear_tensor.cu")
+KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "conv_few_outputs.cu", "conv_tensor.cu", "linear.cu", "linear_tensor.cu")
 NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
-    """Leaves out all kernels but these, float32's of many taps and without tiles, and four on tensor cores."""
+    """Leaves out all kernels but these, float32's others of convolutions, and four on tensor cores."""
     return [
         Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
         for kernels, arguments in (
@@ -43,6 +43,7 @@ def only_kernels(convolution: str, linear: str) -> list[Patch]:
                 "X(flopcuda_conv_f32_64x64x16_many_taps, 0.5, F32_64x64x16, decoder",
             ),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
+            ("FLOPCUDA_FEW_OUTPUTS_KERNELS", "flopcuda_conv_f32_few_outputs, 0.5, F32_FEW_OUTPUTS"),
             ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
             (
                 "FLOPCUDA_CONV_TENSOR_KERNELS",
@@ -191,7 +192,7 @@ def multiplied_lanes(kernel: str, lanes: int) -> int:
 
 def can_compute(kernel: str, case: Case) -> bool:
     """Whether a kernel takes so many taps."""
-    if isinstance(case, LinearCase) or re.search("direct|many_taps", kernel):
+    if isinstance(case, LinearCase) or re.search("direct|few_outputs|many_taps", kernel):
         return True
     return math.prod(case.kernel) <= MAX_TABULATED_TAPS
 

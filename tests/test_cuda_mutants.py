@@ -305,6 +305,10 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
         ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
     ],
+    "flopcuda_conv_f32_few_outputs": [
+        ConvCase(1, 6, (12, 14), 3, (12, 14), padding=(1, 1, 1, 1), groups=3),
+        ConvCase(2, 8, (9, 8), 4, (7, 6), (1, 2), (2, 0, 0, 1), groups=2, bias=True),
+    ],
     "flopcuda_linear_f32_64x64x16": [LinearCase(67, 37, 35), LinearCase(5, 40, 70, bias=True)],
     "flopcuda_conv_f16_128x128x32": [
         ConvCase(2, 70, (9, 7), 67, (2, 2), padding=(1, 1, 1, 1)),

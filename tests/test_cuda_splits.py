@@ -59,12 +59,20 @@ def slice_of(kernel: str) -> int:
     return int(ENTRIES[kernel]["tile"][2])
 
 
+def is_of_few_outputs(kernel: str) -> bool:
+    """Whether the threads of a block share the products of its outputs."""
+    return int(ENTRIES[kernel]["tile"][0]) == 1
+
+
 def case_of_units(kernel: str, units: int) -> Case:
     """Several tiles, edges among them, padding, and a reduction of so many units, the last of them no whole slice."""
     products = units * slice_of(kernel) - 3
     if kernel in LINEAR_KERNELS:
         return LinearCase(70, products, 133, bias=True)
     padding = (1, 1, 0, 1)
+    if is_of_few_outputs(kernel):
+        channels = units * slice_of(kernel) // 4 - 1
+        return ConvCase(2, 2 * channels, (9, 8), 6, (2, 2), padding=padding, groups=2, bias=True)
     match ENTRIES[kernel]["part_unit"]:
         case "slice":
             channels = units * slice_of(kernel) // 4 - 1
@@ -156,19 +164,20 @@ def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, s
         check_case(backend, case, kernel, seed, splits=min(splits, most_parts(kernel, case)))
 
 
-def test_the_gradient_of_a_weight_is_split() -> None:
+@pytest.mark.parametrize(("channels", "kernel"), [(8, "_few_outputs_split"), (32, "_many_taps_split")])
+def test_the_gradient_of_a_weight_is_split(channels: int, kernel: str) -> None:
     """A convolution of few outputs, whose kernel is as large as the images."""
-    layer = torch.nn.Conv2d(8, 8, 3, padding=1)
-    images = torch.randn(4, 8, 20, 20)
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1)
+    images = torch.randn(4, channels, 20, 20)
     with flopcuda.instrument(layer, backend="ptxvm") as session:
         layer(images).square().sum().backward()
     (launch,) = (launch for launch in session.report().launches if launch.phase == "backward_weight")
-    assert launch.kernel.endswith("_many_taps_split")
+    assert launch.kernel.endswith(kernel)
     assert launch.splits > 1
-    products = 4 * 20 * 20
-    assert (launch.counters.mul, launch.counters.add) == (8 * 72 * products, 8 * 72 * (products - 1))
+    outputs, products = layer.weight.numel(), 4 * 20 * 20
+    assert (launch.counters.mul, launch.counters.add) == (outputs * products, outputs * (products - 1))
     assert launch.executed_macs == launch.counters.lane
-    twin = torch.nn.Conv2d(8, 8, 3, padding=1).double()
+    twin = torch.nn.Conv2d(channels, channels, 3, padding=1).double()
     twin.load_state_dict(layer.state_dict())
     twin(images.double()).square().sum().backward()
     torch.testing.assert_close(layer.weight.grad.double(), twin.weight.grad, rtol=1e-4, atol=1e-3)
@@ -195,13 +204,23 @@ def test_a_batch_of_products(backend: MachineBackend, kernel: str) -> None:
 def test_whole_tiles_are_added_up_once_for_each_part_but_the_first(
     backend: MachineBackend, kernel: str, splits: int
 ) -> None:
-    """No other instruction adds floating-point numbers; edges of tiles are added up, too, and not counted."""
+    """No other instruction adds floating-point numbers; edges of tiles are added up, too, and not counted.
+
+    Of few outputs, so are the sums of threads: of a warp's in five steps, in which others may add in vain, and edges,
+    too; and then of warps.
+    """
     planned = plan_case(some_case(kernel), some_case(kernel).tensors(dtype=DTYPES[kernel]), kernel, splits)
     executed = backend.launch(planned).counts
     additions = sum(lanes for name, lanes in executed.items() if name in ("add.f32", "add.f64"))
     rows, columns, _ = ENTRIES[kernel]["tile"]
     assert planned.grid[1:] == [1, splits]
-    assert additions == planned.grid[0] * rows * columns * (splits - 1)
+    if is_of_few_outputs(kernel):
+        threads, outputs = ENTRIES[kernel]["threads"], planned.output.numel()
+        others = (threads // 32 - 1) * outputs * splits + (splits - 1) * outputs
+        most = 5 * threads * planned.grid[0] * columns * splits
+        assert threads // 32 * 31 * outputs * splits <= additions - others <= most
+    else:
+        assert additions == planned.grid[0] * rows * columns * (splits - 1)
 
 
 @pytest.mark.parametrize("kernel", ENTRIES)
@@ -275,6 +294,23 @@ MUTANTS = {
         "(static_cast<uint32_t>(window.offset(params)) + taps_.first_offset())",
         "static_cast<uint32_t>(window.offset(params))",
     ),
+    "of few outputs, a part has the taps of the first": Patch(
+        "conv_few_outputs.cu", "Tap(params_, inside_at_, tap)", "Tap(params_, inside_at_, tap - part.first)"
+    ),
+    "of few outputs, a part has the weights of the first": Patch(
+        "conv_few_outputs.cu", "__ldg(weight + tap)", "__ldg(weight + tap - part.first)"
+    ),
+    "of few outputs, the first part is added up in place of all": Patch(
+        "conv_few_outputs.cu", "Memory(params_.workspace, part).add_to(", "Memory(params_.workspace, 0).add_to("
+    ),
+    "of few outputs, a part overwrites another one's sums": Patch(
+        "conv_few_outputs.cu", "part_index()).write(", "part_index() / 2).write("
+    ),
+    "of few outputs, a lane is added up in place of the next": Patch(
+        "conv_few_outputs.cu",
+        "__shfl_down_sync(ALL_LANES, sums_[i], distance)",
+        "__shfl_down_sync(ALL_LANES, sums_[i], 1)",
+    ),
 }
 
 
@@ -289,6 +325,7 @@ def outputs_are_right(texts: dict[str, str]) -> bool:
     kernels = (
         "flopcuda_linear_f32_64x64x16_split",
         "flopcuda_conv_f32_64x64x16_split",
+        "flopcuda_conv_f32_few_outputs_split",
         "flopcuda_conv_f16_128x128x32_split",
         "flopcuda_conv_f16_64x64x32_many_taps_split",
     )

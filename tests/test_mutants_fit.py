@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tests import test_cpu_mutants, test_cuda_mutants, test_cuda_splits, test_triangle_mutants
+from tests import test_cpu_mutants, test_cuda_few_outputs, test_cuda_mutants, test_cuda_splits, test_triangle_mutants
 from tests.cpu_kernels import patched_sources
 from tests.cuda_kernels import patched_units
 from tests.patches import Patch
 
-IN_CUDA = (test_cuda_mutants.MUTANTS, test_cuda_splits.MUTANTS, test_triangle_mutants.CUDA_MUTANTS)
+IN_CUDA = (
+    test_cuda_mutants.MUTANTS,
+    test_cuda_few_outputs.MUTANTS,
+    test_cuda_splits.MUTANTS,
+    test_triangle_mutants.CUDA_MUTANTS,
+)
 ON_THE_CPU = (test_cpu_mutants.MUTANTS, test_triangle_mutants.CPU_MUTANTS)
 
 

@@ -458,6 +458,35 @@ def test_so_are_the_layers_that_have_few_channels(name: str, dtype: torch.dtype,
     assert losses_over_a_tenth(problems, TYPES[dtype, tf32], GPUS[name]) == {}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", GPUS)
+def test_so_are_gradients_of_the_weights_of_depthwise_layers(name: str, dtype: torch.dtype) -> None:
+    """Convolutions of a few outputs a channel, by kernels that share the products of each among a block's threads."""
+    torch._C._set_cudnn_allow_tf32(False)
+    generator = random.Random(0)
+    choices = [(1, 2, 8, 32), range(1, 1000), (3, 5, 7, 14, 28, 56, 112), (3, 5, 7), (1, 2)]
+    shapes = [(32, 144, 56, 3, 1), (32, 960, 7, 3, 1), (1, 144, 56, 3, 1), (8, 96, 56, 7, 1), (32, 96, 112, 3, 2)]
+    shapes += [tuple(generator.choice(sizes) for sizes in choices) for _ in range(15)]
+    problems = [gradient_of_depthwise_weight(*shape, dtype) for shape in shapes]
+    assert losses_over_a_tenth(problems, TYPES[dtype, False], GPUS[name]) == {}
+    (largest,) = predict(problems[0][1], problems[0][2], GPUS[name]).layers
+    assert "_few_outputs" in largest.kernel
+    assert largest.time.seconds < 1.5 * largest.roofline
+
+
+def gradient_of_depthwise_weight(
+    batch: int, channels: int, side: int, kernel: int, stride: int, dtype: torch.dtype
+) -> Problem:
+    """Images are its channels, outputs its taps, and the stride their distance; zeros of the padding are given."""
+    outputs = -(-side // stride)
+    padded = (outputs - 1) * stride + kernel
+    layer = nn.Conv2d(
+        batch * channels, channels, outputs, dilation=stride, groups=channels, bias=False, device="meta", dtype=dtype
+    )
+    images = torch.empty(1, batch * channels, padded, padded, device="meta", dtype=dtype)
+    return "conv2d", layer, images, {"dilation": (stride, stride), "groups": channels}
+
+
 def test_gpus_store_images_of_few_channels_otherwise() -> None:
     """Where memory is slow beside the tensor cores, as on an L4, it takes more slices to be worth it."""
     gathering = {"ResNet": {"a100", "h100", "l4", "rtx4090"}, "VGG": {"a100", "h100", "rtx4090"}, "MobileNet": {"a100"}}

@@ -78,6 +78,15 @@ KernelInfo describe_direct(double multiply_share) {
   return kernel;
 }
 
+template <class Config>
+KernelInfo describe_few_outputs(double multiply_share) {
+  constexpr DataType TYPE = TYPE_OF<typename Config::Scalar>;
+  KernelInfo kernel = describe_tile<Config>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, MAX_REDUCTION);
+  kernel.max_sides = MAX_FEW_OUTPUTS_SIDES;
+  kernel.fixed_slices = Config::FIXED_SLICES;
+  return kernel;
+}
+
 void append_pair(std::vector<KernelInfo>& list, const char* name, const char* count_zero_name, KernelInfo kernel) {
   kernel.name = name;
   list.push_back(kernel);
@@ -99,6 +108,7 @@ std::vector<KernelInfo> list_kernels() {
 #define FLOPCUDA_APPEND_CONV(kernel, share, Tile, taps) \
   FLOPCUDA_APPEND(kernel, describe_conv<Tile>(share, TapSource::taps))
 #define FLOPCUDA_APPEND_DIRECT(kernel, share, Scalar) FLOPCUDA_APPEND_PAIR(kernel, describe_direct<Scalar>(share))
+#define FLOPCUDA_APPEND_FEW_OUTPUTS(kernel, share, Config) FLOPCUDA_APPEND(kernel, describe_few_outputs<Config>(share))
 #define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile) FLOPCUDA_APPEND(kernel, describe_linear<Tile>(share))
 #define FLOPCUDA_APPEND_CONV_TENSOR(kernel, share, Tile, taps) \
   FLOPCUDA_APPEND(kernel, describe_conv_tensor<Tile>(share, TapSource::taps))
@@ -106,6 +116,7 @@ std::vector<KernelInfo> list_kernels() {
   FLOPCUDA_APPEND(kernel, describe_tensor<Tile>(Operation::linear, share))
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
+  FLOPCUDA_FEW_OUTPUTS_KERNELS(FLOPCUDA_APPEND_FEW_OUTPUTS)
   FLOPCUDA_LINEAR_KERNELS(FLOPCUDA_APPEND_LINEAR)
   FLOPCUDA_CONV_TENSOR_KERNELS(FLOPCUDA_APPEND_CONV_TENSOR)
   FLOPCUDA_LINEAR_TENSOR_KERNELS(FLOPCUDA_APPEND_LINEAR_TENSOR)

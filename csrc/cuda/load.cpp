@@ -41,7 +41,7 @@ int64_t count_used_products(const KernelInfo& kernel, const GemmShape& shape, in
 Load load_of(const KernelInfo& kernel, const GemmShape& shape, int32_t splits) {
   if (shape.triangle == Triangle::none) {
     const int64_t blocks = count_tiles(kernel, shape) * splits;
-    const int64_t slices = count_slices(kernel, largest_part(kernel, shape, splits));
+    const int64_t slices = kernel.fixed_slices + count_slices(kernel, largest_part(kernel, shape, splits));
     return {blocks, static_cast<double>(blocks) * static_cast<double>(slices), slices};
   }
   Load load{};

@@ -44,6 +44,7 @@ struct KernelInfo {
   // compared.
   double multiply_share;
   Unit unit;
+  int32_t fixed_slices;           // of the main loop, as long as what a block does besides; 0 where that is little
   int32_t max_taps;               // of a convolution's kernel
   int32_t max_sides = INT32_MAX;  // its depth, height and width together
   bool is_direct;                 // a convolution without tiles: one row a block

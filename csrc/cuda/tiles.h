@@ -117,6 +117,26 @@ struct DirectConfig {
   static constexpr int BLOCK_OUTPUTS = THREADS * THREAD_OUTPUTS;
 };
 
+// Kernels of few outputs: a table has so many coordinates of a tap, those of depth, height and width together.
+constexpr int MAX_FEW_OUTPUTS_SIDES = 2048;
+
+// The convolution of few outputs: a block computes up to nine of one channel, as many as a 3 x 3 kernel's gradient has,
+// and its threads share the products of each. A slice is one product of every thread and output.
+template <class Scalar_>
+struct FewOutputsConfig {
+  using Scalar = Scalar_;
+  static constexpr int THREADS = 128;
+  static constexpr int WARPS = THREADS / WARP_SIZE;
+  static constexpr int BLOCK_M = 1, BLOCK_N = 9, BLOCK_K = THREADS;
+  static constexpr bool IS_SPLIT = false;
+  // A thread executes some 600 instructions outside its main loop, which has 95: to make the table, and to add up.
+  static constexpr int FIXED_SLICES = 6;
+  static_assert(BLOCK_N <= THREADS, "each output is a thread's in the end");
+  static_assert((int64_t{MAX_REDUCTION} / THREADS + 1) * BLOCK_N < (int64_t{1} << 32), "32-bit thread counts");
+};
+using F32_FEW_OUTPUTS = FewOutputsConfig<float>;
+using F64_FEW_OUTPUTS = FewOutputsConfig<double>;
+
 // Every kernel: its name, to which the twin that fills the zero counter too adds _count_zero, and the one whose
 // reduction is split, if there is one, _split; the share of multiply-adds in the instructions of its main loop, read
 // from sm_80 SASS (the planner compares kernels of a type by it); and what it is made of.
@@ -167,5 +187,9 @@ struct DirectConfig {
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.08, float) \
   X(flopcuda_conv_f64_direct, 0.08, double)
+
+#define FLOPCUDA_FEW_OUTPUTS_KERNELS(X)                    \
+  X(flopcuda_conv_f32_few_outputs, 0.095, F32_FEW_OUTPUTS) \
+  X(flopcuda_conv_f64_few_outputs, 0.093, F64_FEW_OUTPUTS)
 
 }  // namespace flopcuda::cuda

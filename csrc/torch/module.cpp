@@ -57,6 +57,7 @@ py::list cuda_kernels() {
     entry["threads"] = kernel.threads;
     entry["unit"] = cuda::UNIT_NAMES[static_cast<int>(kernel.unit)];
     entry["multiply_share"] = kernel.multiply_share;
+    entry["fixed_slices"] = kernel.fixed_slices;
     list.append(entry);
   }
   return list;

@@ -44,6 +44,7 @@ class Kernel:
         threads: of a block.
         unit: what multiplies, as :func:`flopcuda._C.device_rates` lists units: "fma_f32", "mma_f16".
         multiply_share: of multiply-adds in the instructions of its main loop on sm_80, as the planner knows it.
+        fixed_slices: of the main loop, as long as what a block does besides; 0 where the planner leaves that out.
         observation: a run on the machine; None without PTX.
         builds: one for each architecture.
     """
@@ -58,6 +59,7 @@ class Kernel:
     threads: int
     unit: str
     multiply_share: float
+    fixed_slices: int
     observation: Observation | None
     builds: tuple[Build, ...]
 

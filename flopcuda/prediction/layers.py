@@ -298,6 +298,7 @@ def tiling_of(kernel: str, gpu: GPU) -> Tiling:
         entry["multiply_share"],
         resident[kernel],
         part_unit=entry["part_unit"],
+        fixed_slices=entry["fixed_slices"],
     )
 
 

@@ -6,8 +6,9 @@ resident together share the multiprocessor; one alone also waits for its own bar
 take their blocks in waves. Memory and arithmetic overlap: the longer of them, with the launch before it, is the time.
 Where blocks share a reduction, they write their sums, and the last of each tile reads them all.
 
-Left out: the bandwidths of L2 and of shared memory, bank conflicts, the epilogue's instructions, and power limits,
-which lower the clock of long products in tensor cores. docs/prediction.md holds the model against published times.
+Left out: the bandwidths of L2 and of shared memory, bank conflicts, most kernels' instructions outside the main loop,
+and power limits, which lower the clock of long products in tensor cores. docs/prediction.md holds the model against
+published times.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Tiling:
         rate_share: of the unit's rate in :attr:`GPU.rates`, what its instructions reach.
         part_unit: what a block has whole ones of where blocks share a reduction, as :func:`flopcuda._C.cuda_kernels`
             says it; of taps, and of their slices, no slice has products of two.
+        fixed_slices: as long as what a block does outside its main loop.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Tiling:
     resident: int
     rate_share: float = 1.0
     part_unit: str = "slice"
+    fixed_slices: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Load:
 
     Attributes:
         blocks: how many multiply.
-        slices: of all of them.
+        slices: of all of them, those that stand for what is outside a main loop included.
         longest: slices of one of them, at most.
     """
 
@@ -175,7 +178,7 @@ class Load:
 
 def load_of(work: Work, kernel: Tiling, splits: int = 1) -> Load:
     """Of a launch: block by block of the first columns, or row of blocks by row, where that is a triangle."""
-    blocks, slices = count_tiles(work, kernel) * splits, count_slices(work, kernel, splits)
+    blocks, slices = count_tiles(work, kernel) * splits, kernel.fixed_slices + count_slices(work, kernel, splits)
     if work.triangle is None:
         return Load(blocks, blocks * slices, slices)
     block_m, block_n, block_k = kernel.tile
