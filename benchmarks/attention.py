@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import flopcuda
+from benchmarks.markers import between_markers
 from flopcuda.prediction import GPU, GPUS, predict
 from flopcuda.prediction.layers import tiling_of
 from flopcuda.prediction.model import load_of
@@ -109,12 +109,7 @@ def with_table(text: str) -> str:
     Raises:
         ValueError: the table's markers are not there once.
     """
-    made = table(json.loads(RESULTS.read_text()))
-    pattern = r"(<!-- attention -->\n).*?(\n<!-- end attention -->)"
-    text, found = re.subn(pattern, lambda match: match[1] + made + match[2], text, flags=re.DOTALL)
-    if found != 1:
-        raise ValueError(f"{DOCUMENT.name} has the markers of its table {found} times, not once")
-    return text
+    return between_markers(text, "attention", table(json.loads(RESULTS.read_text())))
 
 
 if __name__ == "__main__":

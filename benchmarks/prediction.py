@@ -6,11 +6,11 @@ those libraries', and writes the table of docs/prediction.md anew. No constant o
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from benchmarks.markers import between_markers
 from flopcuda.prediction import GPU, GPUS, Tiling, Time, Work, predict_time
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "prediction.md"
@@ -159,11 +159,7 @@ def with_table(text: str) -> str:
     Raises:
         ValueError: the table's markers are not there once.
     """
-    pattern = r"(<!-- published -->\n).*?(\n<!-- end published -->)"
-    text, found = re.subn(pattern, lambda match: match[1] + table() + match[2], text, flags=re.DOTALL)
-    if found != 1:
-        raise ValueError(f"{DOCUMENT.name} has the markers of its table {found} times, not once")
-    return text
+    return between_markers(text, "published", table())
 
 
 if __name__ == "__main__":

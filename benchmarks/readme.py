@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import prediction
+from benchmarks.markers import between_markers
 from flopcuda.registry import COUNTED, NAMED
 
 FOLDER = Path(__file__).parent
@@ -156,10 +156,7 @@ def with_tables(text: str) -> str:
         ValueError: a table's markers are not there, or there more than once.
     """
     for name, table in tables().items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end {name} -->)"
-        text, found = re.subn(pattern, lambda match, table=table: match[1] + table + match[2], text, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"README.md has the markers of {name} {found} times, not once")
+        text = between_markers(text, name, table)
     return text
 
 
