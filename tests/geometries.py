@@ -108,6 +108,7 @@ CONV3D_CASES = {
     "many channels": cube(1, 70, (3, 4, 4), 33, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), bias=True),
     "depthwise": cube(2, 8, (5, 9, 9), 8, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=8, bias=True),
     "depthwise, stride 2": cube(1, 4, (6, 9, 11), 4, (3, 3, 3), (2, 2, 2), (1, 1, 1, 1, 1, 1), groups=4),
+    "depthwise, all in the padding": cube(1, 2, (1, 9, 8), 2, (1, 3, 3), (2, 1, 1), (1, 0, 0, 0, 0, 0), groups=2),
     "groups": cube(2, 12, (3, 6, 5), 15, (2, 3, 3), padding=(1, 0, 1, 0, 1, 0), groups=3),
     "7 x 7 x 7": cube(1, 2, (7, 8, 9), 5, (7, 7, 7), padding=(3, 3, 3, 3, 3, 3)),
 }

@@ -136,8 +136,8 @@ struct PlaneWorkspace {
 }  // namespace
 
 bool is_depthwise(const ConvProblem& problem) {
-  const bool is_flat = problem.depth.in_size == 1 && problem.depth.out_size == 1 && problem.depth.kernel_size == 1;
-  const Axis& height = problem.height;
+  const Axis &depth = problem.depth, &height = problem.height;
+  const bool is_flat = depth.in_size == 1 && depth.out_size == 1 && depth.kernel_size == 1 && depth.pad == 0;
   return problem.in_channels == problem.groups && is_flat && height.dilation == 1 && height.kernel_size % 2 == 1 &&
          height.kernel_size >= 3 && height.kernel_size <= kMaxPlaneKernelHeight && height.stride <= kMaxPlaneStride;
 }
