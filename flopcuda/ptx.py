@@ -21,8 +21,9 @@ import numbers
 import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,8 +87,7 @@ class Finding:
         )
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One instruction of the text, over the whole launch; one for each state space that a generic access led to."""
 
     name: str  #: with its modifiers: "fma.rn.f32"
@@ -141,13 +141,14 @@ class LaunchResult:
     output: str  #: what the kernel printed
     stopped: bool  #: a trap, a failed assertion or a budget ended the launch early
     seconds: float  #: wall time of the machine, which says nothing of a GPU's
-    counts: Counter[str] = field(init=False)  #: lane-instructions by full opcode
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Lane-instructions by full opcode."""
         counts: Counter[str] = Counter()
         for row in self.rows:
             counts[row.name] += row.lanes
-        object.__setattr__(self, "counts", counts)
+        return counts
 
     @property
     def lane_instructions(self) -> int:
@@ -180,8 +181,9 @@ class LaunchResult:
         """All of it, sums included, for JSON."""
         return {
             **vars(self),
+            "counts": self.counts,
             "findings": [asdict(finding) for finding in self.findings],
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row._asdict() for row in self.rows],
             "lane_instructions": self.lane_instructions,
             "fma_lanes": self.fma_lanes,
             "global_memory": asdict(self.global_memory),
@@ -212,12 +214,16 @@ class _Allocation:
 class Module:
     """Loaded PTX. Its `__device__` and `__constant__` variables live, and keep their values, as long as it does."""
 
-    def __init__(self, machine: Machine, text: str) -> None:
+    def __init__(self, machine: Machine, module: _ptxvm.Module) -> None:
         self._machine = machine
-        self._module = _ptxvm.Module(text)
+        self._module = module
         self.kernels: dict[str, Kernel] = {k["name"]: _kernel(k) for k in self._module.kernels}
         self.version: str = self._module.version  #: of the PTX ISA
         self.target: str = self._module.target  #: "sm_80"
+
+    def on(self, machine: Machine) -> Module:
+        """The same module, variables included, with another machine's settings; its text is not read again."""
+        return Module(machine, self._module)
 
     def variable(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """The bytes of a `__device__` or `__constant__` variable, where they are.
@@ -281,7 +287,7 @@ class Module:
         )
         return LaunchResult(
             findings=[Finding(**finding) for finding in raw["findings"]],
-            rows=[Row(*row) for row in raw["rows"]],
+            rows=list(map(Row._make, raw["rows"])),
             branches=raw["branches"],
             diverged_branches=raw["diverged_branches"],
             barriers=raw["barriers"],
@@ -343,7 +349,7 @@ class Machine:
             PtxError: the text is not PTX that the machine knows; names the kernel, the line and its text (attributes
                 `kernel`, `line`, `text`).
         """
-        return Module(self, text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+        return Module(self, _ptxvm.Module(text.decode("utf-8", "replace") if isinstance(text, bytes) else text))
 
     def register(self, array: Any, name: str = "", writable: bool = True) -> int:
         """Let kernels of later launches touch an array or CPU tensor that is not an argument itself.

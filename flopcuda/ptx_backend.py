@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -142,8 +142,17 @@ class MachineBackend:
     def _module(self, kernel: str) -> ptx.Module:
         text = self._texts[kernel]
         if text not in self._modules:
-            self._modules[text] = self._machine.load(text)
+            self._modules[text] = _load(text).on(self._machine)
         return self._modules[text]
+
+
+@lru_cache(maxsize=8)
+def _load(text: str) -> ptx.Module:
+    """Read once for all backends, which takes up to a second: the kernels have no variables that a launch could change.
+
+    As many are kept as the package has texts, and two more.
+    """
+    return ptx.Machine().load(text)
 
 
 class _LaunchesOnMachine(TorchDispatchMode):  # type: ignore[no-untyped-call]
