@@ -235,7 +235,7 @@ def choose_kernel(
     """
     images = input.unsqueeze(0) if op.startswith("conv") and input.dim() == weight.dim() - 1 else input
     operands = [
-        None if operand is None else operand.new_empty(operand.shape, device="meta")
+        None if operand is None else torch.empty(operand.shape, dtype=operand.dtype, device="meta")
         for operand in ((images, weight) if op == "matmul" else (images, weight, bias))
     ]
     axes = weight.dim() - 2

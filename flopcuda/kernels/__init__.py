@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def built_architectures() -> list[str]:
     return sorted(architectures, key=lambda name: (int(re.sub(r"\D", "", name)), name))
 
 
-def _select(architectures: Sequence[str], usage: dict[Target, Usage]) -> list[str]:
+def _select(architectures: Sequence[str], usage: Mapping[Target, Usage]) -> list[str]:
     built = built_architectures()
     for architecture in architectures:
         if architecture not in built:
@@ -146,7 +146,7 @@ def _machine(notes: list[str]) -> MachineBackend | None:
         return None
 
 
-def _build(target: Target, threads: int, usage: dict[Target, Usage], loops: dict[Target, MainLoop]) -> Build:
+def _build(target: Target, threads: int, usage: Mapping[Target, Usage], loops: dict[Target, MainLoop]) -> Build:
     used = usage[target]
     try:
         held = occupancy(target[1], threads, used.registers, used.shared_bytes)

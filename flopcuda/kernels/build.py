@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 
 #: Kernel and architecture: ("flopcuda_linear_f32_64x64x16", "sm_80").
@@ -41,7 +43,8 @@ def parse_log(log: str) -> dict[Target, Usage]:
     }
 
 
-def built_usage() -> dict[Target, Usage]:
+@cache
+def built_usage() -> Mapping[Target, Usage]:
     """From the log that the build left in the package; empty if it was built without nvcc."""
     log = resources.files("flopcuda") / "kernel_ptx" / "ptxas.log"
     return parse_log(log.read_text()) if log.is_file() else {}

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from flopcuda import _C
 from flopcuda.kernels.occupancy import MULTIPROCESSORS, Multiprocessor
@@ -51,7 +52,7 @@ class GPU:
     l2_bytes: int
     tensor_share: float = 1.0
 
-    @property
+    @cached_property
     def rates(self) -> dict[str, float]:
         """Multiply-adds a cycle of one multiprocessor, by unit."""
         capability = int(re.sub(r"\D", "", self.architecture))

@@ -247,8 +247,8 @@ def work_of(
             read = TriangleSizes(triangle=triangle, rows=rows, depth=reduction, columns=weight.shape[2]).elements
             first = batch * read * scalar_bytes
         return Work(batch, rows, weight.shape[2], reduction, first, second, outputs, False, triangle=triangle)
-    channels, reduction = weight.shape[0] // groups, weight[0].numel()
-    pixels, taps = output.numel() // weight.shape[0], weight[0, 0].numel()
+    channels, reduction = weight.shape[0] // groups, weight.shape[1:].numel()
+    pixels, taps = output.numel() // weight.shape[0], weight.shape[2:].numel()
     if _on_tensor_cores(kernel):
         segments, stored = (choice.segments, choice.stored_inputs * scalar_bytes) if choice else (1, first)
         return Work(groups, pixels, channels, reduction, first, second, outputs, False, segments, stored - first)
