@@ -58,6 +58,16 @@ def built() -> Catalogue:
     return catalogue(kernels.built_architectures()[:1])
 
 
+@pytest.fixture
+def unobserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing runs on the machine, which takes half a minute: what tests say of the rest needs one run."""
+
+    def no_texts() -> None:
+        raise RuntimeError("built without nvcc")
+
+    monkeypatch.setattr(ptx_backend, "kernel_texts", no_texts)
+
+
 def test_every_kernel_was_built_for_every_architecture() -> None:
     names = {entry["name"] for entry in _C.cuda_kernels()}
     expected = {(name, arch) for name in names for arch in kernels.built_architectures()} if info.ptx_files() else set()
@@ -99,12 +109,9 @@ def test_a_tile_reads_as_few_sectors_as_there_can_be(built: Catalogue) -> None:
             assert memory.conflicts < 0.05 * memory.units
 
 
+@pytest.mark.usefixtures("unobserved")
 def test_where_nvcc_was_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_texts() -> None:
-        raise RuntimeError("built without nvcc")
-
     monkeypatch.setattr(kernels, "built_usage", dict)
-    monkeypatch.setattr(ptx_backend, "kernel_texts", no_texts)
     result = catalogue()
     assert [kernel.name for kernel in result.kernels] == [entry["name"] for entry in _C.cuda_kernels()]
     assert all(kernel.observation is None and kernel.builds == () for kernel in result.kernels)
@@ -114,6 +121,7 @@ def test_where_nvcc_was_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_kernels
+@pytest.mark.usefixtures("unobserved")
 def test_where_the_disassembler_is_missing_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sass, "find_tool", lambda name: None)
     result = catalogue()
@@ -121,6 +129,7 @@ def test_where_the_disassembler_is_missing_it_says_so(monkeypatch: pytest.Monkey
     assert "Main loops are unknown: no cuobjdump" in plain(kernel_tables.catalogue_table(result))
 
 
+@pytest.mark.usefixtures("unobserved")
 def test_an_architecture_without_known_limits_has_no_occupancy(monkeypatch: pytest.MonkeyPatch) -> None:
     name = _C.cuda_kernels()[0]["name"]
     usage = {
@@ -136,8 +145,13 @@ def test_an_architecture_without_known_limits_has_no_occupancy(monkeypatch: pyte
 
 
 @needs_kernels
-def test_the_command_prints_and_writes(tmp_path: Path) -> None:
+def test_the_command_prints_and_writes(built: Catalogue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What the machine and the disassembler say of each kernel is what they said before."""
     architecture = kernels.built_architectures()[0]
+    known = {kernel.name: kernel for kernel in built.kernels}
+    loops = {name: kernel.builds[0].main_loop for name, kernel in known.items()}
+    monkeypatch.setattr(kernels, "observe", lambda backend, name, *rest: known[name].observation)
+    monkeypatch.setattr(kernels, "main_loops", lambda binary, architecture: loops)
     path = tmp_path / "kernels.json"
     result = CliRunner().invoke(main, ["kernels", "--arch", architecture, "--json", str(path)])
     assert result.exit_code == 0, result.output

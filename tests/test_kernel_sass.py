@@ -103,8 +103,16 @@ def test_a_file_without_kernels_is_one_sentence(tmp_path: Path) -> None:
         sass.main_loops(path, "sm_80")
 
 
+@pytest.fixture(scope="module")
+def loops() -> dict[str, sass.MainLoop]:
+    """Of the kernels as built for sm_80; to disassemble them takes long."""
+    if "8.0" not in _C.cuda_architectures:
+        pytest.skip("not built for sm_80")
+    return sass.main_loops(Path(_C.__file__), "sm_80")
+
+
 @needs_disassembler
-def test_the_planner_compares_kernels_by_the_shares_in_the_code() -> None:
+def test_the_planner_compares_kernels_by_the_shares_in_the_code(loops: dict[str, sass.MainLoop]) -> None:
     """tiles.h says, for each kernel, the share of multiply-adds in its main loop on sm_80.
 
     Its split twin's is no smaller.
@@ -115,9 +123,6 @@ def test_the_planner_compares_kernels_by_the_shares_in_the_code() -> None:
     assert {name for name, _ in claims} == {name for name in kernels if not name.endswith(("_count_zero", "_split"))}
     # Of a lane in one instruction: 16 x 8 x 16 / 32, and less of larger types.
     products = {"mma_f16": 64, "mma_tf32": 32, "mma_f64": 8}
-    if "8.0" not in _C.cuda_architectures:
-        pytest.skip("not built for sm_80")
-    loops = sass.main_loops(Path(_C.__file__), "sm_80")
     for name, share in claims:
         assert loops[name].multiply_add_share == pytest.approx(float(share), abs=0.006), name
         split = loops.get(f"{name}_split", loops[name])
@@ -129,11 +134,8 @@ def test_the_planner_compares_kernels_by_the_shares_in_the_code() -> None:
 
 
 @needs_disassembler
-def test_float32_main_loops_are_as_lean_as_cutlass() -> None:
+def test_float32_main_loops_are_as_lean_as_cutlass(loops: dict[str, sass.MainLoop]) -> None:
     """CUTLASS's SIMT 128x128x8 has 512 multiply-adds of 624 instructions (0.821) and 136 registers on sm_80."""
-    if "8.0" not in _C.cuda_architectures:
-        pytest.skip("not built for sm_80")
-    loops = sass.main_loops(Path(_C.__file__), "sm_80")
     product, convolution = (loops[f"flopcuda_{op}_f32_128x128x16"].multiply_add_share for op in ("linear", "conv"))
     assert product >= 0.88
     assert convolution >= 0.85
@@ -141,11 +143,8 @@ def test_float32_main_loops_are_as_lean_as_cutlass() -> None:
 
 
 @needs_disassembler
-def test_tensor_core_main_loops_are_as_lean_as_cutlass() -> None:
+def test_tensor_core_main_loops_are_as_lean_as_cutlass(loops: dict[str, sass.MainLoop]) -> None:
     """CUTLASS's 128x128x32 with 4 stages has 64 HMMA of 162 instructions (0.395) and 230 registers on sm_80."""
-    if "8.0" not in _C.cuda_architectures:
-        pytest.skip("not built for sm_80")
-    loops = sass.main_loops(Path(_C.__file__), "sm_80")
     for tile, share in (("f16_128x128x32", 0.5), ("bf16_128x128x32", 0.5), ("tf32_128x128x16", 0.47)):
         product, convolution = loops[f"flopcuda_linear_{tile}"], loops[f"flopcuda_conv_{tile}"]
         assert product.multiply_adds == convolution.multiply_adds == 64

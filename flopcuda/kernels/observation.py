@@ -64,8 +64,8 @@ def _conv_problem(dtype: torch.dtype, tile: tuple[int, int, int]) -> Problem:
     rows = tile[0]
     groups = 32 if rows == 1 else 1
     channels = 32
-    images, weights = _random(dtype, 1, channels, 56, 56), _random(dtype, groups * rows, channels // groups, 3, 3)
-    text = f"{channels}x56x56, 3x3 to {groups * rows} channels" + (", depthwise" if groups > 1 else "")
+    images, weights = _random(dtype, 1, channels, 28, 28), _random(dtype, groups * rows, channels // groups, 3, 3)
+    text = f"{channels}x28x28, 3x3 to {groups * rows} channels" + (", depthwise" if groups > 1 else "")
     return Problem("conv2d", text, (images, weights, None, (1, 1), (1, 1, 1, 1), (1, 1), groups, False))
 
 
