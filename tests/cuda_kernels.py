@@ -76,6 +76,9 @@ CONV_KERNELS, LINEAR_KERNELS = (
 # Taps of a convolution that a kernel can tabulate.
 MAX_TABULATED_TAPS = 64
 
+# By default, a kernel runs over one named convolution of so many.
+THOROUGH_SHARE, FAST_SHARE = 3, 7
+
 # Of backward_error, where sums are not rounded to a narrower type.
 SUM_TOLERANCES = {torch.float64: FLOAT64_TOLERANCE, torch.float32: ELEMENT_TOLERANCE}
 
@@ -171,6 +174,21 @@ def check_output(output: Tensor, case: Case, multiplied: Tensors) -> None:
     format = torch.finfo(output.dtype)
     allowed = (format.eps / 2 + ELEMENT_TOLERANCE) * magnitude + format.smallest_normal * format.eps / 2
     assert ((output.double() - expected).abs() <= allowed).all()
+
+
+def rotated(kernels: Sequence[str], cases: Sequence[Any], thoroughly: str) -> list[Any]:
+    """The parameters (kernel, case) of a test that runs every kernel over every case, most of them slow tests.
+
+    By default a kernel runs over one case of so many, and the next kernel over those that follow: each kernel meets
+    cases of every kind, since such as are alike stand together, and each case several kernels. Kernels whose names match
+    the pattern ``thoroughly`` run over more; the others are instances of the same templates.
+    """
+    return [
+        pytest.param(kernel, case, marks=[] if (first + index) % share == 0 else pytest.mark.slow)
+        for first, kernel in enumerate(kernels)
+        for share in (THOROUGH_SHARE if re.search(thoroughly, kernel) else FAST_SHARE,)
+        for index, case in enumerate(cases)
+    ]
 
 
 def executed_macs(result: ptx.LaunchResult | None, kernel: str) -> int:

@@ -6,8 +6,6 @@ were executed. A finding of a check fails the launch.
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +26,7 @@ from tests.cuda_kernels import (
     needs_kernels,
     plan_case,
     reference,
+    rotated,
 )
 from tests.geometries import CONV3D_CASES, CONV_CASES, LINEAR_CASES, conv_cases, linear_cases
 
@@ -58,16 +57,10 @@ def check_named_case(backend: MachineBackend, case: Case, kernel: str) -> None:
     assert relative_error(output, reference(case, case.tensors(dtype=output.dtype))) < tolerance
 
 
-# Kernels that count zeros or are of float64 are instances of the same templates: by default, a quarter of the cases.
-@pytest.mark.parametrize(
-    ("kernel", "name"),
-    [
-        pytest.param(kernel, name, marks=[] if is_first or index % 4 == 0 else pytest.mark.slow)
-        for kernel in CONV_KERNELS
-        for is_first in (not re.search("_f64_|_count_zero", kernel),)
-        for index, name in enumerate(ALL_CONV_CASES)
-    ],
-)
+FLOAT32_WITHOUT_ZEROS = "_f32_(?!.*_count_zero)"
+
+
+@pytest.mark.parametrize(("kernel", "name"), rotated(CONV_KERNELS, [*ALL_CONV_CASES], FLOAT32_WITHOUT_ZEROS))
 def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
     case = ALL_CONV_CASES[name]
     if can_compute(kernel, case):

@@ -29,6 +29,7 @@ from tests.cuda_kernels import (
     needs_kernels,
     patched_units,
     plan_case,
+    rotated,
     tensors_of,
 )
 from tests.geometries import CONV3D_CASES, CONV_CASES, conv_cases, cube
@@ -98,24 +99,15 @@ def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
 
 
-# All kernels are instances of two templates: by default, four have all cases and the others a sixth.
-def kernels_and(names: list[str], cases: list[object]) -> list[object]:
-    return [
-        pytest.param(kernel, case, marks=[] if is_first or index % 6 == 0 else pytest.mark.slow)
-        for kernel in names
-        for is_first in (
-            bool(re.search("_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$|_bf16_64x64x32_many", kernel)),
-        )
-        for index, case in enumerate(cases)
-    ]
+ONE_OF_EACH_KIND = "_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$|_bf16_64x64x32_many"
 
 
-@pytest.mark.parametrize(("kernel", "case"), kernels_and(LINEAR_KERNELS, [*LINEAR_CASES]), ids=str)
+@pytest.mark.parametrize(("kernel", "case"), rotated(LINEAR_KERNELS, LINEAR_CASES, thoroughly=""), ids=str)
 def test_named_linear_layer(backend: MachineBackend, kernel: str, case: LinearCase) -> None:
     check_case(backend, case, kernel)
 
 
-@pytest.mark.parametrize(("kernel", "name"), kernels_and(CONV_KERNELS, [*ALL_CONV_CASES]))
+@pytest.mark.parametrize(("kernel", "name"), rotated(CONV_KERNELS, [*ALL_CONV_CASES], ONE_OF_EACH_KIND))
 def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
     case = ALL_CONV_CASES[name]
     if "_many_taps" in kernel or sum(case.kernel) + 3 - case.axes <= MAX_TABULATED_SIDES:
