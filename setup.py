@@ -133,19 +133,28 @@ def select_cuda() -> CudaToolkit | None:
 
 
 def gencode_flags(architectures: str) -> list[str]:
-    """TORCH_CUDA_ARCH_LIST's numbers ("8.6", "9.0a", "12.0+PTX") as nvcc flags."""
-    flags = []
+    """TORCH_CUDA_ARCH_LIST's numbers ("8.6", "9.0a", "12.0+PTX") as nvcc flags.
+
+    Machine code for all minor versions of a major one is made from PTX of the lowest: no kernel asks for a minor
+    version, so that each would have the same PTX, whose making is most of the build.
+    """
+    entries = []
     for entry in architectures.replace(" ", ";").split(";"):
-        if not entry:
-            continue
         match = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", entry)
-        if not match:
+        if match:
+            entries.append((int(match[1]), int(match[2]), match[3], bool(match[4])))
+        elif entry:
             fail(f"TORCH_CUDA_ARCH_LIST has {entry!r}; entries look like 8.6, 9.0a or 12.0+PTX")
-        number = match[1] + match[2] + match[3]
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if match[4]:
+    codes: dict[str, list[str]] = {}  # by what they are made from
+    lowest: dict[int, str] = {}
+    flags = []
+    for major, minor, variant, with_ptx in sorted(entries):
+        number = f"{major}{minor}{variant}"
+        source = number if variant else lowest.setdefault(major, number)
+        codes.setdefault(source, []).append(f"sm_{number}")
+        if with_ptx:
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return flags
+    return [f"-gencode=arch=compute_{source},code=[{','.join(made)}]" for source, made in codes.items()] + flags
 
 
 def cpu_sources() -> list[Path]:

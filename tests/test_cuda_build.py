@@ -56,6 +56,12 @@ def test_no_kernel_spills_registers_or_has_a_stack() -> None:
         assert (usage.stack_bytes, usage.spill_store_bytes, usage.spill_load_bytes) == (0, 0, 0), (key, usage)
 
 
+def test_the_compiler_warned_of_nothing() -> None:
+    log = (resources.files("flopcuda") / "kernel_ptx" / "ptxas.log").read_text()
+    assert "ptxas info" in log
+    assert "warning" not in log
+
+
 def test_kernels_leave_room_for_each_other() -> None:
     for (kernel, architecture), usage in built_usage().items():
         limit = MAX_REGISTERS if re.search("_f64_|_count_zero", kernel) else 128

@@ -15,10 +15,11 @@ namespace flopcuda::cuda {
 struct UsedPart {
   static constexpr int ALL = 1 << 30;
 
-  int first_product = 0;  // of those of an output: some row uses none before it
-  int columns = ALL;      // those before
-  int products = ALL;     // likewise
-  int unused = -ALL;      // of those, the products before
+  // Without values of their own: blocks keep this in shared memory, which nothing initializes.
+  int first_product;  // of those of an output: some row uses none before it
+  int columns;        // those before
+  int products;       // likewise
+  int unused;         // of those, the products before
 
   // The products of an output that some of so many rows uses, from the first on, of all that it has.
   __device__ int reduction(int rows, int length) const {
@@ -36,7 +37,7 @@ struct UsedPart {
 // first_row, first_column: the block's, in the matrices. length: products of an output.
 __device__ inline UsedPart locate_used(Triangle triangle, int64_t first_row, int64_t first_column, int length) {
   constexpr int64_t ALL = UsedPart::ALL;
-  UsedPart used;
+  UsedPart used{0, UsedPart::ALL, UsedPart::ALL, -UsedPart::ALL};
   if (triangle == Triangle::output) used.columns = static_cast<int>(max(min(first_row - first_column + 1, ALL), -ALL));
   if (triangle == Triangle::input) used.products = static_cast<int>(min(first_row + 1, ALL));
   if (triangle == Triangle::upper_input) {
