@@ -88,6 +88,8 @@ Way cheapest_way(const ConvProblem& problem, const TileFamily<Scalar>& family) {
 
 }  // namespace
 
+bool takes_weight_strides(const ConvProblem& problem) { return !is_depthwise(problem); }
+
 bool is_worth_keeping(const ConvProblem& problem) {
   return !is_depthwise(problem) &&
          is_worth_keeping(problem.out_channels * reduction_length(problem), problem.batch * output_size(problem));
@@ -107,7 +109,10 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;
   const Way way = cheapest_way(problem, family);
   const PanelWidth rows_width = row_width(family, way.vectors), columns_width = column_width(family, way.vectors);
-  RowPanels<Scalar> rows(operands.weight, problem.groups, group_rows, depth, rows_width);
+  const std::optional<WeightStrides>& strides = operands.strides;
+  const MatrixLayout layout = strides ? MatrixLayout{strides->out_channel, kernel_size(problem), strides->in_channel}
+                                      : MatrixLayout::dense(depth);
+  RowPanels<Scalar> rows(operands.weight, layout, problem.groups, group_rows, depth, rows_width);
 
   std::unique_ptr<ColumnSource<Scalar>> columns;
   TaskGrid grid;

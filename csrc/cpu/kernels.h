@@ -16,6 +16,8 @@
 //                          compile those templates for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 
+#include <optional>
+
 #include "../common/counters.h"
 #include "../common/problem.h"
 #include "half.h"
@@ -37,6 +39,12 @@ const char* isa_name(Isa isa);
 
 class KeptWeight;
 
+// Elements from one output channel of a weight to the next, and from one of its input channels to the next. The taps of
+// a channel are dense.
+struct WeightStrides {
+  int64_t out_channel, in_channel;
+};
+
 // What a kernel reads and writes. `bias` may be null.
 template <class Scalar, class Weight = Scalar>
 struct Operands {
@@ -44,7 +52,9 @@ struct Operands {
   const Weight* weight;
   const Scalar* bias;
   Scalar* output;
-  KeptWeight* kept = nullptr;  // what is packed of the weight already, and stays so; not where zeros are counted
+  std::optional<WeightStrides> strides = {};  // none of a dense weight
+  // Of a dense weight, what is packed already and stays so; not where zeros are counted.
+  KeptWeight* kept = nullptr;
 };
 
 // For float and double. All kernels add their counts to `counters`; `counters.zero` only if `count_zero`. A problem
@@ -58,6 +68,9 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
 
 // Whether the operands are multiplied as they lie in memory: packing the weight would take longer.
 bool has_few_rows(const LinearProblem& problem);
+
+// Whether the weight need not be dense.
+bool takes_weight_strides(const ConvProblem& problem);
 
 // Whether packing the weight takes a good part of the time, so that it is worth the memory to keep it.
 bool is_worth_keeping(const ConvProblem& problem);

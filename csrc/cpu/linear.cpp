@@ -61,7 +61,8 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
                                    TransposedColumns<Scalar>::panel_count(problem, column_panels),
                                    max_block_panels(column_panels, sizeof(Scalar)), omp_get_max_threads());
   const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks, operands.kept);
-  const RowPanels<Scalar> rows(operands.input, 1, problem.rows, problem.in_features, row_panels);
+  const RowPanels<Scalar> rows(operands.input, MatrixLayout::dense(problem.in_features), 1, problem.rows,
+                               problem.in_features, row_panels);
   const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
   const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
                                      operands.output, problem.out_features};

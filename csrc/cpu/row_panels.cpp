@@ -107,8 +107,9 @@ void transpose_from_memory(const Scalar* source, int64_t source_stride, int64_t 
 }  // namespace
 
 template <class Scalar>
-RowPanels<Scalar>::RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, const PanelWidth& width)
-    : source_(values), groups_(groups), rows_(rows), depth_(depth), width_(width) {
+RowPanels<Scalar>::RowPanels(const Scalar* values, const MatrixLayout& layout, int64_t groups, int64_t rows,
+                             int64_t depth, const PanelWidth& width)
+    : source_(values), layout_(layout), groups_(groups), rows_(rows), depth_(depth), width_(width) {
   const Partition steps{ceil_div(rows, width.step), ceil_div(rows, width.max)};
   for (int64_t panel = 0; panel < steps.parts; ++panel) {
     const int64_t first_row = steps.begin(panel) * width.step, packed_rows = steps.length(panel) * width.step;
@@ -138,11 +139,31 @@ void RowPanels<Scalar>::keep(KeptWeight& kept, int64_t depth_block) {
 }
 
 template <class Scalar>
+void RowPanels<Scalar>::transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,
+                                        Scalar* packed) const noexcept {
+  for (int64_t k = 0, length; k < depth; k += length) {
+    const int64_t first = first_depth + k, offset = first % layout_.part_length;
+    const Scalar* source = rows + first / layout_.part_length * layout_.part_stride + offset;
+    Scalar* target = packed + k * max_panel_rows();
+    length = std::min(layout_.part_length - offset, depth - k);
+    if (layout_.row_stride == 1 && length == 1) {
+      copy_elements(source, row_count, target);
+    } else {
+      transpose(source, layout_.row_stride, row_count, length, target, max_panel_rows());
+    }
+  }
+}
+
+template <class Scalar>
 void RowPanels<Scalar>::pack_panel(int64_t group, int64_t panel, int64_t first_depth, int64_t depth,
                                    Scalar* packed) const noexcept {
   const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows();
-  const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * depth_ + first_depth;
-  transpose_from_memory(source, depth_, rows, depth, packed, stride);
+  const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * layout_.row_stride;
+  if (layout_.part_length == depth_) {
+    transpose_from_memory(source + first_depth, layout_.row_stride, rows, depth, packed, stride);
+  } else {
+    transpose_parts(source, rows, first_depth, depth, packed);
+  }
   for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
 }
 

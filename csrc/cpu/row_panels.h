@@ -30,6 +30,13 @@ struct RowBlock {
   AlignedArray<int32_t> nonzero;  // [panel][depth]; of zeros that are counted
 };
 
+// Where the elements of a row-major matrix lie: rows are so far apart, and have parts of so many dense elements.
+struct MatrixLayout {
+  int64_t row_stride, part_length, part_stride;
+
+  static MatrixLayout dense(int64_t depth) { return {depth, depth, depth}; }
+};
+
 struct RowPanel {
   int64_t first_row;  // in a group
   int64_t rows;
@@ -39,8 +46,9 @@ struct RowPanel {
 template <class Scalar>
 class RowPanels {
  public:
-  // `values` is row-major, [groups * rows, depth].
-  RowPanels(const Scalar* values, int64_t groups, int64_t rows, int64_t depth, const PanelWidth& width);
+  // `values` is a matrix of [groups * rows, depth].
+  RowPanels(const Scalar* values, const MatrixLayout& layout, int64_t groups, int64_t rows, int64_t depth,
+            const PanelWidth& width);
 
   int64_t groups() const { return groups_; }
   int64_t depth() const { return depth_; }
@@ -49,7 +57,8 @@ class RowPanels {
   int64_t rows() const { return rows_; }
   const RowPanel& panel(int64_t index) const { return panels_[index]; }
 
-  // From now on, panels of so many updates are those that are kept of this matrix; packs them if there are none.
+  // From now on, panels of so many updates are those that are kept of this matrix, which is dense; packs them if there
+  // are none.
   void keep(KeptWeight& kept, int64_t depth_block);
 
   // A panel of all that are kept; null if none are.
@@ -74,7 +83,11 @@ class RowPanels {
   }
 
  private:
+  void transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,
+                       Scalar* packed) const noexcept;
+
   const Scalar* source_;
+  MatrixLayout layout_;
   int64_t groups_;
   int64_t rows_;
   std::vector<RowPanel> panels_;

@@ -14,7 +14,7 @@ TransposedColumns<Scalar>::TransposedColumns(const LinearProblem& problem, const
                                              const PanelWidth& width, int64_t blocks, KeptWeight* kept)
     : problem_(problem),
       width_(width),
-      weight_(weight, 1, problem.out_features, problem.in_features, width),
+      weight_(weight, MatrixLayout::dense(problem.in_features), 1, problem.out_features, problem.in_features, width),
       blocks_{panel_count(problem, width), blocks} {
   if (kept) weight_.keep(*kept, depth_block());
 }

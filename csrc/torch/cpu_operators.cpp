@@ -22,10 +22,11 @@ struct Cpu {
                       const OptionalTensor& bias, const Options& options) {
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const Operands operands(cast(input, type).contiguous(),
-                            cast(weight, weight_type(problem, weight, type)).contiguous(), bias,
+                            stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias,
                             output_shape(problem, input));
     if (operands.output.numel() == 0) return operands;
-    const bool is_kept = options.keeps_weight && !options.count_zero && cpu::is_worth_keeping(problem);
+    const bool is_kept = options.keeps_weight && !options.count_zero && operands.weight.is_contiguous() &&
+                         cpu::is_worth_keeping(problem);
     const std::shared_ptr<cpu::KeptWeight> kept = is_kept ? kept_weight(weight) : nullptr;
     if (type == at::kDouble) {
       run_in<double>(problem, operands, kept.get(), options.count_zero);
@@ -56,6 +57,14 @@ struct Cpu {
   static at::ScalarType weight_type(const ConvProblem&, const at::Tensor&, at::ScalarType type) { return type; }
   static at::ScalarType weight_type(const LinearProblem& problem, const at::Tensor& weight, at::ScalarType type) {
     return problem.triangle == Triangle::none && cpu::has_few_rows(problem) ? weight.scalar_type() : type;
+  }
+
+  // As the kernels take it.
+  static at::Tensor stored_weight(const LinearProblem&, const at::Tensor& weight) { return weight.contiguous(); }
+  static at::Tensor stored_weight(const ConvProblem& problem, const at::Tensor& weight) {
+    const bool taps_are_dense = !weight.is_contiguous() && cpu::takes_weight_strides(problem) && !weight.is_neg() &&
+                                weight.numel() > 0 && weight.select(0, 0).select(0, 0).is_contiguous();
+    return taps_are_dense ? weight : weight.contiguous();
   }
 
   template <class Scalar>

@@ -25,7 +25,8 @@ inline at::Tensor cast(const at::Tensor& tensor, at::ScalarType type) {
 
 // Dense, on one device, and alive as long as this is.
 struct Operands {
-  at::Tensor input, weight;
+  at::Tensor input;
+  at::Tensor weight;  // may have strides, where a kernel on the CPU takes them
   OptionalTensor bias;
   at::Tensor output;  // as the kernel writes it
   at::Tensor result;  // the same, with the operator's dimensions
@@ -41,8 +42,17 @@ struct Operands {
 
   template <class Scalar, class Weight = Scalar>
   cpu::Operands<Scalar, Weight> pointers(cpu::KeptWeight* kept = nullptr) const {
-    return {input.const_data_ptr<Scalar>(), static_cast<const Weight*>(weight.const_data_ptr()),
-            bias ? bias->const_data_ptr<Scalar>() : nullptr, output.mutable_data_ptr<Scalar>(), kept};
+    return {input.const_data_ptr<Scalar>(),
+            static_cast<const Weight*>(weight.const_data_ptr()),
+            bias ? bias->const_data_ptr<Scalar>() : nullptr,
+            output.mutable_data_ptr<Scalar>(),
+            weight_strides(),
+            kept};
+  }
+
+  std::optional<cpu::WeightStrides> weight_strides() const {
+    if (weight.is_contiguous()) return std::nullopt;
+    return cpu::WeightStrides{weight.stride(0), weight.stride(1)};
   }
 
   cuda::Tensors device_pointers(cuda::DataType type) const;
