@@ -180,8 +180,8 @@ def rotated(kernels: Sequence[str], cases: Sequence[Any], thoroughly: str) -> li
     """The parameters (kernel, case) of a test that runs every kernel over every case, most of them slow tests.
 
     By default a kernel runs over one case of so many, and the next kernel over those that follow: each kernel meets
-    cases of every kind, since such as are alike stand together, and each case several kernels. Kernels whose names match
-    the pattern ``thoroughly`` run over more; the others are instances of the same templates.
+    cases of every kind, since such as are alike stand together, and each case several kernels. Kernels whose names
+    match the pattern ``thoroughly`` run over more; the others are instances of the same templates.
     """
     return [
         pytest.param(kernel, case, marks=[] if (first + index) % share == 0 else pytest.mark.slow)
