@@ -29,7 +29,7 @@ from tests.ptxvm.harness import compile_cuda
 
 CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
 KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "conv_few_outputs.cu", "conv_tensor.cu", "linear.cu", "linear_tensor.cu")
-NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}")
+NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}", "-DLEFT_OUT(...)=")
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
@@ -56,6 +56,18 @@ def only_kernels(convolution: str, linear: str) -> list[Patch]:
                 "X(flopcuda_linear_f64_mma_64x64x8, 0.5, F64_MMA_64x64x8",
             ),
         )
+    ]
+
+
+TWINS = ("_count_zero", "_split")
+
+
+def without_twins(twins: Sequence[str] = TWINS) -> list[Patch]:
+    """Leaves out these twins of kernels, whose main loops, their own, take most of the compiler's time."""
+    return [
+        Patch(unit, f"FLOPCUDA_DEFINE_KERNEL(kernel##{twin},", f"LEFT_OUT(kernel##{twin},")
+        for unit in ("conv.cu", "conv_tensor.cu", "linear.cu", "linear_tensor.cu")
+        for twin in twins
     ]
 
 
@@ -226,16 +238,23 @@ def patched_units(patches: Sequence[Patch]) -> dict[str, str]:
     return {unit: inlined(unit, patched) for unit in KERNEL_UNITS if inlined(unit, sources) != inlined(unit, patched)}
 
 
-def kernel_texts(patches: Sequence[Patch] = ()) -> dict[str, str]:
+def kernel_texts(
+    patches: Sequence[Patch] = (), twins: Sequence[str] = TWINS, units: Sequence[str] = KERNEL_UNITS
+) -> dict[str, str]:
     """PTX by kernel name of csrc/cuda with patches applied: every kernel that they may reach, of one tile.
+
+    Of these compilation units; of the large kernels, only these twins.
 
     Raises:
         ValueError: a patch does not fit the sources.
     """
-    reached = patched_units(patches) if patches else KERNEL_UNITS
-    units = [text for unit, text in patched_units([*ONE_TILE, *patches]).items() if unit in reached]
+    reached = patched_units(patches) if patches else units
+    few_kernels = [*ONE_TILE, *without_twins([twin for twin in TWINS if twin not in twins])]
+    sources = [
+        text for unit, text in patched_units([*few_kernels, *patches]).items() if unit in reached and unit in units
+    ]
     with ThreadPoolExecutor(len(KERNEL_UNITS)) as pool:
-        texts = list(pool.map(lambda unit: compile_cuda(unit, *NVCC_FLAGS), units))
+        texts = list(pool.map(lambda source: compile_cuda(source, *NVCC_FLAGS), sources))
     return {kernel: text for text in texts for kernel in re.findall(r"\.entry (\w+)\(", text)}
 
 

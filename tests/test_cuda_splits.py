@@ -349,9 +349,9 @@ def outputs_of_kernel_are_right(texts: dict[str, str], kernel: str) -> bool:
 
 @needs_nvcc
 def test_the_outputs_are_right_without_a_defect() -> None:
-    assert outputs_are_right(kernel_texts())
+    assert outputs_are_right(kernel_texts(twins=["_split"]))
 
 
 @pytest.mark.parametrize("patch", sampled(MUTANTS))
 def test_outputs_show_the_defect(patch: Patch) -> None:
-    assert not outputs_are_right(kernel_texts([patch]))
+    assert not outputs_are_right(kernel_texts([patch], twins=["_split"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flopcuda.kernels import sass
-from tests.cuda_kernels import NVCC_FLAGS, only_kernels, patched_units
+from tests.cuda_kernels import NVCC_FLAGS, only_kernels, patched_units, without_twins
 from tests.patches import Patch
 from tests.ptxvm.harness import compile_cubin, needs_nvcc
 
@@ -20,17 +20,11 @@ COUNTS = [
     Patch("tensor_main_loop.cuh", "    ++steps_;\n    products_ += real_products;\n", ""),
 ]
 LARGEST_TILE = only_kernels(*["f32_128x128x16, 0.5, F32_128x128x16"] * 2)
-# Twins have main loops of their own, which take most of the compiler's time.
-NO_TWINS = [
-    Patch(unit, f"FLOPCUDA_DEFINE_KERNEL(kernel##{twin},", f"LEFT_OUT(kernel##{twin},")
-    for unit in ("linear.cu", "conv.cu", "linear_tensor.cu", "conv_tensor.cu")
-    for twin in ("_count_zero", "_split")
-]
 
 
 def main_loop(unit: str, kernel: str, patches: list[Patch]) -> sass.MainLoop:
-    text = patched_units([*LARGEST_TILE, *NO_TWINS, *patches])[unit]
-    return sass.main_loops(compile_cubin(text, "-DLEFT_OUT(...)=", *NVCC_FLAGS), "sm_80")[kernel]
+    text = patched_units([*LARGEST_TILE, *without_twins(), *patches])[unit]
+    return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[kernel]
 
 
 @pytest.mark.parametrize(
