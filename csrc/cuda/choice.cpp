@@ -78,16 +78,14 @@ double count_copies(const Choice& choice, const GemmShape& shape) {
 }
 
 // Cycles in which memory brings operands and output from one type and layout into another: those of convolutions on
-// tensor cores have their channels last, and images of which a padded width is gathered are copied twice.
-template <class Problem>
-double estimate_conversion(const Choice& choice, const Problem& problem, const GemmShape& shape, DataType type,
-                           const DeviceProperties& device) {
-  const KernelInfo& kernel = *choice.kernel;
+// tensor cores have their channels last, and images of which a padded width is gathered are copied twice: so many
+// padded inputs.
+double estimate_conversion(const KernelInfo& kernel, const GemmShape& given, const GemmShape& computed, int64_t padded,
+                           DataType type, const DeviceProperties& device) {
   const int given_bytes = scalar_bytes(type), bytes = scalar_bytes(kernel.type);
   if (given_bytes == bytes && !has_channels_last(kernel)) return 0;
-  const int64_t padded = count_padded_inputs(choice, problem), stored = as_computed(choice, problem, shape).values;
   const double moved =
-      static_cast<double>(shape.values) * given_bytes + static_cast<double>(stored + 2 * padded) * bytes;
+      static_cast<double>(given.values) * given_bytes + static_cast<double>(computed.values + 2 * padded) * bytes;
   return (padded > 0 ? 4 : 3) * device.launch_cycles + moved / (device.memory_bytes * device.multiprocessors);
 }
 
@@ -125,8 +123,10 @@ void append_candidates(std::vector<Candidate>& candidates, const KernelInfo& ker
   for (const bool gathers_width : {false, true}) {
     const Choice choice{&kernel, 1, gathers_width};
     if (!find_objection(choice, problem).empty()) continue;
-    const double conversion = estimate_conversion(choice, problem, shape, type, device);
-    append_splits(candidates, choice, conversion, as_computed(choice, problem, shape), device);
+    const GemmShape computed = as_computed(choice, problem, shape);
+    const int64_t padded = count_padded_inputs(choice, problem);
+    const double conversion = estimate_conversion(kernel, shape, computed, padded, type, device);
+    append_splits(candidates, choice, conversion, computed, device);
   }
 }
 
