@@ -279,13 +279,14 @@ def _phase_outputs(
                 "padding": sides,
                 "dilation": tuple(axis.dilation for axis in reached),
             }
-            if filters.numel() <= images.numel():
-                # Before a kernel has it made contiguous: a copy that flips and transposes at once takes longer.
+            flips_images = bool(flipped) and images.numel() < filters.numel()
+            if flips_images:
+                options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
+                images = images.flip(flipped)
+            elif flipped:  # before a kernel reads them transposed: doing both at once takes longer
                 filters = filters.flip(flipped)
-                return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
-            options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
-            images = images.flip(flipped)
-            return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options).flip(flipped)
+            output = run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
+            return output.flip(flipped) if flips_images else output
     return input.new_zeros(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape).contiguous()
 
 
