@@ -14,11 +14,16 @@
 namespace flopcuda::cpu {
 namespace {
 
-// Measured: copying one element takes about as long as this many multiply-adds of a whole vector.
-constexpr int64_t kCopyCost = 1;
+// Measured: copying one element takes about as long as this many multiply-adds of a whole vector, and so does saying
+// for an update of a panel where its columns are.
+constexpr double kCopyCost = 1, kUpdateCost = 3;
 
-// Measured: transposing one element of the output takes about as long as this many of its multiply-adds.
-constexpr double kTransposeCost = 8;
+// Measured, with AVX-512 and AVX2: transposing one element of the output takes about as long as this many of its
+// multiply-adds.
+template <class Scalar>
+double transpose_cost(const TileFamily<Scalar>& family) {
+  return family.lanes * sizeof(Scalar) == 64 ? 8 : 28;
+}
 
 // Tiles of fewer broadcast columns wait for the latency of their multiply-adds.
 constexpr int64_t kMinBroadcasts = 4;
@@ -49,7 +54,7 @@ template <class Scalar>
 int64_t multiplied_columns(const ConvProblem& problem, const TileFamily<Scalar>& family, const Way& way) {
   const PanelWidth width = column_width(family, way.vectors);
   const int64_t slices = problem.batch * problem.depth.out_size;
-  if (!way.windows) return Im2col<Scalar>::panel_count(problem, width) * width.max;
+  if (!way.windows) return width.rounded(problem.batch * output_size(problem));
   if (way.vectors == Vectors::kColumns) {
     return slices * width.rounded(ShiftedWindows<Scalar>::columns_per_slice(problem));
   }
@@ -57,18 +62,21 @@ int64_t multiplied_columns(const ConvProblem& problem, const TileFamily<Scalar>&
   return slices * problem.height.out_size * std::max(problem.width.out_size, row_panels * kMinBroadcasts);
 }
 
-// Multiply-adds of one update, and what costs time beside them. Im2col copies an element per column and tap; shifted
-// windows copy each element of the padded image once, but multiply waste columns too. Vectors along the columns waste
-// lanes at the end of an image, those along the rows in the last channels, and their tiles are transposed.
+// Multiply-adds of one update, and what costs time beside them. Im2col copies an element per column and tap, of narrow
+// panels as fast as whole ones; shifted windows copy each element of the padded image once, but multiply waste columns
+// too. Vectors along the columns waste lanes at the end of an image, those along the rows in the last channels, and
+// their tiles are transposed.
 template <class Scalar>
 double cost(const ConvProblem& problem, const TileFamily<Scalar>& family, const Way& way) {
   const int64_t taps = problem.height.kernel_size * problem.width.kernel_size;
-  const PanelWidth width = row_width(family, way.vectors);
-  const double rows = width.rounded(problem.out_channels / problem.groups);
+  const double rows = row_width(family, way.vectors).rounded(problem.out_channels / problem.groups);
   const double depth = reduction_length(problem);
-  const double copies = way.windows ? double(std::min(phase_count(problem), taps)) / taps : 1;
-  const double transposing = way.vectors == Vectors::kRows ? rows * kTransposeCost / depth : 0;
-  return multiplied_columns(problem, family, way) * (rows + transposing + copies * kCopyCost * family.lanes);
+  const double columns = column_width(family, way.vectors).max;
+  const double copies =
+      way.windows ? double(std::min(phase_count(problem), taps)) / taps : family.max_columns() / columns;
+  const double transposing = way.vectors == Vectors::kRows ? rows * transpose_cost(family) / depth : 0;
+  const double packing = (copies * kCopyCost + kUpdateCost / columns) * family.lanes;
+  return multiplied_columns(problem, family, way) * (rows + transposing + packing);
 }
 
 template <class Scalar>
