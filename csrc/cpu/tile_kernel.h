@@ -57,13 +57,14 @@ struct Accumulators {
     }
   }
 
-  // Asks for the output's cache lines, which the end needs.
+  // Asks for the output's cache lines behind this tile, where the next panel of columns ends: a tile may be done before
+  // its own come from memory.
   inline void prefetch(const Tile<Scalar>& tile) const {
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < kColumnVectors; ++j) {
-        __builtin_prefetch(tile.output + i * tile.output_stride + j * kLanes, 1);
+        __builtin_prefetch(tile.output + i * tile.output_stride + (kColumnVectors + j) * kLanes, 1);
       }
     }
   }
