@@ -40,7 +40,7 @@ class EveryPath(nn.Module):
         self.pointwise = nn.Conv2d(300, 5, 1)
         self.windows = nn.Conv2d(40, 8, 3, padding=1)
         self.channel_vectors = nn.Conv2d(60, 31, 3, padding=1)
-        self.split_rows = nn.Conv2d(60, 64, 3, padding=1, bias=False)
+        self.split_rows = nn.Conv2d(240, 64, 3, padding=1, bias=False)
         self.small_pointwise = nn.Conv2d(300, 31, 1)
         self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
         self.strided_depthwise = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False)
@@ -57,7 +57,7 @@ class EveryPath(nn.Module):
             self.pointwise(x[:2, :300, :5, :7].contiguous()),
             self.windows(x[:2, :40]),
             self.channel_vectors(x[:3, :60, :7, :4].contiguous()),
-            self.split_rows(x[:2, :60, :3, :8].contiguous()),
+            self.split_rows(x[:2, :240, :3, :8].contiguous()),
             self.small_pointwise(x[:2, :300, :3, :3].contiguous()),
             self.depthwise(x[:2, :6, :9, :11]),
             self.strided_depthwise(x[:2, :6, :9, :11]),
