@@ -180,6 +180,9 @@ MUTANTS = {
     "counts waste channels as products": Patch(
         "gemm.cpp", "transposed ? row_panel.rows : panel.valid", "transposed ? row_panel.packed_rows : panel.valid"
     ),
+    "im2col sees no padding of height and width": Patch(
+        "taps.h", "has_padding(p.depth) || has_padding(p.height) || has_padding(p.width)", "has_padding(p.depth)"
+    ),
     "im2col counts no padding to the left": Patch(
         "im2col.cpp", "return before.length() + after.length();", "return after.length();"
     ),

@@ -8,7 +8,8 @@ namespace flopcuda::cpu {
 ColumnLayout::ColumnLayout(const BlockLimits& limits, int64_t depth_block)
     : value_offsets(depth_block),
       depth_block_(depth_block),
-      updates_(limits.panels * depth_block),
+      last_update_list_(limits.update_lists - 1),
+      updates_(limits.update_lists * depth_block),
       nonzero_columns_(limits.panels * depth_block) {
   if (limits.values > kMaxOffset) throw std::length_error("a block of columns is too large for its updates");
   panels.reserve(limits.panels);

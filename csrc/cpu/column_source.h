@@ -6,6 +6,7 @@
 // knows only this interface.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -41,6 +42,7 @@ struct ColumnPanel {
 
 struct BlockLimits {
   int64_t panels, runs, values;
+  int64_t update_lists;  // one for every panel, or a single one for all of them if none has padding
 };
 
 // The block of columns that a thread works on, but for its values: storage that is laid out again and again.
@@ -62,18 +64,21 @@ struct ColumnLayout {
 
   // Update k of a panel, once value_offsets[k] is known; `padding` of its valid columns hold a padding tap.
   void set_update(int64_t panel, int64_t k, int64_t padding) {
-    updates_[panel * depth_block_ + k] = make_update(value_offsets[k], padding);
+    updates_[update_list(panel) * depth_block_ + k] = make_update(value_offsets[k], padding);
   }
   void add_padding(int64_t panel, int64_t k, int64_t padding) {
-    updates_[panel * depth_block_ + k] += make_update(0, padding);
+    updates_[update_list(panel) * depth_block_ + k] += make_update(0, padding);
   }
-  const Update* updates(int64_t panel) const { return updates_.data() + panel * depth_block_; }
+  const Update* updates(int64_t panel) const { return updates_.data() + update_list(panel) * depth_block_; }
 
   // For each update of a panel, how many of its valid columns are not 0.
   int32_t* nonzero_columns(int64_t panel) const { return nonzero_columns_.data() + panel * depth_block_; }
 
  private:
+  int64_t update_list(int64_t panel) const { return std::min(panel, last_update_list_); }
+
   int64_t depth_block_;
+  int64_t last_update_list_;
   AlignedArray<Update> updates_;
   AlignedArray<int32_t> nonzero_columns_;
 };

@@ -96,7 +96,6 @@ Tile<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_de
                                           const Workspace<Scalar>& work) const {
   Tile<Scalar> tile{};
   tile.depth = depth;
-  tile.row_stride = rows.max_panel_rows();
   tile.column_values = work.block.packed + work.block.panels[column_panel].values_offset;
   tile.updates = work.block.updates(column_panel);
   tile.nonzero_columns = work.block.nonzero_columns(column_panel);

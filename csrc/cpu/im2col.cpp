@@ -21,6 +21,7 @@ Im2col<Scalar>::Im2col(const ConvProblem& problem, const Scalar* input, const Pa
       width_(width),
       blocks_{panel_count(problem, width), blocks},
       taps_(kernel_size(problem)),
+      is_padded_(has_padding(problem)),
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)) {}
@@ -39,7 +40,8 @@ template <class Scalar>
 BlockLimits Im2col<Scalar>::limits() const {
   const int64_t panels = blocks_.length(0);
   const int64_t columns = panels * width_.max;
-  return {panels, std::min(columns, panels + ceil_div(columns, problem_.width.out_size) + 1), columns * depth_block()};
+  const int64_t runs = std::min(columns, panels + ceil_div(columns, problem_.width.out_size) + 1);
+  return {panels, runs, columns * depth_block(), is_padded_ ? panels : 1};
 }
 
 template <class Scalar>
@@ -70,7 +72,10 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
     block.finish_panel(width_.rounded(valid_columns));
     column += valid_columns;
   }
-  for (int64_t k = 0; k < depth_block(); ++k) block.value_offsets[k] = k * max_columns;
+  for (int64_t k = 0; k < depth_block(); ++k) {
+    block.value_offsets[k] = k * max_columns;
+    block.set_update(0, k, 0);
+  }
 }
 
 template <class Scalar>
@@ -121,7 +126,7 @@ void Im2col<Scalar>::plan_copies(const Tap& tap, int64_t first, int64_t depth, C
     }
     const int64_t waste = panel.columns - panel.valid_columns;
     if (waste > 0) block.copies.push_back({ColumnCopy::kPadding, panel.values_offset + panel.valid_columns, waste});
-    for (int64_t k = first; k < depth; k += taps_) block.set_update(i, k, padding);
+    for (int64_t k = first; is_padded_ && k < depth; k += taps_) block.set_update(i, k, padding);
   }
 }
 

@@ -28,8 +28,7 @@ enum class Vectors { kColumns, kRows };
 template <class Scalar>
 struct Tile {
   int64_t depth;
-  const Scalar* row_values;  // of the product; update k's are the k-th row_stride elements
-  int64_t row_stride;
+  const Scalar* row_values;     // of the product; update k's are behind those of k full panels' rows
   const Scalar* column_values;  // of the product; update k's begin at the offset of updates[k]
   const Update* updates;
   // Of an update's rows and columns of the product, how many are not 0; read only when zeros are counted.

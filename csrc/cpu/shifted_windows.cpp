@@ -115,7 +115,7 @@ BlockLimits ShiftedWindows<Scalar>::limits() const {
   // The last panel reads up to a tile's width beyond the last window, whose zeros may be those of a row that is not
   // there.
   const int64_t tail = width_.max + largest_shift(problem_.width);
-  return {panels, rows + panels, slices_.length(0) * band_size() + tail};
+  return {panels, rows + panels, slices_.length(0) * band_size() + tail, panels};
 }
 
 template <class Scalar>

@@ -43,6 +43,15 @@ inline std::vector<Range> outputs_inside(const Axis& axis) {
   return ranges;
 }
 
+// Whether some tap of some output lies in the padding.
+inline bool has_padding(const Axis& axis) {
+  return tap_position(axis, 0, 0) < 0 || tap_position(axis, axis.out_size - 1, axis.kernel_size - 1) >= axis.in_size;
+}
+
+inline bool has_padding(const ConvProblem& p) {
+  return has_padding(p.depth) || has_padding(p.height) || has_padding(p.width);
+}
+
 // Taps of a kernel in one channel.
 inline int64_t kernel_size(const ConvProblem& p) {
   return p.depth.kernel_size * p.height.kernel_size * p.width.kernel_size;

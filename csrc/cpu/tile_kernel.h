@@ -44,11 +44,12 @@ struct Accumulators {
     set([](int, int) { return Vector{}; });
   }
 
-  // The rank-1 update: multiplies every row by every column and adds the products.
-  inline void multiply_add(const Scalar* rows, const Scalar* columns) {
+  // The rank-1 update: multiplies every row by every column and adds the products. columns(j): where vector j begins.
+  template <class Columns>
+  inline void multiply_add(const Scalar* rows, const Columns& columns) {
     Vector column_vectors[kColumnVectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < kColumnVectors; ++j) column_vectors[j] = Simd::load(columns + j * kLanes);
+    for (int j = 0; j < kColumnVectors; ++j) column_vectors[j] = Simd::load(columns(j));
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
       const Vector row = Simd::broadcast(rows[i]);
@@ -91,8 +92,10 @@ struct Accumulators {
   }
 };
 
-template <class Simd, int kRows, int kColumnVectors, Vectors kVectors, bool kCountZero>
+// kRowStride: elements from one update's rows of the product to the next one's.
+template <class Simd, int kRows, int kColumnVectors, int kRowStride, Vectors kVectors, bool kCountZero>
 void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) {
+  using Scalar = typename Simd::Scalar;
   constexpr int64_t kLanes = kRows * kColumnVectors * Simd::kLanes;
   static_assert(kLanes <= kMaxTileElements && kLanes * kMaxSummedUpdates <= PackedTally::kMax);
 
@@ -107,11 +110,23 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   Tally updates, add, nonzero;
   const int64_t inside_before = counters.mul - counters.pad;
 
+  // An address for each vector, hidden from the compiler: its load adds an update's offset, with no instruction for the
+  // sum that two vectors would share.
+  const Scalar* vector_columns[kColumnVectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < kColumnVectors; ++j) {
+    vector_columns[j] = tile.column_values + j * Simd::kLanes;
+    asm("" : "+r"(vector_columns[j]));
+  }
+
   const auto update = [&](int64_t k, int64_t count) {
     const Update where = tile.updates[k];
-    const typename Simd::Scalar* rows = tile.row_values + k * tile.row_stride;
-    const typename Simd::Scalar* columns = tile.column_values + offset_of(where);
-    accumulators.multiply_add(kVectors == Vectors::kRows ? columns : rows, kVectors == Vectors::kRows ? rows : columns);
+    const Scalar* rows = tile.row_values + k * kRowStride;
+    if constexpr (kVectors == Vectors::kRows) {
+      accumulators.multiply_add(tile.column_values + offset_of(where), [&](int j) { return rows + j * Simd::kLanes; });
+    } else {
+      accumulators.multiply_add(rows, [&](int j) { return vector_columns[j] + offset_of(where); });
+    }
 
     counts += count;
     updates += static_cast<int64_t>(where);  // their padding
@@ -138,19 +153,21 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
 }
 
 // Fills in the functions for kRows rows and 1 to kColumnVectors column vectors, then those for fewer rows.
-template <class Simd, int kRows, int kColumnVectors, Vectors kVectors>
+template <class Simd, int kRows, int kColumnVectors, int kRowStride, Vectors kVectors>
 constexpr void add_functions(TileFamily<typename Simd::Scalar>& family) {
   auto& functions = family.functions[static_cast<int>(kVectors)];
-  functions[false][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, kVectors, false>;
-  functions[true][kRows - 1][kColumnVectors - 1] = multiply_tile<Simd, kRows, kColumnVectors, kVectors, true>;
-  if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1, kVectors>(family);
+  functions[false][kRows - 1][kColumnVectors - 1] =
+      multiply_tile<Simd, kRows, kColumnVectors, kRowStride, kVectors, false>;
+  functions[true][kRows - 1][kColumnVectors - 1] =
+      multiply_tile<Simd, kRows, kColumnVectors, kRowStride, kVectors, true>;
+  if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1, kRowStride, kVectors>(family);
 }
 
-template <class Simd, int kRows, int kColumnVectors>
+template <class Simd, int kRows, int kColumnVectors, int kMaxRows>
 constexpr void add_rows(TileFamily<typename Simd::Scalar>& family) {
-  add_functions<Simd, kRows, kColumnVectors, Vectors::kColumns>(family);
-  add_functions<Simd, kRows, kColumnVectors, Vectors::kRows>(family);
-  if constexpr (kRows > 1) add_rows<Simd, kRows - 1, kColumnVectors>(family);
+  add_functions<Simd, kRows, kColumnVectors, kMaxRows, Vectors::kColumns>(family);
+  add_functions<Simd, kRows, kColumnVectors, kColumnVectors * Simd::kLanes, Vectors::kRows>(family);
+  if constexpr (kRows > 1) add_rows<Simd, kRows - 1, kColumnVectors, kMaxRows>(family);
 }
 
 template <class Simd, int kMaxRows, int kMaxColumnVectors>
@@ -158,7 +175,7 @@ constexpr TileFamily<typename Simd::Scalar> make_family() {
   static_assert(kMaxRows <= kMaxTileRows && kMaxColumnVectors <= kMaxTileColumnVectors);
   static_assert(kMaxColumnVectors * Simd::kLanes <= kMaxTileColumns);
   TileFamily<typename Simd::Scalar> family{Simd::kLanes, kMaxRows, kMaxColumnVectors, {}};
-  add_rows<Simd, kMaxRows, kMaxColumnVectors>(family);
+  add_rows<Simd, kMaxRows, kMaxColumnVectors, kMaxRows>(family);
   return family;
 }
 

@@ -32,7 +32,7 @@ int64_t TransposedColumns<Scalar>::depth_block() const {
 template <class Scalar>
 BlockLimits TransposedColumns<Scalar>::limits() const {
   const int64_t panels = blocks_.length(0);
-  return {panels, panels, panels * width_.max * depth_block()};
+  return {panels, panels, panels * width_.max * depth_block(), 1};
 }
 
 template <class Scalar>
@@ -44,9 +44,9 @@ void TransposedColumns<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>&
     block.add_run({0, 0, 0, panel.first_row, panel.first_row, 0, panel.rows});
     block.finish_panel(panel.packed_rows);
   }
-  for (int64_t k = 0; k < depth_block(); ++k) block.value_offsets[k] = k * max_columns;
-  for (size_t i = 0; i < block.panels.size(); ++i) {
-    for (int64_t k = 0; k < depth_block(); ++k) block.set_update(i, k, 0);
+  for (int64_t k = 0; k < depth_block(); ++k) {
+    block.value_offsets[k] = k * max_columns;
+    block.set_update(0, k, 0);
   }
 }
 
