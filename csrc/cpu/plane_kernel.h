@@ -50,18 +50,30 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
   // The same for all columns of taps and all vectors of the rows.
   const int64_t column_inside = count_inside<kKernelHeight, kStride, kRows>(tile.rows_inside);
-  Tally mul, add, pad, zero, lane;
+  // Of vectors: multiplied, added to a value, multiplied in a row of the image; and columns beside it, tap by tap.
+  Tally multiplied, added, inside, padded;
+  NonzeroProducts<Simd> nonzero;
+
+  // What those vectors are in products, so many of each that feed an output element.
+  const auto count_products = [&](int64_t products) {
+    counters.mul += multiplied * products;
+    counters.add += added * products;
+    counters.lane += multiplied * Simd::kLanes;
+    const int64_t pad_inside = column_inside * padded;
+    counters.pad += pad_inside + (multiplied - inside) * products;
+    if constexpr (kCountZero) counters.zero += inside * products - pad_inside - nonzero.sum(products);
+    multiplied = added = inside = padded = {};
+    nonzero = {};
+  };
 
   // From the right: a vector that is wider than its row writes waste where later ones are still to be written.
-  for (int64_t vector = (tile.columns - 1) / Simd::kLanes; vector >= 0; --vector) {
+  const int64_t last_vector = (tile.columns - 1) / Simd::kLanes;
+  for (int64_t vector = last_vector; vector >= 0; --vector) {
     const int64_t x = vector * Simd::kLanes;
     const int64_t left = tile.columns - x;
-    const int64_t products = left < Simd::kLanes ? left : Simd::kLanes;  // of a vector that feed an output element
+    const int64_t products = left < Simd::kLanes ? left : Simd::kLanes;
     const int32_t* pad_columns = tile.pad_columns + vector * tile.kernel_width;
     int64_t holding = tile.bias ? 1 : 0;  // 1 if a row's accumulators hold a value
-    // Of vectors: multiplied, added to a value, multiplied in a row of the image; and columns beside it, tap by tap.
-    Tally multiplied, added, inside, padded;
-    NonzeroProducts<Simd> nonzero;
 
     Vector sums[kRows];
     const Vector first = tile.bias ? Simd::broadcast(*tile.bias) : Vector{};
@@ -96,19 +108,10 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
       inside += column_inside;
       padded += pad_columns[tap_x];
     }
-    mul += multiplied * products;
-    add += added * products;
-    lane += multiplied * Simd::kLanes;
-    const int64_t pad_inside = column_inside * padded;
-    pad += pad_inside + (multiplied - inside) * products;
-    if constexpr (kCountZero) zero += inside * products - pad_inside - nonzero.sum(products);
     store_rows<Simd, kRows>(sums, tile, x, products);
+    // The last vector alone may be wider than its row: the others are counted together.
+    if (vector == last_vector || vector == 0) count_products(products);
   }
-  counters.mul += mul;
-  counters.add += add;
-  counters.pad += pad;
-  counters.zero += zero;
-  counters.lane += lane;
 }
 
 template <class Simd, int kKernelHeight, int kStride>
