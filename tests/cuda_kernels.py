@@ -43,7 +43,11 @@ def only_kernels(convolution: str, linear: str) -> list[Patch]:
                 "X(flopcuda_conv_f32_64x64x16_many_taps, 0.5, F32_64x64x16, decoder",
             ),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
-            ("FLOPCUDA_FEW_OUTPUTS_KERNELS", "flopcuda_conv_f32_few_outputs, 0.5, F32_FEW_OUTPUTS"),
+            (
+                "FLOPCUDA_FEW_OUTPUTS_KERNELS",
+                "flopcuda_conv_f32_few_outputs_9, 0.5, F32_FEW_OUTPUTS_9) "
+                "X(flopcuda_conv_f32_few_outputs_25, 0.5, F32_FEW_OUTPUTS_25",
+            ),
             ("FLOPCUDA_LINEAR_KERNELS", f"flopcuda_linear_{linear}"),
             (
                 "FLOPCUDA_CONV_TENSOR_KERNELS",

@@ -69,6 +69,9 @@ MUTANTS = {
     "of few outputs, the padding count is dropped": Patch(
         "conv_few_outputs.cu", "    pad_ += valid_outputs_ - inputs_inside;\n", ""
     ),
+    "of few outputs, there are marks of sixteen": Patch(
+        "tiles.h", "(OUTPUTS > 16), uint32_t", "(OUTPUTS > 32), uint32_t"
+    ),
     "of few outputs, windows have no rows in the padding": Patch(
         "conv_few_outputs.cu", "inside_at[column] & inside_at[width.divisor + row] &", "inside_at[column] &"
     ),
@@ -127,6 +130,8 @@ LAYERS = {
     "3x3": (nn.Conv2d(24, 24, 3, padding=1, groups=24), (4, 24, 20, 19)),
     "3x3, of one image": (nn.Conv2d(40, 40, 3, groups=40, bias=False), (1, 40, 31, 30)),
     "5x5, of stride 2": (nn.Conv2d(12, 12, 5, stride=2, padding=2, groups=12), (3, 12, 29, 31)),
+    "5x5": (nn.Conv2d(24, 24, 5, padding=2, groups=24, bias=False), (2, 24, 21, 20)),
+    "7x7": (nn.Conv2d(24, 24, 7, padding=3, groups=24), (2, 24, 21, 20)),
     "3x2, dilated": (nn.Conv2d(12, 12, (3, 2), padding=(2, 1), dilation=(2, 3), groups=12), (3, 12, 20, 21)),
     "two outputs a channel": (nn.Conv2d(12, 24, 3, padding=1, groups=12), (3, 12, 18, 18)),
     "two channels in a group": (nn.Conv2d(12, 12, 3, padding=1, groups=6), (3, 12, 18, 18)),
@@ -171,6 +176,15 @@ def test_the_gradient_of_a_depthwise_weight(name: str, dtype: torch.dtype) -> No
     assert launch.executed_macs == launch.counters.lane
 
 
+@pytest.mark.parametrize(("kernel", "outputs"), [(3, 9), (5, 25), (7, 25)])
+def test_a_block_has_as_many_outputs_as_suit_the_filter(kernel: int, outputs: int) -> None:
+    """A tap is decoded once for all outputs of a tile: a filter of 7 x 7 has two tiles of 25, not six of nine."""
+    side = 56 + kernel - 1
+    images, grads = (torch.empty(*sizes, device="meta") for sizes in ((1, 8 * 96, side, side), (96, 8, 56, 56)))
+    choice = choose_kernel("conv2d", images, grads, None, device=A_DEVICE, groups=96)
+    assert choice.name.removesuffix("_split").endswith(f"_few_outputs_{outputs}")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
 @pytest.mark.parametrize("name", LAYERS)
@@ -192,14 +206,15 @@ def test_sides_that_no_table_holds_are_refused(kernel: str) -> None:
 @pytest.mark.parametrize("kernel", [kernel for kernel, entry in KERNELS.items() if not entry["counts_zero"]])
 def test_the_planner_knows_what_a_block_does_besides(kernel: str) -> None:
     """Instructions of a thread that are executed outside the main loop, over those of a slice in machine code."""
+    _, outputs, _ = KERNELS[kernel]["tile"]
+    side = math.isqrt(outputs)
 
     def instructions(slices: int) -> float:
-        case = ConvCase(1, 2 * slices, (10, 10), 8, (8, 8))
+        case = ConvCase(1, 2 * slices, (side + 7, side + 7), 8, (8, 8))
         planned = plan_case(case, case.tensors(dtype=DTYPES[kernel]), kernel, 1)
         return MachineBackend(ptx.Machine()).launch(planned).lane_instructions / (128 * planned.grid[0])
 
     one, nine = instructions(1), instructions(9)
     outside = one - (nine - one) / 8
-    _, outputs, _ = KERNELS[kernel]["tile"]
     slice_instructions = outputs / KERNELS[kernel]["multiply_share"]
     assert outside / slice_instructions == pytest.approx(KERNELS[kernel]["fixed_slices"], abs=0.75)

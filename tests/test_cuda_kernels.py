@@ -48,7 +48,7 @@ def some_case(kernel: str) -> ConvCase | LinearCase:
     """Several tiles of every kernel, edges among them; an addition onto each kind of accumulator."""
     if kernel in LINEAR_KERNELS:
         return LinearCase(133, 37, 141, bias=True)
-    channels = 6 if "few_outputs" in kernel else 142  # whose tiles are of nine outputs
+    channels = 6 if "few_outputs" in kernel else 142  # whose tiles have one row
     return ConvCase(2, 6, (13, 11), channels, padding=(1, 1, 0, 1), groups=1, bias=True)
 
 

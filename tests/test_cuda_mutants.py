@@ -245,7 +245,9 @@ MUTANTS = {
         "split_sums.cuh", "first_unit(units, part, gridDim.z)", "first_unit(units, part - part % 2, gridDim.z)"
     ),
     "a part is not multiplied": Patch(
-        "split_sums.cuh", "    return {first, end - first};", "    return {first, part == 1 ? 0 : end - first};"
+        "split_sums.cuh",
+        "    return {first, end - first};",
+        "    return {first, part == 1 ? 0 : end - first};",
     ),
     "a part of channels has the padding of those behind it": Patch(
         "taps.cuh", "if constexpr (!Tile::IS_SPLIT) return 0;", "return 0;"
@@ -305,9 +307,13 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
         ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
     ],
-    "flopcuda_conv_f32_few_outputs": [
+    "flopcuda_conv_f32_few_outputs_9": [
         ConvCase(1, 6, (12, 14), 3, (12, 14), padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 8, (9, 8), 4, (7, 6), (1, 2), (2, 0, 0, 1), groups=2, bias=True),
+    ],
+    "flopcuda_conv_f32_few_outputs_25": [
+        ConvCase(1, 6, (12, 14), 3, (8, 10), padding=(1, 1, 1, 1), groups=3),
+        ConvCase(2, 12, (9, 8), 4, (5, 6), (1, 2), (2, 0, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_linear_f32_64x64x16": [LinearCase(67, 37, 35), LinearCase(5, 40, 70, bias=True)],
     "flopcuda_conv_f16_128x128x32": [

@@ -164,7 +164,7 @@ def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, s
         check_case(backend, case, kernel, seed, splits=min(splits, most_parts(kernel, case)))
 
 
-@pytest.mark.parametrize(("channels", "kernel"), [(8, "_few_outputs_split"), (32, "_many_taps_split")])
+@pytest.mark.parametrize(("channels", "kernel"), [(8, "_few_outputs_9_split"), (32, "_many_taps_split")])
 def test_the_gradient_of_a_weight_is_split(channels: int, kernel: str) -> None:
     """A convolution of few outputs, whose kernel is as large as the images."""
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1)
@@ -325,7 +325,7 @@ def outputs_are_right(texts: dict[str, str]) -> bool:
     kernels = (
         "flopcuda_linear_f32_64x64x16_split",
         "flopcuda_conv_f32_64x64x16_split",
-        "flopcuda_conv_f32_few_outputs_split",
+        "flopcuda_conv_f32_few_outputs_9_split",
         "flopcuda_conv_f16_128x128x32_split",
         "flopcuda_conv_f16_64x64x32_many_taps_split",
     )

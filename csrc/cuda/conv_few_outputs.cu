@@ -2,11 +2,11 @@
 // layer's weight above all, which has as many taps as that layer has outputs in an image.
 //
 // Bottleneck it removes: idle lanes. Nine outputs are no tile, and a thread for each of them leaves a warp's other
-// lanes nothing to multiply. Here a block computes nine outputs of one channel, and its threads share their products:
-// each keeps a sum of all nine over taps of its own, and the block adds these up at the end, in a fixed order. Lanes
-// read neighbouring taps; each weight is read once for all outputs, and what their windows share comes from the L1
-// cache. For which outputs a tap lies in the padding, a table says, as a bit of each: of one coordinate along each
-// axis.
+// lanes nothing to multiply. Here a block computes nine outputs of one channel, or 25, and its threads share their
+// products: each keeps a sum of every output over taps of its own, and the block adds these up at the end, in a fixed
+// order. Lanes read neighbouring taps; each weight is read once for all outputs, as is a tap decoded, and what their
+// windows share comes from the L1 cache. For which outputs a tap lies in the padding, a table says, as a bit of each:
+// of one coordinate along each axis.
 #include "cuda/conv_window.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/kernel_entry.cuh"
@@ -23,7 +23,7 @@ struct BlockOutputs {
   int group;
   int64_t channel;
   Pixel first_pixel;
-  int columns;  // at most BLOCK_OUTPUTS
+  int columns;  // at most BLOCK_N
 
   __device__ Pixel pixel(const ConvParams& params, int column) const {
     return first_pixel.advance(column, params.output_pixels);
@@ -62,11 +62,9 @@ class OutputTable {
   uint32_t origins[Config::BLOCK_N];
   // Of each coordinate of a tap, those of the width first, and of the depth last: a bit for each output, which is set
   // if its window reads an input there.
-  uint16_t inside[MAX_FEW_OUTPUTS_SIDES];
+  typename Config::Marks inside[MAX_FEW_OUTPUTS_SIDES];
 
  private:
-  static_assert(Config::BLOCK_N <= 16, "a bit for each");
-
   __device__ void locate_window(const ConvParams& params, int output) {
     const Pixel pixel = block.pixel(params, output);
     windows_[output] = output < block.columns ? Position::of_window(params, pixel) : Position::nowhere();
@@ -82,7 +80,7 @@ class OutputTable {
       for (int i = 0; i < Config::BLOCK_N; ++i) {
         marks |= static_cast<uint32_t>(is_inside(axis, windows_[i].*coordinate + tap * axis.dilation)) << i;
       }
-      inside[first + tap] = static_cast<uint16_t>(marks);
+      inside[first + tap] = static_cast<typename Config::Marks>(marks);
     }
   }
 
@@ -94,7 +92,8 @@ struct Tap {
   uint32_t offset;
   uint32_t inside;
 
-  __device__ Tap(const ConvParams& params, const uint16_t* inside_at, uint32_t index) {
+  template <class Marks>
+  __device__ Tap(const ConvParams& params, const Marks* inside_at, uint32_t index) {
     const FastDivisor width = params.width.kernel_size, height = params.height.kernel_size,
                       depth = params.depth.kernel_size;
     const uint32_t rows = width.divide(index), column = index - rows * width.divisor;
@@ -231,7 +230,7 @@ class PartialSums {
   }
 
   const ConvParams& params_;
-  const uint16_t* const inside_at_;
+  const typename Config::Marks* const inside_at_;
   const Scalar* images_;
   uint32_t origins_[OUTPUTS];
   Scalar sums_[OUTPUTS];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/data_type.h"
 
@@ -120,22 +121,30 @@ struct DirectConfig {
 // Kernels of few outputs: a table has so many coordinates of a tap, those of depth, height and width together.
 constexpr int MAX_FEW_OUTPUTS_SIDES = 2048;
 
-// The convolution of few outputs: a block computes up to nine of one channel, as many as a 3 x 3 kernel's gradient has,
-// and its threads share the products of each. A slice is one product of every thread and output.
-template <class Scalar_>
+// The convolution of few outputs: a block computes up to so many of one channel, and its threads share the products of
+// each. A slice is one product of every thread and output.
+template <class Scalar_, int OUTPUTS>
 struct FewOutputsConfig {
   using Scalar = Scalar_;
   static constexpr int THREADS = 128;
   static constexpr int WARPS = THREADS / WARP_SIZE;
-  static constexpr int BLOCK_M = 1, BLOCK_N = 9, BLOCK_K = THREADS;
+  static constexpr int BLOCK_M = 1, BLOCK_N = OUTPUTS, BLOCK_K = THREADS;
   static constexpr bool IS_SPLIT = false;
-  // A thread executes some 600 instructions outside its main loop, which has 95: to make the table, and to add up.
+  // A thread executes some 600 instructions outside its main loop, which has 95, or, of 25 outputs, 1,150 beside 176:
+  // to make the table, and to add up.
   static constexpr int FIXED_SLICES = 6;
-  static_assert(BLOCK_N <= THREADS, "each output is a thread's in the end");
+  // A bit for each output.
+  using Marks = std::conditional_t<(OUTPUTS > 16), uint32_t, uint16_t>;
+  static_assert(OUTPUTS <= 32, "a thread reads the marks of a tap in 32 bits");
   static_assert((int64_t{MAX_REDUCTION} / THREADS + 1) * BLOCK_N < (int64_t{1} << 32), "32-bit thread counts");
 };
-using F32_FEW_OUTPUTS = FewOutputsConfig<float>;
-using F64_FEW_OUTPUTS = FewOutputsConfig<double>;
+
+//   9    as many as a 3 x 3 kernel's gradient has
+//   25   of 5 x 5, and half of 7 x 7: each output shares a tap's index arithmetic with 24 others
+using F32_FEW_OUTPUTS_9 = FewOutputsConfig<float, 9>;
+using F32_FEW_OUTPUTS_25 = FewOutputsConfig<float, 25>;
+using F64_FEW_OUTPUTS_9 = FewOutputsConfig<double, 9>;
+using F64_FEW_OUTPUTS_25 = FewOutputsConfig<double, 25>;
 
 // Every kernel: its name, to which the twin that fills the zero counter too adds _count_zero, and the one whose
 // reduction is split, if there is one, _split; the share of multiply-adds in the instructions of its main loop, read
@@ -188,8 +197,10 @@ using F64_FEW_OUTPUTS = FewOutputsConfig<double>;
   X(flopcuda_conv_f32_direct, 0.08, float) \
   X(flopcuda_conv_f64_direct, 0.08, double)
 
-#define FLOPCUDA_FEW_OUTPUTS_KERNELS(X)                    \
-  X(flopcuda_conv_f32_few_outputs, 0.095, F32_FEW_OUTPUTS) \
-  X(flopcuda_conv_f64_few_outputs, 0.093, F64_FEW_OUTPUTS)
+#define FLOPCUDA_FEW_OUTPUTS_KERNELS(X)                          \
+  X(flopcuda_conv_f32_few_outputs_9, 0.095, F32_FEW_OUTPUTS_9)   \
+  X(flopcuda_conv_f32_few_outputs_25, 0.142, F32_FEW_OUTPUTS_25) \
+  X(flopcuda_conv_f64_few_outputs_9, 0.093, F64_FEW_OUTPUTS_9)   \
+  X(flopcuda_conv_f64_few_outputs_25, 0.137, F64_FEW_OUTPUTS_25)
 
 }  // namespace flopcuda::cuda
