@@ -233,10 +233,10 @@ MUTANTS = {
     "a part is left out of the sums": Patch("split_sums.cuh", "uint32_t part = 1; part <", "uint32_t part = 2; part <"),
     "a part is added up twice": Patch(
         "split_sums.cuh",
-        "      count_additions();\n",
-        "      count_additions();\n      Memory(workspace, part).add_to(all);\n      count_additions();\n",
+        "      count_additions(part);\n",
+        "      count_additions(part);\n      Memory(workspace, part).add_to(all);\n      count_additions(part);\n",
     ),
-    "additions of parts are not counted": Patch("split_sums.cuh", "      count_additions();\n", ""),
+    "additions of parts are not counted": Patch("split_sums.cuh", "      count_additions(part);\n", ""),
     "every block of a tile adds the parts up": Patch(
         "split_sums.cuh", "if (!takes_last_ticket(workspace)) return false;", "takes_last_ticket(workspace);"
     ),
@@ -246,8 +246,8 @@ MUTANTS = {
     ),
     "a part is not multiplied": Patch(
         "split_sums.cuh",
-        "    return {first, end - first};",
-        "    return {first, part == 1 ? 0 : end - first};",
+        "    return {first, max(end - first, 0)};",
+        "    return {first, part == 1 ? 0 : max(end - first, 0)};",
     ),
     "a part of channels has the padding of those behind it": Patch(
         "taps.cuh", "if constexpr (!Tile::IS_SPLIT) return 0;", "return 0;"

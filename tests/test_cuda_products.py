@@ -15,6 +15,7 @@ from tests.cuda_kernels import DTYPES, counts, executed_macs, multiplied_lanes, 
 
 KERNELS = [str(kernel["name"]) for kernel in _C.cuda_kernels() if "_linear_" in str(kernel["name"])]
 TRIANGLE_KERNELS = [kernel for kernel in KERNELS if not kernel.endswith(("_count_zero", "_split"))]
+SPLIT_KERNELS = [kernel for kernel in KERNELS if kernel.endswith("_split")]
 # Batch, rows, depth, columns: several tiles and their edges; more columns than rows, and fewer.
 SHAPES = [(3, 133, 37, 141), (2, 70, 140, 50), (1, 200, 5, 3), (2, 3, 100, 200)]
 TRIANGLES = ["output", "input", "upper_input"]
@@ -53,11 +54,17 @@ def expected_counts(shape: tuple[int, int, int, int], triangle: str | None) -> t
 
 
 def check_product(
-    backend: MachineBackend, kernel: str, shape: tuple[int, int, int, int], triangle: str | None
+    backend: MachineBackend,
+    kernel: str,
+    shape: tuple[int, int, int, int],
+    triangle: str | None,
+    splits: int | None = None,
 ) -> dict[str, int]:
     input, weight = factors(shape, triangle, DTYPES[kernel])
-    planned = plan("matmul", input, weight, triangle, kernel.endswith("_count_zero"), kernel=kernel)
+    planned = plan("matmul", input, weight, triangle, kernel.endswith("_count_zero"), kernel=kernel, splits=splits)
     planned.output.fill_(torch.nan)
+    if planned.workspace:
+        planned.workspace[0].fill_(0xFF)  # NaN, too
     result = backend.launch(planned)
     counted = counts(planned.counters)
     assert (counted["mul"], counted["add"]) == expected_counts(shape, triangle)
@@ -82,6 +89,21 @@ def test_a_batch_of_products(backend: MachineBackend, kernel: str, shape: tuple[
 @pytest.mark.parametrize("kernel", TRIANGLE_KERNELS)
 def test_a_triangle(backend: MachineBackend, kernel: str, triangle: str, shape: tuple[int, int, int, int]) -> None:
     check_product(backend, kernel, shape, triangle)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape", [(2, 150, 140, 70), (1, 70, 150, 133), (1, 200, 75, 40)], ids=str)
+@pytest.mark.parametrize("triangle", TRIANGLES)
+@pytest.mark.parametrize("kernel", SPLIT_KERNELS)
+def test_a_triangle_in_parts(
+    backend: MachineBackend, kernel: str, triangle: str, shape: tuple[int, int, int, int]
+) -> None:
+    """Rows of tiles whose reductions differ, short ones in fewer parts than there are: lanes are those of one part."""
+    whole = check_product(backend, kernel.removesuffix("_split"), shape, triangle)
+    _, _, depth = next(entry["tile"] for entry in _C.cuda_kernels() if entry["name"] == kernel)
+    most = -(-shape[2] // depth)
+    for splits in sorted({1, 2, 3, most - 1, most}):
+        assert check_product(backend, kernel, shape, triangle, splits) == whole
 
 
 @needs_kernels

@@ -269,7 +269,7 @@ MUTANTS = {
     ),
     "all tiles share their sums": Patch("split_sums.cuh", "(part) * gridDim.x + blockIdx.x)", "(part) * gridDim.x)"),
     "a part starts where the first one does": Patch(
-        "linear.cu", "locate_part<Tile>(params.in_features, Tile::BLOCK_K).first + ", "0 + "
+        "linear.cu", "block.part.first + block.used.first_product", "block.used.first_product"
     ),
     "a part of a convolution has the weights of the first": Patch(
         "conv.cu", "static_cast<const Scalar*>(params.weight) + part.first,", "params.weight,"

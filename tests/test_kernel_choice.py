@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from fractions import Fraction
 
 import pytest
@@ -101,15 +102,26 @@ def test_what_fills_the_device_or_is_short_is_not_split() -> None:
         assert (choice.name.endswith("_split"), choice.splits) == (False, 1)
 
 
-def test_zeros_and_triangles_are_not_split() -> None:
+def test_what_counts_zeros_is_not_split() -> None:
     operands = torch.empty(1, 64, 9000, device="meta"), torch.empty(1, 9000, 64, device="meta")
     assert choose_kernel("matmul", *operands, None, device=A100).splits > 1
     assert choose_kernel("matmul", *operands, None, device=A100, count_zero=True).splits == 1
-    for triangle in ("output", "input", "upper_input"):
-        assert choose_kernel("matmul", *operands, None, device=A100, triangle=triangle).splits == 1
 
 
-def test_blocks_of_a_triangle_are_those_that_multiply() -> None:
+@pytest.mark.parametrize("triangle", ["output", "input", "upper_input"])
+def test_the_reduction_of_a_triangle_is_split_where_it_is_long(triangle: str) -> None:
+    def splits(rows: int, depth: int) -> int:
+        operands = torch.empty(1, rows, depth, device="meta"), torch.empty(1, depth, 64, device="meta")
+        return choose_kernel("matmul", *operands, None, device=A100, triangle=triangle).splits
+
+    assert splits(2048, 2048) > 1
+    # Of a lower triangle, no row has more products than there are rows.
+    assert (splits(64, 9000) > 4) == (triangle != "input")
+    assert splits(8192, 16) == 1
+
+
+@pytest.mark.parametrize("splits", [1, 3, 8])
+def test_blocks_of_a_triangle_are_those_that_multiply(splits: int) -> None:
     uses = {
         "output": lambda row, column, product: column <= row,
         "input": lambda row, column, product: product <= row,
@@ -117,13 +129,16 @@ def test_blocks_of_a_triangle_are_those_that_multiply() -> None:
     }
     sizes = batch, rows, depth, columns = 3, 300, 130, 200
     operands = torch.empty(batch, rows, depth, device="meta"), torch.empty(batch, depth, columns, device="meta")
+    kernel = "flopcuda_linear_f32_64x64x16" + ("_split" if splits > 1 else "")
     for triangle, is_used in uses.items():
-        options = {"kernel": "flopcuda_linear_f32_64x64x16", "triangle": triangle}
+        options = {"kernel": kernel, "triangle": triangle, "splits": splits}
         choice = choose_kernel("matmul", *operands, None, device=A100, **options)
         places = itertools.product(*map(range, sizes[1:]))
-        used = {(row // 64, column // 64) for row, product, column in places if is_used(row, column, product)}
-        assert choice.blocks == batch * len(used)
-        assert choice.wave_efficiency == pytest.approx(choice.blocks / 108)
+        used = {
+            (row // 64, column // 64, product // 16) for row, product, column in places if is_used(row, column, product)
+        }
+        slices = Counter((row, column) for row, column, _ in used)
+        assert choice.blocks == batch * sum(min(count, splits) for count in slices.values())
 
 
 def test_sums_that_memory_would_move_for_nothing_are_not_split() -> None:

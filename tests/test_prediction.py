@@ -125,8 +125,11 @@ def test_slices_of_the_largest_part(part_unit: str, slices: list[int]) -> None:
 
 @pytest.mark.parametrize("triangle", ["output", "input", "upper_input"])
 @pytest.mark.parametrize("shape", [(512, 512, 512), (130, 300, 70), (300, 70, 130), (1, 200, 200)], ids=str)
-def test_blocks_and_slices_above_the_diagonal_take_no_time(triangle: str, shape: tuple[int, int, int]) -> None:
-    """Against a loop over all blocks and slices that asks of each whether any of its products is used."""
+@pytest.mark.parametrize("splits", [1, 3, 20])
+def test_blocks_and_slices_above_the_diagonal_take_no_time(
+    triangle: str, shape: tuple[int, int, int], splits: int
+) -> None:
+    """Against a loop over all tiles and slices that asks of each whether any of its products is used."""
     rows, columns, reduction = shape
     block_m, block_n, block_k = KERNEL.tile
     slices = []
@@ -140,8 +143,9 @@ def test_blocks_and_slices_above_the_diagonal_take_no_time(triangle: str, shape:
             "upper_input": [True for _ in range(row, reduction, block_k)],
         }
         slices.append(sum(used[triangle]))
-    load = load_of(replace(work(rows, columns, reduction, groups=3), triangle=triangle), KERNEL)
-    assert load == Load(3 * sum(count > 0 for count in slices), 3 * sum(slices), max(slices))
+    load = load_of(replace(work(rows, columns, reduction, groups=3), triangle=triangle), KERNEL, splits)
+    parts = [len(range(count)[part::splits]) for count in slices for part in range(splits)]
+    assert load == Load(3 * sum(length > 0 for length in parts), 3 * sum(slices), max(parts))
 
 
 def test_a_triangle_takes_half_the_time_of_many_blocks() -> None:
@@ -505,15 +509,17 @@ def loss_of_triangle(sizes: Sequence[int], triangle: str, gpu: GPU) -> float:
     chosen = choose_kernel("matmul", first, second, None, **options)
     times = {}
     for entry in _C.cuda_kernels():
-        if entry["operation"] != "linear" or entry["counts_zero"] or entry["is_split"] or entry["dtype"] != "float32":
+        if entry["operation"] != "linear" or entry["counts_zero"] or entry["dtype"] != "float32":
             continue
-        choice = choose_kernel("matmul", first, second, None, kernel=entry["name"], **options)
         work = work_of("matmul", (first, second, None), first @ second, 1, entry, triangle=triangle)
-        time = predict_time(work, tiling_of(entry["name"], gpu), gpu)
-        assert (choice.blocks, choice.wave_efficiency) == (time.blocks, pytest.approx(time.wave_efficiency))
-        times[entry["name"]] = time.seconds
+        most = min(-(-depth // entry["tile"][2]), 64) if entry["is_split"] else 1
+        for splits in range(1, most + 1):
+            choice = choose_kernel("matmul", first, second, None, kernel=entry["name"], splits=splits, **options)
+            time = predict_time(work, tiling_of(entry["name"], gpu), gpu, splits)
+            assert (choice.blocks, choice.wave_efficiency) == (time.blocks, pytest.approx(time.wave_efficiency))
+            times[entry["name"], splits] = time.seconds
     assert len(times) > 1
-    return times[chosen.name] / min(times.values())
+    return times[chosen.name, chosen.splits] / min(times.values())
 
 
 @pytest.mark.parametrize("triangle", ["output", "input", "upper_input"])
@@ -523,3 +529,24 @@ def test_the_kernel_chosen_for_a_triangle_is_within_a_tenth_of_the_best(name: st
     problems = [[2 ** generator.randint(0, limit) for limit in (6, 12, 12, 12)] for _ in range(60)]
     losses = {str(sizes): loss_of_triangle(sizes, triangle, GPUS[name]) for sizes in problems}
     assert {sizes: loss for sizes, loss in losses.items() if loss > 1.1} == {}
+
+
+class Attention(nn.Module):
+    def __init__(self, is_causal: bool) -> None:
+        super().__init__()
+        self.is_causal = is_causal
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_causal_attention_takes_no_longer_than_dense(name: str) -> None:
+    """Of any length: where tiles are few, a triangle's reduction is split as a dense product's is."""
+    slower = {}
+    for heads, length in itertools.product((1, 8, 64), (100, 128, 256, 384, 512, 768, 1024, 2048, 4096)):
+        factors = [torch.empty(1, heads, length, 64, device="meta") for _ in range(3)]
+        causal, dense = (predict(Attention(is_causal), factors, GPUS[name]).seconds for is_causal in (True, False))
+        if causal > dense:
+            slower[heads, length] = causal / dense
+    assert slower == {}

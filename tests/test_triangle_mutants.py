@@ -6,6 +6,7 @@ In CUDA, a tile that multiplies in vain feeds no output: it shows in the lanes, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -36,7 +37,7 @@ CUDA_MUTANTS = {
         "triangle.cuh", "min(length - first_product, products + rows - 1)", "length - first_product"
     ),
     "products above the diagonal are counted": Patch(
-        "triangle.cuh", "min(issued, static_cast<uint32_t>(products + row))", "issued"
+        "triangle.cuh", "min(static_cast<int>(issued), products + row)", "static_cast<int>(issued)"
     ),
     "products below the diagonal of an upper triangle are counted": Patch("triangle.cuh", "max(unused + row, 0)", "0"),
     "each row's first product of an upper triangle is not counted": Patch(
@@ -57,6 +58,18 @@ CUDA_MUTANTS = {
     "the first column's products are taken for the second's": Patch(
         "triangle.cuh", "first_row - first_column + 1, ALL", "first_row - first_column, ALL"
     ),
+    "a part counts from the first product of all": Patch(
+        "linear.cu", "block.used.from(block.part.first)", "block.used.from(0)"
+    ),
+    "on tensor cores, a part counts from the first product of all": Patch(
+        "linear_tensor.cu", "used.from(locate_part<Tile>(length, Tile::BLOCK_K).first)", "used.from(0)"
+    ),
+    "a part is counted as added to rows that have nothing before it": Patch(
+        "split_sums.cuh", "seam.products - seam.outputs", "seam.outputs"
+    ),
+    "additions of parts are not counted": Patch("split_sums.cuh", "seam.products - seam.outputs", "0"),
+    "empty parts are counted as added": Patch("split_sums.cuh", "  if (part.products == 0) return 0;\n", ""),
+    "what a part adds is looked for a product too late": Patch("split_sums.cuh", "part.first - 1)", "part.first)"),
 }
 
 CPU_MUTANTS = {
@@ -96,8 +109,8 @@ def expected_lanes(kernel: str, shape: tuple[int, int, int, int], triangle: str)
 
 
 def linear_texts(patches: Sequence[Patch] = ()) -> dict[str, str]:
-    """PTX of the kernels that multiply triangles, without their twins."""
-    return kernel_texts(patches, twins=(), units=("linear.cu", "linear_tensor.cu"))
+    """PTX of the kernels that multiply triangles."""
+    return kernel_texts(patches, twins=("_split",), units=("linear.cu", "linear_tensor.cu"))
 
 
 def wrong_in_cuda(texts: dict[str, str]) -> list[str]:
@@ -105,14 +118,15 @@ def wrong_in_cuda(texts: dict[str, str]) -> list[str]:
     backend = MachineBackend(ptx.Machine(checks=False), texts)
     wrong = []
     for kernel in STEPS.keys() & texts.keys():
-        for shape in SHAPES:
-            for triangle in TRIANGLES:
-                planned = plan("matmul", *factors(shape, triangle, DTYPES[kernel]), triangle, False, kernel=kernel)
-                backend.launch(planned)
-                counted = counts(planned.counters)
-                expected = (*expected_counts(shape, triangle), expected_lanes(kernel, shape, triangle))
-                if (counted["mul"], counted["add"], counted["lane"]) != expected:
-                    wrong.append(f"{kernel}: {triangle} of {shape}")
+        for shape, triangle, splits in itertools.product(SHAPES, TRIANGLES, (1, 2)):
+            name = kernel + ("_split" if splits > 1 else "")
+            operands = factors(shape, triangle, DTYPES[kernel])
+            planned = plan("matmul", *operands, triangle, False, kernel=name, splits=splits)
+            backend.launch(planned)
+            counted = counts(planned.counters)
+            expected = (*expected_counts(shape, triangle), expected_lanes(kernel, shape, triangle))
+            if (counted["mul"], counted["add"], counted["lane"]) != expected:
+                wrong.append(f"{name}: {triangle} of {shape}")
     return wrong
 
 

@@ -70,7 +70,11 @@ __device__ void conv_tile(const ConvParams& params) {
 
   multiply_reduction(part.products, weight, input, stages, tile, tally);
 
-  if (combine_parts<Tile>(params.workspace, tile.accumulators, [&] { tally.issue_additions(); })) {
+  const auto count_additions = [&](uint32_t) {
+    const ValidOutputs valid = count_valid();
+    tally.issue_additions(valid.rows * valid.columns);
+  };
+  if (combine_parts<Tile>(params.workspace, tile.accumulators, count_additions)) {
     store_outputs(tile, position, block.rows, block.columns, params.output_pixels, params.output_is_aligned,
                   [&](int column) {
                     const Pixel pixel = block.first_pixel.advance(column, params.output_pixels);

@@ -65,7 +65,7 @@ __device__ void conv_tensor(const ConvParams& params) {
                           [&](uint32_t products) { input.end_segment(products); });
 
   const int64_t pixel_stride = params.output_image_stride / params.output_pixels;
-  if (tile.combine_parts(params.workspace)) {
+  if (tile.combine_parts(params.workspace, [&](uint32_t) { return tile.count_outputs(); })) {
     tile.store(static_cast<Scalar*>(params.output) + first_row * pixel_stride + first_channel, pixel_stride,
                params.output_is_aligned);
   }

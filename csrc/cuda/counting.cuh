@@ -59,8 +59,8 @@ class GemmTally {
   // So many of the values that the thread copies for its block lie in the padding, as the low bits of `marks` say.
   __device__ void add_padding(uint32_t marks) { padding_ += marks; }
 
-  // The thread adds something to each of its sums.
-  __device__ void issue_additions() { ++additions_; }
+  // The thread adds something to the sums of so many outputs.
+  __device__ void issue_additions(uint32_t outputs) { additions_ += outputs; }
 
   // Products of each of the thread's outputs.
   __device__ uint32_t products() const { return steps_; }
@@ -78,7 +78,7 @@ class GemmTally {
     counts.mul = used.products;
     // An empty accumulator is given its first product; all others are added to it.
     counts.add = accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - used.outputs;
-    counts.add += additions_ * used.outputs;
+    counts.add += additions_;
     // Each row multiplies every value of the padding.
     counts.pad = static_cast<int64_t>(padding_ % (1u << PADDING_COUNT_BITS)) * valid.block_rows;
     // Of one thread, this may be negative: it copies for the others.
@@ -90,7 +90,7 @@ class GemmTally {
  private:
   ValidOutputs valid_;
   uint32_t steps_ = 0;
-  uint32_t additions_ = 0;  // onto each sum, but those of multiply-adds
+  uint32_t additions_ = 0;  // but those of multiply-adds
   uint32_t padding_ = 0;
   uint32_t nonzero_ = 0;
 };

@@ -234,9 +234,8 @@ std::string find_objection(const Choice& choice, const ConvProblem& given) {
 std::string find_objection(const Choice& choice, const LinearProblem& problem) {
   const KernelInfo& kernel = *choice.kernel;
   if (choice.gathers_width) return " has no taps";
-  if (problem.triangle == Triangle::none) return {};
-  if (kernel.counts_zero) return " counts zeros, and so multiplies all of a product, not a triangle";
-  return kernel.is_split ? " splits the reduction of whole products, not of a triangle" : "";
+  if (problem.triangle == Triangle::none || !kernel.counts_zero) return {};
+  return " counts zeros, and so multiplies all of a product, not a triangle";
 }
 
 GemmShape checked_shape(const Choice& choice, const ConvProblem& problem) {

@@ -20,20 +20,23 @@ struct BlockOutputs {
   int64_t first_column;
   int rows;     // from the first on, at most BLOCK_M
   int columns;  // from the first on, at most BLOCK_N
-  int reduction;
   UsedPart used;
+  int reduction;       // the products that some row uses
+  ReductionPart part;  // of those, the block's
 };
 
 template <class Tile>
 __device__ BlockOutputs locate_block(const LinearParams& params) {
   const TilePosition tile = locate_tile<Tile>(params, blockIdx.x);
+  const int reduction = tile.used.reduction(tile.rows, params.in_features);
   return {tile.batch * params.rows + tile.first_row,
           tile.batch * params.out_features + tile.first_column,
           tile.first_column,
           tile.rows,
           tile.columns,
-          locate_part<Tile>(tile.used.reduction(tile.rows, params.in_features), Tile::BLOCK_K).products,
-          tile.used};
+          tile.used,
+          reduction,
+          locate_part<Tile>(reduction, Tile::BLOCK_K)};
 }
 
 template <class Tile>
@@ -56,13 +59,13 @@ __device__ void linear_tile(const LinearParams& params) {
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
-  const int first_product = locate_part<Tile>(params.in_features, Tile::BLOCK_K).first + block.used.first_product;
+  const int first_product = block.part.first + block.used.first_product;
   RowMajorLoader<Tile, Tile::BLOCK_M> input(static_cast<const Scalar*>(params.input) + first_product, block.first_row,
-                                            block.rows, params.in_features, block.reduction, params.scalar_bytes,
+                                            block.rows, params.in_features, block.part.products, params.scalar_bytes,
                                             stages[0].a);
   RowMajorLoader<Tile, Tile::BLOCK_N> weight(static_cast<const Scalar*>(params.weight) + first_product,
-                                             block.first_weight_row, block.columns, params.in_features, block.reduction,
-                                             params.scalar_bytes, stages[0].b);
+                                             block.first_weight_row, block.columns, params.in_features,
+                                             block.part.products, params.scalar_bytes, stages[0].b);
   const ThreadPosition<Tile> position;
   const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_column + position.first_column();
@@ -79,18 +82,24 @@ __device__ void linear_tile(const LinearParams& params) {
     for (int i = 0; i < Tile::THREAD_M; ++i) tile.accumulators[i][j] = initial;
   }
 
-  multiply_reduction(block.reduction, input, weight, stages, tile, tally);
+  multiply_reduction(block.part.products, input, weight, stages, tile, tally);
 
-  if (combine_parts<Tile>(params.workspace, tile.accumulators, [&] { tally.issue_additions(); })) {
+  const auto count_of = [&](const UsedPart& used, uint32_t products) {
+    return count_used<Tile::THREAD_M>(
+        used, products, block.rows, [&](int i) { return position.first_row() + position.row_offset(i); },
+        [&](int limit) { return position.count_columns(min(block.columns, limit)); });
+  };
+  const auto count_additions = [&](uint32_t part) {
+    tally.issue_additions(count_joined(block.used, locate_part(block.reduction, Tile::BLOCK_K, part), count_of));
+  };
+  if (combine_parts<Tile>(params.workspace, tile.accumulators, count_additions)) {
     if (block.used.columns < block.columns) clear_unused(block.used, position, tile);
     Scalar* const first_output =
         static_cast<Scalar*>(params.output) + block.first_row * params.out_features + block.first_column;
     store_outputs(tile, position, block.rows, block.columns, params.out_features, params.output_is_aligned,
                   [&](int column) { return first_output + column; });
   }
-  const UsedCounts used = count_used<Tile::THREAD_M>(
-      block.used, tally.products(), block.rows, [&](int i) { return position.first_row() + position.row_offset(i); },
-      [&](int limit) { return position.count_columns(min(block.columns, limit)); });
+  const UsedCounts used = count_of(block.used.from(block.part.first), tally.products());
   add_block_counts<Tile::THREADS>(tally.counts(count_valid(), used, has_bias), params.counters);
 }
 

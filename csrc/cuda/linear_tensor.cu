@@ -21,7 +21,7 @@ __device__ void linear_tensor(const LinearParams& params) {
   const int64_t first_row = block.batch * params.rows + block.first_row;
   const int64_t first_weight_row = block.batch * params.out_features + block.first_column;
 
-  // A triangle is not split, and a tile's first row is a multiple of what is copied at once.
+  // A part's first product, and a tile's first row, is a multiple of what is copied at once.
   const ReductionPart part = locate_part<Tile>(block.used.reduction(block.rows, params.in_features), Tile::BLOCK_K);
   const int first_product = part.first + block.used.first_product;
   RowChunkLoader<Tile, Tile::BLOCK_M, A_SWAP<Tile>, COUNT_ZERO> input(
@@ -38,13 +38,20 @@ __device__ void linear_tensor(const LinearParams& params) {
   multiply_segments<Tile>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
 
   // Found out anew: no register holds it in the main loop.
-  const UsedPart used = locate_tile<Tile>(params, block_index_again()).used;
-  if (tile.combine_parts(params.workspace)) {
+  const TilePosition again = locate_tile<Tile>(params, block_index_again());
+  const UsedPart& used = again.used;
+  const int length = used.reduction(again.rows, params.in_features);
+  const auto count_additions = [&](uint32_t other) {
+    return count_joined(used, locate_part(length, Tile::BLOCK_K, other),
+                        [&](const UsedPart& seen, uint32_t products) { return tile.count_of(seen, products); });
+  };
+  if (tile.combine_parts(params.workspace, count_additions)) {
     if (used.columns < Tile::BLOCK_N) tile.clear_unused(used);
     tile.store(static_cast<Scalar*>(params.output) + first_row * params.out_features + block.first_column,
                params.out_features, params.output_is_aligned);
   }
-  add_block_counts<Tile::THREADS>(tile.counts(has_bias, used), params.counters, shared.counts);
+  add_block_counts<Tile::THREADS>(tile.counts(has_bias, used.from(locate_part<Tile>(length, Tile::BLOCK_K).first)),
+                                  params.counters, shared.counts);
 }
 
 }  // namespace

@@ -12,19 +12,19 @@ int64_t count_slices(const KernelInfo& kernel, const GemmShape& shape) {
   return shape.segments * divide_up(shape.length, kernel.block_k);
 }
 
-// Of a row of blocks, where its rows end.
+// Of a row of tiles, where its rows end.
 int64_t end_of(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
   return std::min(first_row + kernel.block_m, shape.rows);
 }
 
 // Those of them that reach the diagonal.
-int64_t count_used_blocks(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
-  const int64_t blocks = divide_up(shape.columns, kernel.block_n);
-  if (shape.triangle != Triangle::output) return blocks;
-  return std::min(blocks, divide_up(end_of(kernel, shape, first_row), kernel.block_n));
+int64_t count_used_tiles(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
+  const int64_t tiles = divide_up(shape.columns, kernel.block_n);
+  if (shape.triangle != Triangle::output) return tiles;
+  return std::min(tiles, divide_up(end_of(kernel, shape, first_row), kernel.block_n));
 }
 
-// Of each of these blocks.
+// Of each of these tiles.
 int64_t count_used_products(const KernelInfo& kernel, const GemmShape& shape, int64_t first_row) {
   switch (shape.triangle) {
     case Triangle::input:
@@ -48,10 +48,10 @@ Load load_of(const KernelInfo& kernel, const GemmShape& shape, int32_t splits) {
   for (int64_t first_row = 0; first_row < shape.rows; first_row += kernel.block_m) {
     const int64_t slices = divide_up(count_used_products(kernel, shape, first_row), kernel.block_k);
     if (slices == 0) break;  // those below have none either
-    const int64_t blocks = shape.groups * count_used_blocks(kernel, shape, first_row);
-    load.blocks += blocks;
-    load.slices += static_cast<double>(blocks) * static_cast<double>(slices);
-    load.longest = std::max(load.longest, slices);
+    const int64_t tiles = shape.groups * count_used_tiles(kernel, shape, first_row);
+    load.blocks += tiles * std::min<int64_t>(splits, slices);
+    load.slices += static_cast<double>(tiles) * static_cast<double>(slices);
+    load.longest = std::max(load.longest, divide_up(slices, splits));
   }
   return load;
 }

@@ -8,8 +8,8 @@
 
 namespace flopcuda::cuda {
 
-// Of the blocks that multiply: those beyond a triangle's diagonal end at once, and are not among them. What a block
-// does outside its main loop is as many slices as its kernel says.
+// Of the blocks that multiply: those beyond a triangle's diagonal, and those whose part of a short row's reduction is
+// empty, are not among them. What a block does outside its main loop is as many slices as its kernel says.
 struct Load {
   int64_t blocks;
   double slices;    // of all of them

@@ -11,6 +11,7 @@
 
 #include "cuda/params.h"
 #include "cuda/tiles.h"
+#include "cuda/triangle.cuh"
 
 namespace flopcuda::cuda {
 
@@ -37,15 +38,20 @@ __host__ __device__ constexpr uint32_t first_unit(uint32_t units, uint32_t part,
 static_assert(first_unit(7, 0, 3) == 0 && first_unit(7, 1, 3) == 3 && first_unit(7, 2, 3) == 5);
 static_assert(first_unit(4'000'000'001, 3000, 3000) == 4'000'000'001);
 
-// The block's, of all products. Parts are whole units of so many products, but for the end of the last one, and the
-// planner sees to it that there are as many units.
+// One of all products: whole units of so many, but for the end of the last one. Tiles of a triangle may have fewer
+// units than parts; the planner sees to it that no others do. What is behind their end is then empty.
+__device__ inline ReductionPart locate_part(int reduction, int unit, uint32_t part) {
+  const uint32_t products = reduction, units = (products + unit - 1) / unit;
+  const int first = first_unit(units, part, gridDim.z) * unit;
+  const int end = min(first_unit(units, part + 1, gridDim.z) * unit, products);
+  return {first, max(end - first, 0)};
+}
+
+// The block's.
 template <class Tile>
 __device__ inline ReductionPart locate_part(int reduction, int unit) {
   if constexpr (Tile::IS_SPLIT) {
-    const uint32_t products = reduction, units = (products + unit - 1) / unit, part = part_index();
-    const int first = first_unit(units, part, gridDim.z) * unit;
-    const int end = min(first_unit(units, part + 1, gridDim.z) * unit, products);
-    return {first, end - first};
+    return locate_part(reduction, unit, part_index());
   } else {
     return {0, reduction};
   }
@@ -103,8 +109,17 @@ __device__ inline bool takes_last_ticket(const SplitWorkspace& workspace) {
   return is_last;
 }
 
+// Outputs to whose sums those of a later part are added. used: of all parts. count_of(used, products): what a thread
+// uses of so many products. Of the two beside the seam, as of any, the first is added to nothing.
+template <class CountOf>
+__device__ inline uint32_t count_joined(const UsedPart& used, const ReductionPart& part, const CountOf& count_of) {
+  if (part.products == 0) return 0;
+  const UsedCounts seam = count_of(used.from(part.first - 1), 2);
+  return static_cast<uint32_t>(seam.products - seam.outputs);
+}
+
 // Makes the sums of the block's part those of all parts; false if another block of the tile is to do that, and store
-// the outputs. sums: all that a thread has, an array. count_additions: one more onto each of them.
+// the outputs. sums: all that a thread has, an array. count_additions(part): those of a part onto them.
 template <class Tile, class Sums, class CountAdditions>
 __device__ inline bool combine_parts(const SplitWorkspace& workspace, Sums& sums,
                                      const CountAdditions& count_additions) {
@@ -119,7 +134,7 @@ __device__ inline bool combine_parts(const SplitWorkspace& workspace, Sums& sums
 #pragma unroll 1
     for (uint32_t part = 1; part < gridDim.z; ++part) {
       Memory(workspace, part).add_to(all);
-      count_additions();
+      count_additions(part);
     }
   }
   return true;

@@ -167,9 +167,10 @@ class WarpTile {
     }
   }
 
-  // Whether the block is the one to store the outputs, as split_sums.cuh says.
-  __device__ bool combine_parts(const SplitWorkspace& workspace) {
-    return flopcuda::cuda::combine_parts<Tile>(workspace, sums_, [&] { ++additions_; });
+  // Whether the block is the one to store the outputs, as split_sums.cuh says; count(part): the lane's additions.
+  template <class Count>
+  __device__ bool combine_parts(const SplitWorkspace& workspace, const Count& count) {
+    return flopcuda::cuda::combine_parts<Tile>(workspace, sums_, [&](uint32_t part) { additions_ += count(part); });
   }
 
   // Outputs that nobody uses become 0.
@@ -189,19 +190,26 @@ class WarpTile {
   // accumulators_held_bias: whether the first product was added to something. padded: products with the padding, of
   // those whose operand the thread has copied.
   __device__ Counters counts(bool accumulators_held_bias, int64_t padded) const {
-    int rows = 0;
-#pragma unroll
-    for (int i = 0; i < 2 * TILES_M; ++i) rows += row_offset(i / 2, i % 2 * 2) < rows_left_;
-    const int64_t outputs = rows * count_columns(columns_left_);
+    const int64_t outputs = count_outputs();
     return counts(accumulators_held_bias, padded, {outputs, products_ * outputs});
   }
 
-  // Of a triangle.
   __device__ Counters counts(bool accumulators_held_bias, const UsedPart& used) const {
-    const UsedCounts issued = count_used<2 * TILES_M>(
-        used, products_, rows_left_ + first_row(), [](int i) { return first_row() + row_offset(i / 2, i % 2 * 2); },
+    return counts(accumulators_held_bias, 0, count_of(used, products_));
+  }
+
+  __device__ int count_outputs() const {
+    int rows = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * TILES_M; ++i) rows += row_offset(i / 2, i % 2 * 2) < rows_left_;
+    return rows * count_columns(columns_left_);
+  }
+
+  // What the lane uses of so many products.
+  __device__ UsedCounts count_of(const UsedPart& used, uint32_t products) const {
+    return count_used<2 * TILES_M>(
+        used, products, rows_left_ + first_row(), [](int i) { return first_row() + row_offset(i / 2, i % 2 * 2); },
         [&](int limit) { return count_columns(min(columns_left_, limit - first_column())); });
-    return counts(accumulators_held_bias, 0, issued);
   }
 
  private:
@@ -230,7 +238,7 @@ class WarpTile {
     Counters counts;
     counts.mul = used.products;
     counts.add = accumulators_held_bias || products_ == 0 ? counts.mul : counts.mul - used.outputs;
-    counts.add += additions_ * used.outputs;
+    counts.add += additions_;
     counts.pad = padded;
     // Of one thread, this may be negative: it copies for the others.
     if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
@@ -268,7 +276,7 @@ class WarpTile {
   int rows_left_, columns_left_;  // of the problem's in the block, from the lane's first on
   uint32_t steps_ = 0;
   uint32_t products_ = 0;   // of each output
-  uint32_t additions_ = 0;  // onto each sum, but those of multiply-adds
+  uint32_t additions_ = 0;  // but those of multiply-adds
   uint32_t nonzero_ = 0;
 };
 

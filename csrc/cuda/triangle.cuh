@@ -28,10 +28,15 @@ struct UsedPart {
 
   // Of so many products from the first on, those that a row uses.
   __device__ int count_products(int row, uint32_t issued) const {
-    return max(static_cast<int>(min(issued, static_cast<uint32_t>(products + row))) - max(unused + row, 0), 0);
+    return max(min(static_cast<int>(issued), products + row) - max(unused + row, 0), 0);
   }
 
   __device__ bool uses(int row, int column) const { return column < columns + row; }
+
+  // The same, as a block sees it whose first product is one further on.
+  __device__ UsedPart from(int product) const {
+    return {first_product + product, columns, products - product, unused - product};
+  }
 };
 
 // first_row, first_column: the block's, in the matrices. length: products of an output.

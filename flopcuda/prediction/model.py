@@ -163,7 +163,7 @@ def count_slices(work: Work, kernel: Tiling, splits: int) -> int:
 
 @dataclass(frozen=True)
 class Load:
-    """What the blocks of a launch multiply; those beyond a diagonal end at once, and are not among them.
+    """What the blocks of a launch multiply; those beyond a diagonal, and empty parts of a sum, are not among them.
 
     Attributes:
         blocks: how many multiply.
@@ -177,22 +177,24 @@ class Load:
 
 
 def load_of(work: Work, kernel: Tiling, splits: int = 1) -> Load:
-    """Of a launch: block by block of the first columns, or row of blocks by row, where that is a triangle."""
-    blocks, slices = count_tiles(work, kernel) * splits, kernel.fixed_slices + count_slices(work, kernel, splits)
+    """Of a launch; of a triangle, row of tiles by row."""
     if work.triangle is None:
+        blocks, slices = count_tiles(work, kernel) * splits, kernel.fixed_slices + count_slices(work, kernel, splits)
         return Load(blocks, blocks * slices, slices)
     block_m, block_n, block_k = kernel.tile
-    ends = [min(first + block_m, work.rows) for first in range(0, work.rows, block_m)]
-    columns = -(-work.columns // block_n)
-    if work.triangle == "output":
-        used = work.groups * sum(min(columns, -(-end // block_n)) for end in ends)
-        return Load(used, used * slices, slices)
-    if work.triangle == "upper_input":
-        products = [max(work.reduction - first, 0) for first in range(0, work.rows, block_m)]
-    else:
-        products = [min(work.reduction, end) for end in ends]
-    each = [-(-length // block_k) for length in products if length]
-    return Load(work.groups * columns * len(each), work.groups * columns * sum(each), max(each))
+    load = Load(0, 0, 0)
+    for first in range(0, work.rows, block_m):
+        end = min(first + block_m, work.rows)
+        columns = min(work.columns, end) if work.triangle == "output" else work.columns
+        products = {"input": min(work.reduction, end), "upper_input": max(work.reduction - first, 0)}
+        slices = divide_up(products.get(work.triangle, work.reduction), block_k)
+        tiles = work.groups * divide_up(columns, block_n)
+        load = Load(
+            load.blocks + tiles * min(splits, slices),
+            load.slices + tiles * slices,
+            max(load.longest, divide_up(slices, splits)),
+        )
+    return load
 
 
 def slice_cycles(kernel: Tiling, gpu: GPU) -> float:
