@@ -73,23 +73,24 @@ MUTANTS = {
     ),
     "the direct kernel skips a tap": Patch(
         "conv_direct.cu",
-        "            multiply_tap(__ldg(weight++), tap, offset);",
-        "            if (row * 3 + column == 4) { ++weight; continue; }\n"
-        "            multiply_tap(__ldg(weight++), tap, offset);",
+        "      const Scalar factor = __ldg(weight + tap);\n",
+        "      if (tap == 1) { inside >>= OUTPUTS; offset += params_.width.dilation; continue; }\n"
+        "      const Scalar factor = __ldg(weight + tap);\n",
     ),
     "the direct kernel skips a channel": Patch(
         "conv_direct.cu",
         "for (int channel = 0; channel < params_.group_in_channels; ++channel)",
         "for (int channel = 1; channel < params_.group_in_channels; ++channel)",
     ),
+    "the direct kernel skips the columns behind the first eight": Patch(
+        "conv_direct.cu", "first_column < kernel_width;", "first_column < 1;"
+    ),
     "the direct kernel computes three of four outputs": Patch(
         "conv_direct.cu", "const bool exists = block_column(i) < block.columns;", "const bool exists = i < 3;"
     ),
     "a convolution drops the bias": Patch("conv.cu", "has_bias = params.bias != nullptr", "has_bias = false"),
     "linear drops the bias": Patch("linear.cu", "has_bias = params.bias != nullptr", "has_bias = false"),
-    "the direct kernel drops the bias": Patch(
-        "conv_direct.cu", "params.bias ? static_cast<const Scalar*>(params.bias) + block.channel : nullptr", "nullptr"
-    ),
+    "the direct kernel drops the bias": Patch("conv_direct.cu", "return params_.bias != nullptr;", "return false;"),
     # Work that is done twice.
     "multiplies every whole slice twice": Patch(
         "gemm_main_loop.cuh",
@@ -101,11 +102,10 @@ MUTANTS = {
         "    free_stage = stage;",
         "    tile.multiply_step(stages[stage], 0, position, tally);\n    free_stage = stage;",
     ),
-    "the direct kernel multiplies a tap twice": Patch(
+    "the direct kernel multiplies the taps of a row twice": Patch(
         "conv_direct.cu",
-        "            multiply_tap(__ldg(weight++), tap, offset);",
-        "            if (column == 1) multiply_tap(__ldg(weight), tap, offset);\n"
-        "            multiply_tap(__ldg(weight++), tap, offset);",
+        "          multiply_row(weight,",
+        "          if (row == 1) multiply_row(weight, 0, columns, 0);\n          multiply_row(weight,",
     ),
     # Work that is done but counted wrongly.
     "counts products twice": Patch("counting.cuh", "    ++steps_;", "    steps_ += 2;"),
@@ -279,14 +279,23 @@ MUTANTS = {
     "every part is added to the bias": Patch("split_sums.cuh", "!Tile::IS_SPLIT || part_index() == 0", "true"),
     "no part is added to the bias": Patch("split_sums.cuh", "!Tile::IS_SPLIT || part_index() == 0", "!Tile::IS_SPLIT"),
     "the direct kernel counts outputs that do not exist": Patch(
-        "conv_direct.cu", "mul_ += valid_outputs_;", "mul_ += OUTPUTS;"
+        "conv_direct.cu", "counts.mul = static_cast<int64_t>(taps_) * valid_outputs_;", "counts.mul = taps_ * OUTPUTS;"
     ),
     "the direct kernel counts an addition for the first product": Patch(
-        "conv_direct.cu", "accumulators_are_empty_ ? 0 : valid_outputs_", "valid_outputs_"
+        "conv_direct.cu", "has_bias() || taps_ == 0 ? counts.mul : counts.mul - valid_outputs_", "counts.mul"
     ),
-    "the direct kernel drops the padding count": Patch("conv_direct.cu", "    pad_ += valid_outputs_ - inputs;\n", ""),
+    "the direct kernel counts a tap twice": Patch("conv_direct.cu", "      ++taps_;\n", "      taps_ += 2;\n"),
+    "the direct kernel drops the padding count": Patch(
+        "conv_direct.cu", "counts.pad = counts.mul - inputs_;", "counts.pad = 0;"
+    ),
+    "the direct kernel counts padding as products of zero": Patch(
+        "conv_direct.cu", "inputs_ - nonzero_", "counts.mul - nonzero_"
+    ),
+    "the direct kernel sees outputs that do not exist as padding": Patch(
+        "conv_direct.cu", "counts.mul - inputs_", "counts.lane - inputs_"
+    ),
     "the direct kernel sees no zeros among the weights": Patch(
-        "conv_direct.cu", "(input != Scalar(0)) & (weight != Scalar(0))", "input != Scalar(0)"
+        "conv_direct.cu", "(input != Scalar(0)) & (factor != Scalar(0))", "input != Scalar(0)"
     ),
 }
 
@@ -306,6 +315,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_conv_f32_direct": [
         ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 4, (9, 7), 6, padding=(1, 0, 0, 1), groups=2, bias=True),
+        ConvCase(1, 2, (5, 14), 2, (2, 11), padding=(1, 5, 0, 5), groups=2),
     ],
     "flopcuda_conv_f32_few_outputs_9": [
         ConvCase(1, 6, (12, 14), 3, (12, 14), padding=(1, 1, 1, 1), groups=3),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flopcuda.kernels import sass
-from tests.cuda_kernels import NVCC_FLAGS, only_kernels, patched_units, without_twins
+from tests.cuda_kernels import CUDA_SOURCES, NVCC_FLAGS, patched_units, without_twins
 from tests.patches import Patch
 from tests.ptxvm.harness import compile_cubin, needs_nvcc
 
@@ -18,26 +20,54 @@ COUNTS = [
     Patch("counting.cuh", "    ++steps_;\n", ""),
     Patch("counting.cuh", "{ padding_ += marks; }", "{}"),
     Patch("tensor_main_loop.cuh", "    ++steps_;\n    products_ += real_products;\n", ""),
+    Patch("conv_direct.cu", "      ++taps_;\n", ""),
+    Patch("conv_direct.cu", "    inputs_ += __popc(inside);\n", ""),
+    Patch("conv_direct.cu", "    inputs_ -= __popc(inside);\n", ""),
 ]
-LARGEST_TILE = only_kernels(*["f32_128x128x16, 0.5, F32_128x128x16"] * 2)
+
+UNITS = {
+    "FLOPCUDA_LINEAR_KERNELS": "linear.cu",
+    "FLOPCUDA_CONV_KERNELS": "conv.cu",
+    "FLOPCUDA_LINEAR_TENSOR_KERNELS": "linear_tensor.cu",
+    "FLOPCUDA_CONV_TENSOR_KERNELS": "conv_tensor.cu",
+    "FLOPCUDA_DIRECT_KERNELS": "conv_direct.cu",
+}
+# By default, one of each template; the others are the same with other tiles.
+ONE_OF_EACH_TEMPLATE = re.compile(
+    "_(linear|conv)_f(32_128x128x16|16_128x128x32)$|_linear_f64_mma_64x64x8$|_conv_f32_direct$"
+)
+# A warp copies four steps of a slice there, and elsewhere two at most: each has a padding of its own.
+FOUR_STEPS_OF_A_WARP = ("flopcuda_conv_f32_64x64x16", "flopcuda_conv_f32_32x128x16")
 
 
-def main_loop(unit: str, kernel: str, patches: list[Patch]) -> sass.MainLoop:
-    text = patched_units([*LARGEST_TILE, *without_twins(), *patches])[unit]
-    return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[kernel]
+def listed_kernels() -> list[tuple[str, str]]:
+    """Of tiles.h: the list, and the arguments of an entry, whose first is the kernel."""
+    text = (CUDA_SOURCES / "tiles.h").read_text()
+    lists = re.findall(r"^#define (FLOPCUDA_\w+_KERNELS)\(X\)((?:.*\\\n)+.*)$", text, re.MULTILINE)
+    return [(name, entry) for name, entries in lists if name in UNITS for entry in re.findall(r"X\((.+?)\)", entries)]
+
+
+def main_loop(kernels: str, entry: str, patches: list[Patch]) -> sass.MainLoop:
+    """Of a kernel that is compiled alone."""
+    alone = Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({entry})\n#define {kernels}_LEFT_OUT(X)")
+    text = patched_units([alone, *without_twins(), *patches])[UNITS[kernels]]
+    return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[entry.split(",")[0]]
 
 
 @pytest.mark.parametrize(
-    ("unit", "kernel", "multiply_adds"),
+    ("kernels", "entry"),
     [
-        ("linear.cu", "flopcuda_linear_f32_128x128x16", 1024),
-        ("conv.cu", "flopcuda_conv_f32_128x128x16", 1024),
-        ("linear_tensor.cu", "flopcuda_linear_f16_128x128x32", 64),
-        ("linear_tensor.cu", "flopcuda_linear_f64_mma_64x64x8", 32),
-        ("conv_tensor.cu", "flopcuda_conv_f16_128x128x32", 64),
+        pytest.param(*kernel, id=name, marks=[] if ONE_OF_EACH_TEMPLATE.search(name) else pytest.mark.slow)
+        for kernel in listed_kernels()
+        for name in (kernel[1].split(",")[0],)
     ],
 )
-def test_counting_takes_two_instructions_an_iteration_at_most(unit: str, kernel: str, multiply_adds: int) -> None:
-    counted, uncounted = main_loop(unit, kernel, []), main_loop(unit, kernel, COUNTS)
-    assert counted.multiply_adds == uncounted.multiply_adds == multiply_adds
-    assert counted.instructions <= uncounted.instructions + 2
+def test_counting_takes_two_instructions_an_iteration_at_most(kernels: str, entry: str) -> None:
+    """Four, where a warp copies four steps of a convolution's slice."""
+    counted, uncounted = main_loop(kernels, entry, []), main_loop(kernels, entry, COUNTS)
+    assert counted.multiply_adds == uncounted.multiply_adds > 0
+    assert counted.instructions <= uncounted.instructions + (4 if entry.startswith(FOUR_STEPS_OF_A_WARP) else 2)
+
+
+def test_each_of_these_lists_is_read() -> None:
+    assert {kernels for kernels, _ in listed_kernels()} == set(UNITS)

@@ -3,7 +3,9 @@
 // Bottleneck it removes: tile waste. As a GEMM, a depthwise convolution has one row, and a tile of 32 rows would
 // multiply 31 lanes in vain. Here a block computes outputs of one channel and no lane multiplies but for one of them.
 // What then limits is memory: lanes read and write neighbouring pixels, four outputs of a thread share each weight, and
-// the inputs that neighbouring windows share come from the L1 cache.
+// the inputs that neighbouring windows share come from the L1 cache. And integer work: for which outputs a tap lies in
+// the padding is found once for eight columns of the kernel, and once for each of its rows, as bits that the taps then
+// use up.
 #include "cuda/conv_window.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/kernel_entry.cuh"
@@ -36,9 +38,7 @@ class OutputStrip {
  public:
   __device__ OutputStrip(const ConvParams& params, const BlockOutputs& block) : params_(params) {
     const int group = static_cast<int>(block.channel / params.group_out_channels);
-    const Scalar* const bias = params.bias ? static_cast<const Scalar*>(params.bias) + block.channel : nullptr;
-    const Scalar initial = bias ? *bias : Scalar(0);
-    accumulators_are_empty_ = bias == nullptr;
+    const Scalar initial = has_bias() ? static_cast<const Scalar*>(params.bias)[block.channel] : Scalar(0);
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
       const bool exists = block_column(i) < block.columns;
@@ -52,25 +52,23 @@ class OutputStrip {
   }
 
   __device__ bool is_empty() const { return valid_outputs_ == 0; }
-  __device__ Counters counts() const { return {mul_, add_, pad_, zero_, lane_}; }
+
+  __device__ Counters counts() const {
+    Counters counts;
+    counts.mul = static_cast<int64_t>(taps_) * valid_outputs_;
+    // An empty accumulator is given its first product; all others are added to it.
+    counts.add = has_bias() || taps_ == 0 ? counts.mul : counts.mul - valid_outputs_;
+    counts.pad = counts.mul - inputs_;
+    counts.zero = COUNT_ZERO ? inputs_ - nonzero_ : 0;
+    counts.lane = static_cast<int64_t>(taps_) * OUTPUTS;
+    return counts;
+  }
 
   // weight: the channel's [group_in_channels, kernel depth, height, width].
   __device__ void multiply_all_taps(const Scalar* weight) {
-    const int kernel_depth = params_.depth.kernel_size.divisor;
-    const int kernel_height = params_.height.kernel_size.divisor;
     const int kernel_width = params_.width.kernel_size.divisor;
-    for (int channel = 0; channel < params_.group_in_channels; ++channel) {
-      for (int slice = 0; slice < kernel_depth; ++slice) {
-        for (int row = 0; row < kernel_height; ++row) {
-          Position tap = {slice * params_.depth.dilation, row * params_.height.dilation, 0};
-          int64_t offset = channel * params_.input_channel_stride + tap.offset(params_);
-          for (int column = 0; column < kernel_width; ++column) {
-            multiply_tap(__ldg(weight++), tap, offset);
-            tap.column += params_.width.dilation;
-            offset += params_.width.dilation;
-          }
-        }
-      }
+    for (int first_column = 0; first_column < kernel_width; first_column += MARKED_COLUMNS) {
+      multiply_columns(weight + first_column, first_column, min(kernel_width - first_column, MARKED_COLUMNS));
     }
   }
 
@@ -87,38 +85,84 @@ class OutputStrip {
  private:
   __device__ static int block_column(int i) { return threadIdx.x + i * DirectConfig::THREADS; }
 
-  // One product for each output. Outputs that the problem does not have multiply zeros.
-  __device__ void multiply_tap(Scalar weight, const Position& tap, int64_t offset) {
-    uint32_t inputs = 0;
-    uint32_t nonzero_products = 0;
+  // Found out twice: no register holds it in the main loop.
+  __device__ bool has_bias() const { return params_.bias != nullptr; }
+
+  // So many of the kernel's columns from this one on, in all of its rows, of all channels. weight: from this column on.
+  __device__ void multiply_columns(const Scalar* weight, int first_column, int columns) {
+    const uint32_t inside_columns = mark_columns(first_column, columns);
+    for (int channel = 0; channel < params_.group_in_channels; ++channel) {
+      for (uint32_t slice = 0; slice < params_.depth.kernel_size.divisor; ++slice) {
+        for (uint32_t row = 0; row < params_.height.kernel_size.divisor; ++row) {
+          const Position tap = {static_cast<int>(slice) * params_.depth.dilation,
+                                static_cast<int>(row) * params_.height.dilation, first_column * params_.width.dilation};
+          multiply_row(weight, channel * params_.input_channel_stride + tap.offset(params_), columns,
+                       inside_columns & mark_row(tap));
+          weight += params_.width.kernel_size.divisor;
+        }
+      }
+    }
+  }
+
+  // Marks of a row's taps, those of the first in the lowest bits: a bit for each output, which is set if its window has
+  // an input there, as far as columns go.
+  __device__ uint32_t mark_columns(int first_column, int columns) const {
+    uint32_t marks = 0;
+#pragma unroll 1
+    for (int column = columns - 1; column >= 0; --column) {
+      const int32_t tap = (first_column + column) * params_.width.dilation;
+#pragma unroll
+      for (int i = OUTPUTS - 1; i >= 0; --i) marks = marks << 1 | is_inside(params_.width, windows_[i].column + tap);
+    }
+    return marks;
+  }
+
+  // Likewise of all taps in the row of this one, as far as rows and depths go.
+  __device__ uint32_t mark_row(const Position& tap) const {
+    uint32_t marks = 0;
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
-      const bool is_inside = windows_[i].has_input_at(params_, tap);
-      const Scalar input = is_inside ? __ldg(origins_[i] + offset) : Scalar(0);
-      accumulators_[i] = multiply_add(weight, input, accumulators_[i]);
-      lane_ += 1;
-      inputs += is_inside;
-      if constexpr (COUNT_ZERO) nonzero_products += (input != Scalar(0)) & (weight != Scalar(0));
+      const bool has_row = is_inside(params_.depth, windows_[i].depth + tap.depth) &
+                           is_inside(params_.height, windows_[i].row + tap.row);
+      marks |= has_row ? FIRST_OUTPUT << i : 0;
     }
-    mul_ += valid_outputs_;
-    add_ += accumulators_are_empty_ ? 0 : valid_outputs_;
-    pad_ += valid_outputs_ - inputs;
-    if constexpr (COUNT_ZERO) zero_ += inputs - nonzero_products;
-    accumulators_are_empty_ = false;
+    return marks;
   }
+
+  // One product for each output and tap. Outputs that the problem does not have multiply zeros. offset: of the first
+  // tap's inputs from the windows' first. inside: marks, which the taps use up.
+  __device__ void multiply_row(const Scalar* weight, int64_t offset, int taps, uint32_t inside) {
+    inputs_ += __popc(inside);
+#pragma unroll 2  // more taps at a time take more registers than they are worth
+    for (int tap = 0; tap < taps; ++tap) {
+      const Scalar factor = __ldg(weight + tap);
+#pragma unroll
+      for (int i = 0; i < OUTPUTS; ++i) {
+        const Scalar input = inside >> i & 1 ? __ldg(origins_[i] + offset) : Scalar(0);
+        accumulators_[i] = multiply_add(factor, input, accumulators_[i]);
+        if constexpr (COUNT_ZERO) nonzero_ += (input != Scalar(0)) & (factor != Scalar(0));
+      }
+      ++taps_;
+      inside >>= OUTPUTS;
+      offset += params_.width.dilation;
+    }
+    inputs_ -= __popc(inside);
+  }
+
+  // Columns of a kernel's row whose marks are in one number.
+  static constexpr int MARKED_COLUMNS = 32 / OUTPUTS;
+  // The first output's marks, of all of these columns.
+  static constexpr uint32_t FIRST_OUTPUT = ~0u / ((1u << OUTPUTS) - 1);
 
   const ConvParams& params_;
   Position windows_[OUTPUTS];
   const Scalar* origins_[OUTPUTS];  // outside the tensor if the first tap lies in the padding
   Scalar accumulators_[OUTPUTS];
   uint32_t valid_outputs_ = 0;
-  bool accumulators_are_empty_;
   // 32 bits are enough: MAX_REDUCTION bounds what a thread can issue.
-  uint32_t mul_ = 0;
-  uint32_t add_ = 0;
-  uint32_t pad_ = 0;
-  uint32_t zero_ = 0;
-  uint32_t lane_ = 0;
+  uint32_t taps_ = 0;     // multiplied, for each of the outputs
+  uint32_t inputs_ = 0;   // multiplied
+  uint32_t nonzero_ = 0;  // products
 };
 
 template <class Scalar, bool COUNT_ZERO>
@@ -136,9 +180,11 @@ __device__ void conv_direct(const ConvParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_DIRECT(kernel, share, Scalar)                                             \
-  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (DirectConfig::THREADS), conv_direct<Scalar, false>) \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (DirectConfig::THREADS), conv_direct<Scalar, true>)
+#define FLOPCUDA_DEFINE_DIRECT(kernel, share, Scalar)                                                        \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (DirectConfig::THREADS, DirectConfig::MIN_BLOCKS),              \
+                         conv_direct<Scalar, false>)                                                         \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (DirectConfig::THREADS, DirectConfig::MIN_BLOCKS), \
+                         conv_direct<Scalar, true>)
 
 FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_DEFINE_DIRECT)
 

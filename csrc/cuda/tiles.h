@@ -116,6 +116,7 @@ struct DirectConfig {
   static constexpr int THREADS = 128;
   static constexpr int THREAD_OUTPUTS = 4;
   static constexpr int BLOCK_OUTPUTS = THREADS * THREAD_OUTPUTS;
+  static constexpr int MIN_BLOCKS = 8;  // leaves a thread 64 registers: ptxas, left alone, would spill some
 };
 
 // Kernels of few outputs: a table has so many coordinates of a tap, those of depth, height and width together.
@@ -194,8 +195,8 @@ using F64_FEW_OUTPUTS_25 = FewOutputsConfig<double, 25>;
   X(flopcuda_conv_f64_mma_64x64x8_many_taps, 0.41, F64_MMA_64x64x8, decoder)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
-  X(flopcuda_conv_f32_direct, 0.08, float) \
-  X(flopcuda_conv_f64_direct, 0.08, double)
+  X(flopcuda_conv_f32_direct, 0.10, float) \
+  X(flopcuda_conv_f64_direct, 0.10, double)
 
 #define FLOPCUDA_FEW_OUTPUTS_KERNELS(X)                          \
   X(flopcuda_conv_f32_few_outputs_9, 0.095, F32_FEW_OUTPUTS_9)   \
