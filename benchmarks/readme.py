@@ -119,8 +119,13 @@ def sass_table(measured: dict[str, object]) -> str:
         for row in map(figures.__getitem__, COMPARED_KERNELS)
     ]
     heading = ["| kernel | multiply-adds in its main loop | share | registers | spilled |", "|---|---|---|---|---|"]
-    rounding = "CUTLASS rounds a float32 to TF32 in the loop; ours leave it to the tensor cores, which cut it off."
-    return "\n".join([*heading, *rows, "", f"sm_80, compiled by nvcc {measured['cuda']}. {rounding}"])
+    notes = (
+        f"sm_80, compiled by nvcc {measured['cuda']}; CUTLASS {measured['cutlass']}.",
+        "CUTLASS rounds a float32 to TF32 in the loop; ours leave it to the tensor cores, which cut it off.",
+        "On tensor cores, a convolution's loop is over the slices of one tap: ours steps to the next tap outside of "
+        "it, CUTLASS's inside, so that the fewer channels a layer has, the less of the difference is left.",
+    )
+    return "\n".join([*heading, *rows, "", " ".join(notes)])
 
 
 def coverage_table() -> str:

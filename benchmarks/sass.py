@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.sass`` prints a table and writes JSON; CUTLASS's kernels are compiled from the headers that the
 PyPI package nvidia-cutlass brings, where it is installed. ``--check`` writes nothing and fails if a figure of ours is
-worse than in the JSON.
+worse than in the JSON, or if one of them has a kernel that the other lacks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 from rich.console import Console
@@ -185,9 +186,14 @@ def find_cutlass() -> Path | None:
 
 
 def worse_figures(ours: list[Figures], recorded: list[Figures]) -> list[str]:
-    """A sentence for each figure of ours that is worse than what was recorded."""
-    before = {(figures.kernel, figures.architecture): figures for figures in recorded}
-    sentences = []
+    """A sentence for each figure of ours that is worse than what was recorded, and each kernel that one lacks."""
+    before = {(row.kernel, row.architecture): row for row in recorded if not row.kernel.startswith("CUTLASS")}
+    measured = {(row.kernel, row.architecture) for row in ours}
+    architectures = {row.architecture for row in ours}
+    vanished = sorted(place for place in before.keys() - measured if place[1] in architectures)
+    sentences = [f"{kernel} on {architecture} has vanished" for kernel, architecture in vanished]
+    new = sorted(measured - before.keys())
+    sentences += [f"{kernel} on {architecture} is not recorded" for kernel, architecture in new]
     for now in ours:
         then = before.get((now.kernel, now.architecture))
         if then is None:
@@ -243,7 +249,8 @@ def main() -> None:
     include = find_cutlass()
     recorded = load_results()[1] if RESULTS.exists() else []
     theirs = measure_cutlass(include) if include else [row for row in recorded if row.kernel.startswith("CUTLASS")]
-    results = {"cuda": _C.cuda_version, "figures": [asdict(row) for row in ours + theirs]}
+    version = metadata.version("nvidia-cutlass") if include else json.loads(RESULTS.read_text())["cutlass"]
+    results = {"cuda": _C.cuda_version, "cutlass": version, "figures": [asdict(row) for row in ours + theirs]}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     Console(width=200).print(table_of(ours + theirs))
 

@@ -135,7 +135,7 @@ def test_the_planner_compares_kernels_by_the_shares_in_the_code(loops: dict[str,
 
 @needs_disassembler
 def test_float32_main_loops_are_as_lean_as_cutlass(loops: dict[str, sass.MainLoop]) -> None:
-    """CUTLASS's SIMT 128x128x8 has 512 multiply-adds of 624 instructions (0.821) and 136 registers on sm_80."""
+    """CUTLASS's SIMT 128x128x8 has 512 multiply-adds of 630 instructions (0.813) on sm_80: benchmarks/sass.json."""
     product, convolution = (loops[f"flopcuda_{op}_f32_128x128x16"].multiply_add_share for op in ("linear", "conv"))
     assert product >= 0.88
     assert convolution >= 0.85
@@ -144,9 +144,12 @@ def test_float32_main_loops_are_as_lean_as_cutlass(loops: dict[str, sass.MainLoo
 
 @needs_disassembler
 def test_tensor_core_main_loops_are_as_lean_as_cutlass(loops: dict[str, sass.MainLoop]) -> None:
-    """CUTLASS's 128x128x32 with 4 stages has 64 HMMA of 162 instructions (0.395) and 230 registers on sm_80."""
+    """CUTLASS's 128x128x32 with 4 stages has 64 HMMA of 162 instructions (0.395) on sm_80: benchmarks/sass.json.
+
+    A convolution's main loop is that of the slices of one tap: the step to the next tap lies outside of it.
+    """
     for tile, share in (("f16_128x128x32", 0.5), ("bf16_128x128x32", 0.5), ("tf32_128x128x16", 0.47)):
         product, convolution = loops[f"flopcuda_linear_{tile}"], loops[f"flopcuda_conv_{tile}"]
         assert product.multiply_adds == convolution.multiply_adds == 64
         assert product.multiply_add_share >= share
-        assert convolution.multiply_add_share >= 0.37  # with the step to the next tap, which is not every slice's
+        assert convolution.multiply_add_share >= 0.5
