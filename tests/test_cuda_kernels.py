@@ -6,13 +6,15 @@ were executed. A finding of a check fails the launch.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flopcuda import ptx
-from flopcuda.ptx_backend import MachineBackend
+from flopcuda.ptx_backend import MachineBackend, plan
 from tests.cpu_kernels.oracle import FLOAT64_TOLERANCE, NORM_TOLERANCE, ConvCase, LinearCase, Tensors, relative_error
 from tests.cuda_kernels import (
     CONV_KERNELS,
@@ -125,6 +127,25 @@ def shifted(tensors: Tensors) -> Tensors:
 def test_operands_need_no_alignment(backend: MachineBackend, kernel: str) -> None:
     case = LinearCase(40, 64, 64) if kernel in LINEAR_KERNELS else ConvCase(1, 4, (8, 8), 64, (2, 2))
     check_case(backend, case, kernel, tensors=shifted(case.tensors(dtype=DTYPES[kernel])))
+
+
+def test_copies_beyond_the_only_channel_of_a_large_image_are_of_nothing(backend: MachineBackend) -> None:
+    """Offsets of channels that there are not come to 2**32 here, and must not begin in the image again."""
+    image = torch.zeros(1, 1, 11776, 11776)
+    image[..., 5887::5888, 5887::5888] = 2.0  # those that windows read
+    weight = torch.arange(64.0).reshape(64, 1, 1, 1)
+    expected = torch.nn.functional.pad(2 * weight.expand(64, 1, 2, 2), (1, 0, 1, 0)).reshape(1, 64, 3, 3)
+    problem = ("conv2d", image, weight, None, (5888, 5888), (1, 1, 1, 1), (1, 1), 1, False)
+    for kernel in [None, *(name for name in CONV_KERNELS if re.search(FLOAT32_WITHOUT_ZEROS, name))]:
+        if kernel in ("flopcuda_conv_f32_64x64x16", "flopcuda_conv_f32_64x64x16_split"):  # three slices at a time
+            with pytest.raises(ValueError, match=r"would need offsets of up to \d+ elements"):
+                plan(*problem, kernel=kernel)
+            continue
+        planned = plan(*problem, kernel=kernel)
+        backend.launch(planned)
+        count = counts(planned.counters)
+        assert (count["mul"], count["pad"]) == (64 * 9, 64 * 5), kernel
+        assert torch.equal(planned.output, expected), kernel
 
 
 @pytest.mark.parametrize("kernel", ALL_KERNELS)

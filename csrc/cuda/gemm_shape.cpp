@@ -64,6 +64,10 @@ int64_t count_read_inputs(const LinearProblem& problem) {
   }
 }
 
+std::string object_to_offset(int64_t elements) {
+  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
+}
+
 template <class Problem>
 GemmShape checked_shape(const Choice& choice, const Problem& problem, Operation operation) {
   const KernelInfo& kernel = *choice.kernel;
@@ -227,8 +231,12 @@ std::string find_objection(const Choice& choice, const ConvProblem& given) {
   const int64_t block_pixels = has_channels_last(kernel) ? kernel.block_m : kernel.block_n;
   const int64_t images = std::min(problem.batch, (block_pixels - 2 + pixels) / pixels + 1);
   const int64_t elements = images * problem.groups * group_channels * count_inputs(problem);
-  if (elements <= INT32_MAX) return {};
-  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
+  if (elements > INT32_MAX) return object_to_offset(elements);
+  // Those of a table know what lies beyond the reduction by an offset beyond its channels, which must not wrap.
+  if (kernel.copied_beyond == 0) return {};
+  const int64_t last_channel = (group_channels * taps + kernel.copied_beyond - 1) / taps;
+  const int64_t last_offset = last_channel * count_inputs(problem);
+  return last_offset <= UINT32_MAX ? "" : object_to_offset(last_offset);
 }
 
 std::string find_objection(const Choice& choice, const LinearProblem& problem) {

@@ -38,7 +38,10 @@ KernelInfo describe_conv(double multiply_share, TapSource taps) {
   const int32_t max_taps = are_tabulated ? MAX_TABULATED_TAPS : MAX_REDUCTION;
   constexpr DataType TYPE = TYPE_OF<typename Tile::Scalar>;
   KernelInfo kernel = describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps);
-  if (are_tabulated) kernel.part_unit = PartUnit::channel;
+  if (are_tabulated) {
+    kernel.part_unit = PartUnit::channel;
+    kernel.copied_beyond = (Tile::STAGES - 1) * Tile::BLOCK_K;
+  }
   return kernel;
 }
 

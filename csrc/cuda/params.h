@@ -99,7 +99,7 @@ struct ConvParams {
   int32_t taps;                // of a kernel
   // From a warp's step of the reduction to its next: so many taps, and so many elements from channel to channel.
   int32_t step_taps;
-  int32_t step_channel_offset;
+  uint32_t step_channel_offset;
   AxisParams depth;
   AxisParams height;
   AxisParams width;

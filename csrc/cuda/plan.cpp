@@ -100,7 +100,7 @@ ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const G
   params.reduction = params.group_in_channels * params.taps;
   const int32_t warps = kernel.threads / WARP_SIZE;
   params.step_taps = warps % params.taps;
-  params.step_channel_offset = static_cast<int32_t>(warps / params.taps * params.input_channel_stride);
+  params.step_channel_offset = static_cast<uint32_t>(warps / params.taps * params.input_channel_stride);
   params.depth = make_axis(problem.depth);
   params.height = make_axis(problem.height);
   params.width = make_axis(problem.width);

@@ -47,6 +47,7 @@ struct KernelInfo {
   int32_t fixed_slices;           // of the main loop, as long as what a block does besides; 0 where that is little
   int32_t max_taps;               // of a convolution's kernel
   int32_t max_sides = INT32_MAX;  // its depth, height and width together
+  int32_t copied_beyond;          // products behind a reduction, which copies know as such by offsets (taps.cuh)
   bool is_direct;                 // a convolution without tiles: one row a block
   bool is_split;                  // several blocks share a tile, a part of the reduction each
   PartUnit part_unit;             // of those parts

@@ -104,7 +104,7 @@ class TapTable {
     }
   }
 
-  // What the warp's next step stands for; nothing, beyond the reduction.
+  // What the warp's next step stands for; nothing, beyond the reduction. The planner sees to it that no offset wraps.
   __device__ Tap next() {
     const bool exists = channel_offset_ < static_cast<uint32_t>(params_.group_input_extent);
     const Tap tap{channel_offset_ + shared_.offsets[tap_], exists ? shared_.marks[tap_][lane()] : Tap::NOTHING};
