@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import flopcuda
-from flopcuda import virtual_cuda
+from flopcuda import _C, virtual_cuda
 from flopcuda.info import info
 from flopcuda.report import Report
 from flopcuda.timing import Stopwatch
@@ -81,6 +81,25 @@ def test_measure_counts_and_times_a_gpu_only(model: SmallNet, images: Tensor) ->
     assert measurement.counted == session.report().total.counters
     assert (measurement.seconds is None) == virtual_cuda.is_active()
     assert_says_what_it_is(measurement.device, measurement.flops_per_second)
+
+
+def test_the_waves_of_a_triangle_are_of_the_blocks_that_multiply() -> None:
+    """None beyond the diagonal, though the grid has them; they are dealt out to the multiprocessors one by one."""
+    multiprocessors = torch.cuda.get_device_properties(0).multi_processor_count
+    tiles = {entry["name"]: entry["tile"] for entry in _C.cuda_kernels()}
+    for tokens in (64, 100, 128, 192, 256, 320):
+        heads = torch.randn(1, 1, tokens, 16, device="cuda")
+        with flopcuda.count() as session:
+            nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+        scores = session.report().launches[0]
+        assert scores.options["triangle"] == "output"
+        height, width, _ = tiles[scores.kernel]
+        blocks = sum(
+            min(top + height, tokens) > left for top in range(0, tokens, height) for left in range(0, tokens, width)
+        )
+        blocks *= scores.splits
+        busiest = -(-blocks // multiprocessors)
+        assert scores.wave_efficiency == pytest.approx(blocks / multiprocessors / busiest), (tokens, scores.kernel)
 
 
 def test_info_names_the_device() -> None:
@@ -260,8 +279,8 @@ def test_narrow_linear_layers_run_on_tensor_cores(dtype: torch.dtype, name: str,
 def test_convolutions_and_their_gradients_run_on_tensor_cores(dtype: torch.dtype) -> None:
     """Those of float32 as TF32, where torch allows it."""
     torch._C._set_cudnn_allow_tf32(True)
-    layer = nn.Conv2d(16, 24, 3, padding=1).to("cuda", dtype)
-    images = torch.randn(2, 16, 9, 8, device="cuda", dtype=dtype, requires_grad=True)
+    layer = nn.Conv2d(32, 48, 3, padding=1).to("cuda", dtype)
+    images = torch.randn(2, 32, 9, 8, device="cuda", dtype=dtype, requires_grad=True)
     with flopcuda.instrument(layer) as session:
         output = layer(images)
         (of_images,) = torch.autograd.grad(output.float().sum(), images)
@@ -272,11 +291,13 @@ def test_convolutions_and_their_gradients_run_on_tensor_cores(dtype: torch.dtype
     torch.testing.assert_close(of_images.double(), expected_gradient, rtol=0.02, atol=0.02)
     name = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "tf32"}[dtype]
     launches = session.report().launches
-    assert [launch.kernel.split("_")[2] for launch in launches] == [name] * len(launches)
+    kernels = {launch.kernel.split("_")[2] for launch in launches}
+    is_certain = virtual_cuda.is_active() and dtype != torch.float32
+    assert kernels <= ({name} if is_certain else {name, "f32"})  # a device may multiply sooner than convert
     assert {launch.phase for launch in launches} == {"forward", "backward_input"}
     in_image = int(nn.functional.conv2d(torch.ones(1, 1, 9, 8), torch.ones(1, 1, 3, 3), padding=1).sum())
-    products = 2 * 16 * 24 * 9 * 8 * 9
-    assert (launches[0].counters.mul, launches[0].counters.pad) == (products, products - 2 * 16 * 24 * in_image)
+    products = 2 * 32 * 48 * 9 * 8 * 9
+    assert (launches[0].counters.mul, launches[0].counters.pad) == (products, products - 2 * 32 * 48 * in_image)
 
 
 def test_gradients_of_weights_run_on_tensor_cores() -> None:

@@ -165,6 +165,13 @@ Choice best_way(const Problem& problem, const KernelInfo& kernel, const DevicePr
   return select(candidates);
 }
 
+// The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,
+// rounded up.
+double wave_efficiency(int64_t blocks, const DeviceProperties& device) {
+  const double rounded = static_cast<double>(divide_up(blocks, device.multiprocessors)) * device.multiprocessors;
+  return blocks == 0 ? 0 : static_cast<double>(blocks) / rounded;
+}
+
 template <class Problem>
 Waves waves_of(const Problem& problem, const Choice& choice, const DeviceProperties& device) {
   const GemmShape shape = checked_shape(choice, problem);
@@ -188,13 +195,6 @@ Choice choose_way(const ConvProblem& problem, const KernelInfo& kernel, const De
 
 Choice choose_way(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
   return best_way(problem, kernel, device);
-}
-
-// The busiest multiprocessor is given as many blocks as any, whole waves and what remains: blocks over multiprocessors,
-// rounded up.
-double wave_efficiency(int64_t blocks, const DeviceProperties& device) {
-  const double rounded = static_cast<double>(divide_up(blocks, device.multiprocessors)) * device.multiprocessors;
-  return blocks == 0 ? 0 : static_cast<double>(blocks) / rounded;
 }
 
 Waves count_waves(const ConvProblem& problem, const Choice& choice, const DeviceProperties& device) {

@@ -19,10 +19,8 @@ Choice choose_kernel(const LinearProblem& problem, DataType type, bool count_zer
 Choice choose_way(const ConvProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
 Choice choose_way(const LinearProblem& problem, const KernelInfo& kernel, const DeviceProperties& device);
 
-// How so many blocks fill a device: those of its average multiprocessor over those of the busiest; 0 without blocks.
-double wave_efficiency(int64_t blocks, const DeviceProperties& device);
-
-// The blocks of a launch that multiply, and how they fill a device.
+// The blocks of a launch that multiply, and how they fill a device: those of its average multiprocessor over those of
+// the busiest; 0 without blocks.
 struct Waves {
   int64_t blocks;
   double efficiency;

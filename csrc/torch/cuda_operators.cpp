@@ -23,7 +23,7 @@ struct Cuda {
     if (operands.output.numel() == 0) return operands;
     const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(choice.kernel->type), choice);
     cuda::launch(plan, c10::cuda::getCurrentCUDAStream(input.device().index()).stream());
-    last_launch() = {plan.kernel, choice.splits, cuda::wave_efficiency(int64_t{plan.grid.x} * choice.splits, device)};
+    last_launch() = {plan.kernel, choice.splits, cuda::count_waves(problem, choice, device).efficiency};
     return operands;
   }
 
