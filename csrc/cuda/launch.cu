@@ -72,16 +72,17 @@ int get_attribute(cudaDeviceAttr attribute, int device) {
 }
 
 DeviceProperties ask_properties(int device) {
-  DeviceProperties properties;
-  properties.multiprocessors = get_attribute(cudaDevAttrMultiProcessorCount, device);
-  properties.rates = rates_of(10 * get_attribute(cudaDevAttrComputeCapabilityMajor, device) +
-                              get_attribute(cudaDevAttrComputeCapabilityMinor, device));
-  // Thousands of cycles a second of memory, which moves two words of its bus in each, and of multiprocessors.
-  const double memory_clock = get_attribute(cudaDevAttrMemoryClockRate, device);
-  const double word_bytes = get_attribute(cudaDevAttrGlobalMemoryBusWidth, device) / 8.0;
-  const double clock = get_attribute(cudaDevAttrClockRate, device);
-  properties.memory_bytes = 2 * memory_clock * word_bytes / clock / properties.multiprocessors;
-  properties.launch_cycles = LAUNCH_SECONDS * 1e3 * clock;
+  cudaDeviceProp named;
+  check(cudaGetDeviceProperties(&named, device), "asking for the name of a device");
+  DeviceFacts facts;
+  facts.name = named.name;
+  facts.capability = 10 * named.major + named.minor;
+  facts.multiprocessors = named.multiProcessorCount;
+  // Clocks are in thousands of cycles a second. In one of its own, memory moves two words of its bus.
+  facts.hertz = 1e3 * get_attribute(cudaDevAttrClockRate, device);
+  const double memory_hertz = 1e3 * get_attribute(cudaDevAttrMemoryClockRate, device);
+  facts.bandwidth = 2 * memory_hertz * named.memoryBusWidth / 8;
+  DeviceProperties properties = properties_of(facts);
   for (const KernelInfo& kernel : kernels()) {
     int blocks = 0;
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, find_function(kernel.name), kernel.threads, 0),

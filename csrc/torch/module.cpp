@@ -63,6 +63,17 @@ py::list cuda_kernels() {
   return list;
 }
 
+py::dict device_properties(const std::string& name, int capability, int multiprocessors, double hertz,
+                           double bandwidth) {
+  const cuda::DeviceProperties device = cuda::properties_of({name, capability, multiprocessors, hertz, bandwidth});
+  py::dict entry;
+  entry["multiprocessors"] = device.multiprocessors;
+  entry["rates"] = device.rates;
+  entry["memory_bytes"] = device.memory_bytes;
+  entry["launch_cycles"] = device.launch_cycles;
+  return entry;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
@@ -93,8 +104,16 @@ PYBIND11_MODULE(_C, module) {
       "have whole ones of: \"slice\", \"channel\", \"slice_of_taps\", \"tap\"), tile (rows, columns, products between "
       "barriers), threads, unit that multiplies, multiply_share (of the main loop's instructions).");
   module.def(
-      "device_rates", [](int capability) { return cuda::rates_of(capability); },
-      "Multiply-adds a cycle of a multiprocessor, by unit, of a compute capability times ten.", py::arg("capability"));
+      "device_rates", [](int capability, const std::string& name) { return cuda::rates_of(capability, name); },
+      "Multiply-adds a cycle of a multiprocessor, by unit, of a compute capability times ten and a device of that "
+      "name.",
+      py::arg("capability"), py::arg("name") = "");
+  module.def("device_properties", &device_properties,
+             "What the planner makes of what the CUDA runtime says of a device: its name, compute capability times "
+             "ten, multiprocessors, clock in hertz and memory bandwidth in bytes a second, the last two 0 if it does "
+             "not. A dictionary: multiprocessors, rates, memory_bytes and launch_cycles, as in flopcuda.ops.Device.",
+             py::arg("name"), py::arg("capability"), py::arg("multiprocessors"), py::arg("hertz"),
+             py::arg("bandwidth"));
   module.attr("UNITS") = cuda::UNIT_NAMES;
   module.attr("INSTRUCTION_MACS") = cuda::INSTRUCTION_MACS;
   module.attr("SCHEDULERS") = cuda::SCHEDULERS;
@@ -102,6 +121,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("RESIDENT_THREADS") = cuda::RESIDENT_THREADS;
   module.attr("FILL_LATENCY") = cuda::FILL_LATENCY;
   module.attr("LAUNCH_SECONDS") = cuda::LAUNCH_SECONDS;
+  module.attr("BANDWIDTH_SHARE") = cuda::BANDWIDTH_SHARE;
   module.attr("SPLIT_BYTES") = cuda::SPLIT_BYTES;
   module.attr("SPLIT_LATENCY") = cuda::SPLIT_LATENCY;
 }

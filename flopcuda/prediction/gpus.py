@@ -8,11 +8,11 @@ Sources, by GPU:
   MHz while tensor cores multiply 16-bit numbers and TF32, 50 MB of L2, 3,352 GB/s.
 - L4: "NVIDIA L4 Tensor Core GPU" (data sheet): 30.3 TFLOPS of float32 and 121 of dense float16, 300 GB/s; "NVIDIA Ada
   GPU Architecture" (whitepaper): 58 multiprocessors, 2040 MHz, 48 MB of L2.
-- RTX 4090: "NVIDIA Ada GPU Architecture" (whitepaper): 128 multiprocessors, 2520 MHz, 72 MB of L2, 1,008 GB/s; with
-  float32 sums, its tensor cores run at half the rate of the L4's.
+- RTX 4090: "NVIDIA Ada GPU Architecture" (whitepaper): 128 multiprocessors, 2520 MHz, 72 MB of L2, 1,008 GB/s.
 
-Multiply-adds a cycle of a multiprocessor are :func:`flopcuda._C.device_rates`, whose sources csrc/cuda/device.cpp has;
-shared memory, warps and blocks of a multiprocessor are those of :mod:`flopcuda.kernels.occupancy`.
+Multiply-adds a cycle of a multiprocessor are :func:`flopcuda._C.device_rates`, whose sources csrc/cuda/device.cpp has:
+half of the L4's for the RTX 4090's tensor cores, as for any GeForce card's. Shared memory, warps and blocks of a
+multiprocessor are those of :mod:`flopcuda.kernels.occupancy`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class GPU:
         tensor_hertz: boost clock while tensor cores multiply 16-bit numbers and TF32.
         bandwidth: of its memory, in bytes a second.
         l2_bytes: of its second-level cache.
-        tensor_share: of the tensor cores' rate for the architecture, what this GPU has with float32 sums.
+        product: its name as the CUDA runtime says it, which tells apart what tensor cores of one architecture reach.
     """
 
     name: str
@@ -50,14 +50,17 @@ class GPU:
     tensor_hertz: float
     bandwidth: float
     l2_bytes: int
-    tensor_share: float = 1.0
+    product: str = ""
 
     @cached_property
     def rates(self) -> dict[str, float]:
         """Multiply-adds a cycle of one multiprocessor, by unit."""
-        capability = int(re.sub(r"\D", "", self.architecture))
-        rates = dict(zip(UNITS, _C.device_rates(capability), strict=True))
-        return {unit: rate * (self.tensor_share if _is_narrow(unit) else 1) for unit, rate in rates.items()}
+        return dict(zip(UNITS, _C.device_rates(self.capability, self.product), strict=True))
+
+    @property
+    def capability(self) -> int:
+        """Times ten: 80."""
+        return int(re.sub(r"\D", "", self.architecture))
 
     @property
     def limits(self) -> Multiprocessor:
@@ -80,8 +83,8 @@ def _is_narrow(unit: str) -> bool:
 _MB = 1 << 20
 
 GPUS = {
-    "a100": GPU("A100 SXM 80 GB", "sm_80", 108, 1.41e9, 1.41e9, 2.039e12, 40 * _MB),
-    "h100": GPU("H100 SXM", "sm_90", 132, 1.98e9, 1.83e9, 3.352e12, 50 * _MB),
-    "l4": GPU("L4", "sm_89", 58, 2.04e9, 2.04e9, 300e9, 48 * _MB),
-    "rtx4090": GPU("RTX 4090", "sm_89", 128, 2.52e9, 2.52e9, 1.008e12, 72 * _MB, tensor_share=0.5),
+    "a100": GPU("A100 SXM 80 GB", "sm_80", 108, 1.41e9, 1.41e9, 2.039e12, 40 * _MB, "NVIDIA A100-SXM4-80GB"),
+    "h100": GPU("H100 SXM", "sm_90", 132, 1.98e9, 1.83e9, 3.352e12, 50 * _MB, "NVIDIA H100 80GB HBM3"),
+    "l4": GPU("L4", "sm_89", 58, 2.04e9, 2.04e9, 300e9, 48 * _MB, "NVIDIA L4"),
+    "rtx4090": GPU("RTX 4090", "sm_89", 128, 2.52e9, 2.52e9, 1.008e12, 72 * _MB, "NVIDIA GeForce RTX 4090"),
 }

@@ -25,7 +25,7 @@ from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
 from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, KernelChoice, choose_kernel, is_set_to_tf32
 from flopcuda.prediction.gpus import GPU
-from flopcuda.prediction.model import BANDWIDTH_SHARE, LAUNCH_SECONDS, Tiling, Time, Work, predict_time, roofline
+from flopcuda.prediction.model import LAUNCH_SECONDS, Tiling, Time, Work, predict_time, roofline
 from flopcuda.report import NotCounted
 from flopcuda.session import Session
 
@@ -305,13 +305,10 @@ def tiling_of(kernel: str, gpu: GPU) -> Tiling:
 @cache
 def device_of(gpu: GPU) -> Device:
     """What the planner is told of a GPU."""
-    return Device(
-        gpu.multiprocessors,
-        tuple(gpu.rates.values()),
-        tuple(_resident_blocks(gpu)),
-        memory_bytes=gpu.bandwidth * BANDWIDTH_SHARE / gpu.tensor_hertz / gpu.multiprocessors,
-        launch_cycles=LAUNCH_SECONDS * gpu.tensor_hertz,
+    facts = _C.device_properties(
+        gpu.product, gpu.capability, gpu.multiprocessors, hertz=gpu.hertz, bandwidth=gpu.bandwidth
     )
+    return Device(**facts, resident_blocks=tuple(_resident_blocks(gpu)))
 
 
 def _resident_blocks(gpu: GPU) -> list[int]:

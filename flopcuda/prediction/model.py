@@ -22,8 +22,7 @@ from flopcuda.prediction.gpus import GPU, UNITS
 # The planner's, whose sources csrc/cuda/device.h has.
 SCHEDULERS, SLICE_LATENCY, FILL_LATENCY = _C.SCHEDULERS, _C.SLICE_LATENCY, _C.FILL_LATENCY
 SPLIT_BYTES, SPLIT_LATENCY = _C.SPLIT_BYTES, _C.SPLIT_LATENCY
-LAUNCH_SECONDS = _C.LAUNCH_SECONDS
-BANDWIDTH_SHARE = 0.91  # of the peak that a copy reaches (arXiv:2402.13499)
+LAUNCH_SECONDS, BANDWIDTH_SHARE = _C.LAUNCH_SECONDS, _C.BANDWIDTH_SHARE
 
 
 @dataclass(frozen=True)
