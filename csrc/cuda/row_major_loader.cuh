@@ -21,7 +21,7 @@ class RowMajorLoader {
 
   // matrix: [any, row_stride], of whose columns the reduction takes the first. The block's rows are those from
   // first_row on, and so many as there are, at least one. slice: the operand's in the first stage.
-  __device__ RowMajorLoader(const void* matrix, int64_t first_row, int rows, int row_stride, int reduction,
+  __device__ RowMajorLoader(const void* matrix, int64_t first_row, int rows, uint32_t row_stride, int reduction,
                             uint32_t scalar_bytes, const Slice& slice)
       : destination_(shared_address(slice.values[lane_step()][slice_row(0)])),
         source_(static_cast<const Scalar*>(matrix) + first_row * row_stride),
