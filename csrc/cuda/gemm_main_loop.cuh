@@ -138,7 +138,8 @@ __device__ inline void multiply_reduction(int reduction, LoaderA& loader_a, Load
     stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
   }
 
-  await_slice();
+  wait_for_copies_but<0>();  // of zeros beyond the reduction, too: no thread ends before its copies
+  __syncthreads();
 #pragma unroll 1
   for (int step = 0; step < reduction % Tile::BLOCK_K; ++step) {
     tile.multiply_step(stages[stage], step, position, tally);
