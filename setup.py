@@ -32,6 +32,7 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent.resolve()
 CSRC = Path("csrc")
 DEFAULT_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+LOWEST_MAJOR = 8
 # The virtual machine executes this one: the lowest default target, so that it has what every built GPU has.
 PTX_ARCHITECTURE = "compute_80"
 CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall"]
@@ -141,6 +142,8 @@ def gencode_flags(architectures: str) -> list[str]:
     entries = []
     for entry in architectures.replace(" ", ";").split(";"):
         match = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", entry)
+        if match and int(match[1]) < LOWEST_MAJOR:
+            fail(f"TORCH_CUDA_ARCH_LIST has {entry!r}, but the kernels need cp.async, which GPUs have from 8.0 on")
         if match:
             entries.append((int(match[1]), int(match[2]), match[3], bool(match[4])))
         elif entry:

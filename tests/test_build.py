@@ -30,11 +30,14 @@ def build(tmp_path: Path, **environment: str) -> str:
 
 
 def fake_toolkit(folder: Path, answer: str) -> Path:
-    """A CUDA_HOME whose nvcc says ``answer``."""
+    """A CUDA_HOME with a runtime of nothing, whose nvcc says ``answer``."""
     nvcc = folder / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.write_text(f"#!/bin/sh\nprintf '{answer}'\n")
     nvcc.chmod(0o755)
+    for file in ("include/cuda_runtime_api.h", "lib64/libcudart.so"):
+        (folder / file).parent.mkdir()
+        (folder / file).touch()
     return folder
 
 
@@ -65,12 +68,20 @@ def test_no_nvcc_where_cuda_is_wanted_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wish", ["auto", "1"])
 def test_another_major_version_of_cuda_is_one_sentence(wish: str, tmp_path: Path) -> None:
     toolkit = fake_toolkit(tmp_path, f"release 9.2, V9.2\\n#$ TOP={tmp_path}\\n")
-    for file in ("include/cuda_runtime_api.h", "lib64/libcudart.so"):
-        (toolkit / file).parent.mkdir()
-        (toolkit / file).touch()
     words = build(tmp_path, FLOPCUDA_CUDA=wish, CUDA_HOME=str(toolkit))
     assert "is CUDA 9.2, but torch" in words
     assert "FLOPCUDA_CUDA=0" in words
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA is refused first")
+@pytest.mark.parametrize("wish", ["7.5", "7.0+PTX;8.0"])
+def test_a_gpu_without_asynchronous_copies_is_one_sentence(wish: str, tmp_path: Path) -> None:
+    toolkit = fake_toolkit(tmp_path, f"release {torch.version.cuda}, V\\n#$ TOP={tmp_path}\\n")
+    words = build(tmp_path, FLOPCUDA_CUDA="1", CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=wish)
+    oldest = wish.split(";")[0]
+    assert words == (
+        f"flopcuda: TORCH_CUDA_ARCH_LIST has {oldest!r}, but the kernels need cp.async, which GPUs have from 8.0 on"
+    )
 
 
 def test_the_package_holds_the_kernels_ptx() -> None:
