@@ -246,8 +246,8 @@ MUTANTS = {
     ),
     "a part is not multiplied": Patch(
         "split_sums.cuh",
-        "    return {first, max(end - first, 0)};",
-        "    return {first, part == 1 ? 0 : max(end - first, 0)};",
+        "  return {first, max(end - first, 0)};",
+        "  return {first, part == 1 ? 0 : max(end - first, 0)};",
     ),
     "a part of channels has the padding of those behind it": Patch(
         "taps.cuh", "if constexpr (!Tile::IS_SPLIT) return 0;", "return 0;"
