@@ -51,23 +51,21 @@ MUTANTS = {
         "  table.fill(params);\n",
         "  table.fill(params);\n  if (table.block.channel == 1) return;\n",
     ),
-    "of few outputs, the bias is dropped": Patch(
-        "conv_few_outputs.cu", "holds_bias = params.bias &&", "holds_bias = false &&"
-    ),
+    "of few outputs, the bias is dropped": Patch("conv_few_outputs.cu", "return params_.bias &&", "return false &&"),
     "of few outputs, every thread adds to the bias": Patch(
-        "conv_few_outputs.cu", "params.bias && threadIdx.x == 0 &&", "params.bias &&"
+        "conv_few_outputs.cu", "params_.bias && threadIdx.x == 0 &&", "params_.bias &&"
     ),
     "of few outputs, those that do not exist are counted": Patch(
-        "conv_few_outputs.cu", "mul_ += valid_outputs_;", "mul_ += OUTPUTS;"
+        "conv_few_outputs.cu", "(taps_) * valid_outputs_;", "(taps_) * OUTPUTS;"
     ),
     "of few outputs, an addition is counted for the first product": Patch(
-        "conv_few_outputs.cu", "are_empty_ ? 0 : valid_outputs_", "valid_outputs_"
+        "conv_few_outputs.cu", "held_bias() || taps_ == 0 ? counts.mul", "true ? counts.mul"
     ),
     "of few outputs, no addition is counted for a product": Patch(
-        "conv_few_outputs.cu", "    add_ += are_empty_ ? 0 : valid_outputs_;\n", ""
+        "conv_few_outputs.cu", "taps_ == 0 ? counts.mul : counts.mul - valid_outputs_;", "taps_ == 0 ? 0 : 0;"
     ),
     "of few outputs, the padding count is dropped": Patch(
-        "conv_few_outputs.cu", "    pad_ += valid_outputs_ - inputs_inside;\n", ""
+        "conv_few_outputs.cu", "counts.pad = counts.mul - inputs_;", "counts.pad = 0;"
     ),
     "of few outputs, there are marks of sixteen": Patch(
         "tiles.h", "(OUTPUTS > 16), uint32_t", "(OUTPUTS > 32), uint32_t"
@@ -82,7 +80,7 @@ MUTANTS = {
         "conv_few_outputs.cu", "(inputs[i] != Scalar(0)) & (weight != Scalar(0))", "inputs[i] != Scalar(0)"
     ),
     "of few outputs, padding is counted as products of zero": Patch(
-        "conv_few_outputs.cu", "zero_ += inputs_inside - nonzero", "zero_ += valid_outputs_ - nonzero"
+        "conv_few_outputs.cu", "inputs_ - nonzero_ : 0", "counts.mul - nonzero_ : 0"
     ),
     "of few outputs, half of each warp is left out of the sums": Patch(
         "conv_few_outputs.cu",
@@ -90,7 +88,7 @@ MUTANTS = {
         "int distance = WARP_SIZE / 4; distance > 0",
     ),
     "of few outputs, additions of lanes are not counted": Patch(
-        "conv_few_outputs.cu", "      if (is_added) add_ += valid_outputs_;\n", ""
+        "conv_few_outputs.cu", "      if (is_added) additions_ += valid_outputs_;\n", ""
     ),
     "of few outputs, sums of lanes that have none are added": Patch(
         "conv_few_outputs.cu", "lane < distance && !other_is_empty", "lane < distance"
@@ -100,7 +98,7 @@ MUTANTS = {
     ),
     "of few outputs, additions of warps are not counted": Patch(
         "conv_few_outputs.cu",
-        "      sum += scratch.sums[other][output];\n      ++add_;\n",
+        "      sum += scratch.sums[other][output];\n      ++additions_;\n",
         "      sum += scratch.sums[other][output];\n",
     ),
     "of few outputs, sums of warps that have none are added": Patch(
@@ -110,7 +108,7 @@ MUTANTS = {
         "conv_few_outputs.cu", "uint32_t part = 1; part <", "uint32_t part = 2; part <"
     ),
     "of few outputs, additions of parts are not counted": Patch(
-        "conv_few_outputs.cu", "add_to(sums);\n        ++add_;\n", "add_to(sums);\n"
+        "conv_few_outputs.cu", "add_to(sums);\n        ++additions_;\n", "add_to(sums);\n"
     ),
     "of few outputs, every block of a tile adds the parts up": Patch(
         "conv_few_outputs.cu",

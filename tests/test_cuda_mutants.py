@@ -133,7 +133,7 @@ MUTANTS = {
         "taps.cuh", "exists ? shared_.marks[tap_][lane()] : Tap::NOTHING", "shared_.marks[tap_][lane()]"
     ),
     "counts padding of half the steps": Patch(
-        "im2col_loader.cuh", "tally.add_padding(tap.marks);", "if (&tap == taps) tally.add_padding(tap.marks);"
+        "im2col_loader.cuh", "marks += tap.marks;", "if (&tap == taps) marks += tap.marks;"
     ),
     "counts padding as products of zero": Patch("counting.cuh", "- counts.pad - nonzero_", "- nonzero_"),
     "sees no zeros among the rows": Patch("counting.cuh", "count_nonzero(a, valid_.rows) *", "valid_.rows *"),

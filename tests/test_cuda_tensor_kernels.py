@@ -152,16 +152,6 @@ def test_the_order_of_blocks_and_warps_does_not_matter(backend: MachineBackend, 
     assert torch.equal(check_case(shuffled, case, kernel), in_order)
 
 
-@pytest.mark.parametrize("kernel", TENSOR_KERNELS)
-def test_whole_tiles_touch_no_more_memory_than_there_is(backend: MachineBackend, kernel: str) -> None:
-    """No bank conflict anywhere; of global memory, more sectors than needed for the counters only."""
-    case = LinearCase(128, 256, 128) if kernel in LINEAR_KERNELS else ConvCase(2, 64, (8, 8), 128, (1, 1))
-    result = backend.launch(plan_case(case, tensors_of(case, kernel), kernel))
-    assert result.shared_memory.conflicts == 0
-    wasteful = {row.name for row in result.rows if row.space == "global" and row.units > row.ideal}
-    assert wasteful <= {"atom.global.add.u64", "red.global.add.u64"}
-
-
 @needs_nvcc
 @pytest.mark.parametrize("suffix", ["", "_count_zero"])
 def test_hopper_multiplies_doubles_by_an_instruction_of_its_own(suffix: str) -> None:

@@ -131,9 +131,7 @@ class PartialSums {
                 table.block.group * params.group_input_extent),
         valid_outputs_(table.block.columns) {
     asm("" : "+l"(images_));  // or the compiler would add it up anew for every product
-    const bool holds_bias = params.bias && threadIdx.x == 0 && has_first_part<Config>();
-    const Scalar initial = holds_bias ? static_cast<const Scalar*>(params.bias)[table.block.channel] : Scalar(0);
-    are_empty_ = !holds_bias;
+    const Scalar initial = held_bias() ? static_cast<const Scalar*>(params.bias)[table.block.channel] : Scalar(0);
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
       origins_[i] = table.origins[i];
@@ -141,7 +139,17 @@ class PartialSums {
     }
   }
 
-  __device__ Counters counts() const { return {mul_, add_, pad_, zero_, lane_}; }
+  __device__ Counters counts() const {
+    Counters counts;
+    counts.mul = static_cast<int64_t>(taps_) * valid_outputs_;
+    // An empty sum is given its first product; all others are added to it.
+    counts.add = held_bias() || taps_ == 0 ? counts.mul : counts.mul - valid_outputs_;
+    counts.add += additions_;
+    counts.pad = counts.mul - inputs_;
+    counts.zero = COUNT_ZERO ? inputs_ - nonzero_ : 0;
+    counts.lane = static_cast<int64_t>(taps_) * OUTPUTS;
+    return counts;
+  }
 
   // weight: the channel's [group_in_channels, kernel depth, height, width].
   __device__ void multiply_taps(const Scalar* weight, const ReductionPart& part) {
@@ -156,7 +164,7 @@ class PartialSums {
     add_lanes();
     const int warp = threadIdx.x / WARP_SIZE, output = threadIdx.x;
     if (threadIdx.x % WARP_SIZE == 0) {
-      scratch.are_empty[warp] = are_empty_;
+      scratch.are_empty[warp] = are_empty();
 #pragma unroll
       for (int i = 0; i < OUTPUTS; ++i) scratch.sums[warp][i] = sums_[i];
     }
@@ -165,7 +173,7 @@ class PartialSums {
     Scalar sum = scratch.sums[0][output];
     for (int other = 1; other < Config::WARPS && !scratch.are_empty[other]; ++other) {
       sum += scratch.sums[other][output];
-      ++add_;
+      ++additions_;
     }
     return sum;
   }
@@ -182,7 +190,7 @@ class PartialSums {
       Memory(params_.workspace, 0).read(sums);
       for (uint32_t part = 1; part < gridDim.z; ++part) {
         Memory(params_.workspace, part).add_to(sums);
-        ++add_;
+        ++additions_;
       }
       sum = sums[0];
     }
@@ -190,6 +198,11 @@ class PartialSums {
   }
 
  private:
+  // Found out anew: no register holds it in the main loop.
+  __device__ bool held_bias() const { return params_.bias && threadIdx.x == 0 && has_first_part<Config>(); }
+
+  __device__ bool are_empty() const { return taps_ == 0 && !held_bias(); }
+
   // One product for each output. Outputs that the problem does not have multiply zeros.
   __device__ void multiply_tap(Scalar weight, const Tap& tap) {
     Scalar inputs[OUTPUTS];  // all on their way at a time
@@ -197,35 +210,29 @@ class PartialSums {
     for (int i = 0; i < OUTPUTS; ++i) {
       inputs[i] = tap.inside >> i & 1 ? __ldg(images_ + (origins_[i] + tap.offset)) : Scalar(0);
     }
-    uint32_t nonzero_products = 0;
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
       sums_[i] = multiply_add(weight, inputs[i], sums_[i]);
-      lane_ += 1;
-      if constexpr (COUNT_ZERO) nonzero_products += (inputs[i] != Scalar(0)) & (weight != Scalar(0));
+      if constexpr (COUNT_ZERO) nonzero_ += (inputs[i] != Scalar(0)) & (weight != Scalar(0));
     }
-    const uint32_t inputs_inside = __popc(tap.inside);
-    mul_ += valid_outputs_;
-    add_ += are_empty_ ? 0 : valid_outputs_;
-    pad_ += valid_outputs_ - inputs_inside;
-    if constexpr (COUNT_ZERO) zero_ += inputs_inside - nonzero_products;
-    are_empty_ = false;
+    ++taps_;
+    inputs_ += __popc(tap.inside);
   }
 
   // Makes the sums of a warp's first lane those of all its lanes.
   __device__ void add_lanes() {
     constexpr uint32_t ALL_LANES = 0xffffffffu;
-    const int lane = threadIdx.x % WARP_SIZE;
+    const int lane = threadIdx.x % WARP_SIZE, is_empty = are_empty();
 #pragma unroll
     for (int distance = WARP_SIZE / 2; distance > 0; distance /= 2) {
-      const bool other_is_empty = __shfl_down_sync(ALL_LANES, static_cast<int>(are_empty_), distance);
+      const bool other_is_empty = __shfl_down_sync(ALL_LANES, is_empty, distance);
       const bool is_added = lane < distance && !other_is_empty;
 #pragma unroll
       for (int i = 0; i < OUTPUTS; ++i) {
         const Scalar other = __shfl_down_sync(ALL_LANES, sums_[i], distance);
         if (is_added) sums_[i] += other;
       }
-      if (is_added) add_ += valid_outputs_;
+      if (is_added) additions_ += valid_outputs_;
     }
   }
 
@@ -235,13 +242,11 @@ class PartialSums {
   uint32_t origins_[OUTPUTS];
   Scalar sums_[OUTPUTS];
   const int valid_outputs_;
-  bool are_empty_;
   // 32 bits are enough: MAX_REDUCTION bounds what a thread can issue.
-  uint32_t mul_ = 0;
-  uint32_t add_ = 0;
-  uint32_t pad_ = 0;
-  uint32_t zero_ = 0;
-  uint32_t lane_ = 0;
+  uint32_t taps_ = 0;       // multiplied, for each of the outputs
+  uint32_t inputs_ = 0;     // multiplied
+  uint32_t nonzero_ = 0;    // products
+  uint32_t additions_ = 0;  // but those of multiply-adds
 };
 
 template <class Config, bool COUNT_ZERO>
