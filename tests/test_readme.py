@@ -12,11 +12,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import attention, prediction
+from benchmarks import attention, prediction, taps
 from benchmarks.readme import with_tables
 from flopcuda.cli import main
 from flopcuda.prediction import GPUS
 from flopcuda.registry import LOWERINGS
+from tests.cuda_kernels import needs_kernels
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -51,6 +52,12 @@ def test_the_table_of_causal_attention_is_the_benchmarks() -> None:
             for kind, foreseen in kinds.items():
                 again = attention.foresee(row["tokens"], getattr(torch, row["dtype"]), kind == "causal", GPUS[name])
                 assert again == {**foreseen, "seconds": pytest.approx(foreseen["seconds"])}
+
+
+@needs_kernels
+def test_shares_with_steps_between_taps_are_what_is_executed() -> None:
+    row = json.loads(taps.RESULTS.read_text())["kernels"][0]
+    assert taps.measure(row["tile"]) == row
 
 
 def test_make_has_the_commands() -> None:
