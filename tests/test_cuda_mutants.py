@@ -133,7 +133,7 @@ MUTANTS = {
         "taps.cuh", "exists ? shared_.marks[tap_][lane()] : Tap::NOTHING", "shared_.marks[tap_][lane()]"
     ),
     "counts padding of half the steps": Patch(
-        "im2col_loader.cuh", "marks += tap.marks;", "if (&tap == taps) marks += tap.marks;"
+        "im2col_loader.cuh", "tally.add_padding(tap.marks);", "if (&tap == taps) tally.add_padding(tap.marks);"
     ),
     "counts padding as products of zero": Patch("counting.cuh", "- counts.pad - nonzero_", "- nonzero_"),
     "sees no zeros among the rows": Patch("counting.cuh", "count_nonzero(a, valid_.rows) *", "valid_.rows *"),
@@ -331,7 +331,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
         ConvCase(2, 70, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_conv_f16_64x64x32_many_taps": [
-        ConvCase(2, 40, (9, 7), 67, (6, 4), padding=(1, 1, 1, 1)),
+        ConvCase(2, 40, (9, 7), 67, (6, 4), padding=(2, 0, 1, 1)),
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_linear_f16_128x128x32": [LinearCase(67, 85, 35), LinearCase(5, 40, 70, bias=True)],

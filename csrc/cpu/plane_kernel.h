@@ -50,18 +50,19 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
   // The same for all columns of taps and all vectors of the rows.
   const int64_t column_inside = count_inside<kKernelHeight, kStride, kRows>(tile.rows_inside);
+  Tally mul, add, pad, zero, lane;
   // Of vectors: multiplied, added to a value, multiplied in a row of the image; and columns beside it, tap by tap.
   Tally multiplied, added, inside, padded;
   NonzeroProducts<Simd> nonzero;
 
   // What those vectors are in products, so many of each that feed an output element.
   const auto count_products = [&](int64_t products) {
-    counters.mul += multiplied * products;
-    counters.add += added * products;
-    counters.lane += multiplied * Simd::kLanes;
+    mul += multiplied * products;
+    add += added * products;
+    lane += multiplied * Simd::kLanes;
     const int64_t pad_inside = column_inside * padded;
-    counters.pad += pad_inside + (multiplied - inside) * products;
-    if constexpr (kCountZero) counters.zero += inside * products - pad_inside - nonzero.sum(products);
+    pad += pad_inside + (multiplied - inside) * products;
+    if constexpr (kCountZero) zero += inside * products - pad_inside - nonzero.sum(products);
     multiplied = added = inside = padded = {};
     nonzero = {};
   };
@@ -112,6 +113,11 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
     // The last vector alone may be wider than its row: the others are counted together.
     if (vector == last_vector || vector == 0) count_products(products);
   }
+  counters.mul += mul;
+  counters.add += add;
+  counters.pad += pad;
+  counters.zero += zero;
+  counters.lane += lane;
 }
 
 template <class Simd, int kKernelHeight, int kStride>

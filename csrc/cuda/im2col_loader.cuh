@@ -62,13 +62,11 @@ class Im2colLoader {
 #pragma unroll
     for (int j = 0; j < COLUMNS; ++j) offsets[j] = shared_.offsets[lane()][j];
     Tap taps[STEPS];
-    uint32_t marks = 0;
 #pragma unroll
     for (Tap& tap : taps) {
       tap = taps_.next();
-      marks += tap.marks;
+      tally.add_padding(tap.marks);
     }
-    tally.add_padding(marks);
 #pragma unroll
     for (int j = 0; j < COLUMNS; ++j) {
 #pragma unroll
