@@ -331,7 +331,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
         ConvCase(2, 70, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_conv_f16_64x64x32_many_taps": [
-        ConvCase(2, 40, (9, 7), 67, (6, 4), padding=(2, 0, 1, 1)),
+        ConvCase(2, 40, (9, 7), 67, (5, 5), padding=(2, 0, 1, 0)),
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     ],
     "flopcuda_linear_f16_128x128x32": [LinearCase(67, 85, 35), LinearCase(5, 40, 70, bias=True)],
