@@ -32,10 +32,17 @@ KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "conv_few_outputs.cu", "conv_tensor
 NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}", "-DLEFT_OUT(...)=")
 
 
+def only_entries(kernels: str, arguments: str) -> Patch:
+    """Of a list of tiles.h, leaves these entries: the arguments of one, or of several with ``) X(`` between them."""
+    return Patch(
+        "tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)"
+    )
+
+
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
     """Leaves out all kernels but these, float32's others of convolutions, and four on tensor cores."""
     return [
-        Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({arguments})\n#define {kernels}_LEFT_OUT(X)")
+        only_entries(kernels, arguments)
         for kernels, arguments in (
             (
                 "FLOPCUDA_CONV_KERNELS",

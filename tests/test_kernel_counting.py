@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flopcuda.kernels import sass
-from tests.cuda_kernels import CUDA_SOURCES, NVCC_FLAGS, patched_units, without_twins
+from tests.cuda_kernels import CUDA_SOURCES, NVCC_FLAGS, only_entries, patched_units, without_twins
 from tests.patches import Patch
 from tests.ptxvm.harness import compile_cubin, needs_nvcc
 
@@ -52,8 +52,7 @@ def listed_kernels() -> list[tuple[str, str]]:
 
 def main_loop(kernels: str, entry: str, patches: list[Patch]) -> sass.MainLoop:
     """Of a kernel that is compiled alone."""
-    alone = Patch("tiles.h", f"#define {kernels}(X)", f"#define {kernels}(X) X({entry})\n#define {kernels}_LEFT_OUT(X)")
-    text = patched_units([alone, *without_twins(), *patches])[UNITS[kernels]]
+    text = patched_units([only_entries(kernels, entry), *without_twins(), *patches])[UNITS[kernels]]
     return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[entry.split(",")[0]]
 
 

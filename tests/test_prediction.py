@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import flopcuda
+from benchmarks.attention import Attention
 from flopcuda import _C
 from flopcuda.ops import KernelChoice, choose_kernel
 from flopcuda.prediction import GPU, GPUS, Tiling, Work, predict, predict_time
@@ -529,15 +530,6 @@ def test_the_kernel_chosen_for_a_triangle_is_within_a_tenth_of_the_best(name: st
     problems = [[2 ** generator.randint(0, limit) for limit in (6, 12, 12, 12)] for _ in range(60)]
     losses = {str(sizes): loss_of_triangle(sizes, triangle, GPUS[name]) for sizes in problems}
     assert {sizes: loss for sizes, loss in losses.items() if loss > 1.1} == {}
-
-
-class Attention(nn.Module):
-    def __init__(self, is_causal: bool) -> None:
-        super().__init__()
-        self.is_causal = is_causal
-
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)
 
 
 @pytest.mark.parametrize("name", GPUS)

@@ -126,7 +126,8 @@ void Im2col<Scalar>::plan_copies(const Tap& tap, int64_t first, int64_t depth, C
     }
     const int64_t waste = panel.columns - panel.valid_columns;
     if (waste > 0) block.copies.push_back({ColumnCopy::kPadding, panel.values_offset + panel.valid_columns, waste});
-    for (int64_t k = first; is_padded_ && k < depth; k += taps_) block.set_update(i, k, padding);
+    if (!is_padded_) continue;  // all panels have the updates of the layout
+    for (int64_t k = first; k < depth; k += taps_) block.set_update(i, k, padding);
   }
 }
 
