@@ -39,7 +39,7 @@ def double(x):
 if __name__ == "__main__":
     import torch
 
-    print(sys.argv[1:], sys.flags.optimize, os.path.basename(sys.path[0]), customized)
+    print(sys.argv[1:], sys.flags.dont_write_bytecode, os.path.basename(sys.path[0]), customized)
     x = torch.ones(2, device="cuda") + 1
     properties = torch.cuda.get_device_properties(0)
     print(x.tolist(), torch.cuda.device_count(), properties.name, properties.total_memory)
@@ -60,7 +60,7 @@ def test_a_script_runs_as_it_would_by_itself(tmp_path: Path) -> None:
     other.mkdir()
     (other / "sitecustomize.py").write_text("import builtins; builtins.customized = True")
     settings = ["--arch", "sm_90", "--memory", "512M", "--devices", "2"]
-    command = ["-O", "-m", "flopcuda.virtual_cuda", *settings, str(tmp_path / "script.py"), "--memory", "-m"]
+    command = ["-B", "-m", "flopcuda.virtual_cuda", *settings, str(tmp_path / "script.py"), "--memory", "-m"]
     done = run(*command, PYTHONPATH=f"{ROOT}{os.pathsep}{other}")
     assert done.returncode == 3, done.stderr
     assert done.stdout.splitlines() == [
