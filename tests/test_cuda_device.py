@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import flopcuda
 from flopcuda import _C, virtual_cuda
 from flopcuda.info import info
+from flopcuda.prediction.gpus import UNITS
 from flopcuda.report import Report
 from flopcuda.timing import Stopwatch
 from tests.conftest import SmallNet
@@ -315,21 +316,29 @@ def test_gradients_of_weights_run_on_tensor_cores() -> None:
 
 
 def test_float32_is_tf32_only_where_torch_allows_it() -> None:
-    """cuDNN's setting is for convolutions, cuBLAS's for products, those that the kernels see as convolutions too."""
-    layer, image = nn.Conv2d(16, 16, 3).cuda(), torch.randn(1, 16, 9, 9, device="cuda")
+    """cuDNN's setting is for convolutions, cuBLAS's for products, those that the kernels see as convolutions too.
+
+    Enough images for the device at hand; where tensor cores are not much faster, they are not worth the copies of a
+    convolution's images.
+    """
+    device = torch.cuda.get_device_properties(0)
+    rates = dict(zip(UNITS, _C.device_rates(10 * device.major + device.minor, device.name), strict=True))
+    convolution = "tf32" if rates["mma_tf32"] >= 4 * rates["fma_f32"] else "f32"
+    layer = nn.Conv2d(64, 64, 3).cuda()
+    images = torch.randn(max(device.multi_processor_count // 2, 1), 64, 16, 16, device="cuda")
     a, b = torch.randn(2, 70, 64, device="cuda"), torch.randn(2, 64, 70, device="cuda")
 
     def kernels() -> list[str]:
         with torch.no_grad(), flopcuda.count() as session:
-            layer(image), a @ b, nn.functional.linear(a, a[0])
+            layer(images), a @ b, nn.functional.linear(a, a[0])
         return [launch.kernel.split("_")[2] for launch in session.report().launches]
 
     assert kernels() == ["f32", "f32", "f32"]
     torch._C._set_cudnn_allow_tf32(True)
-    assert kernels() == ["tf32", "f32", "f32"]
+    assert kernels() == [convolution, "f32", "f32"]
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        assert kernels() == ["tf32", "tf32", "tf32"]
+        assert kernels() == [convolution, "tf32", "tf32"]
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
 
