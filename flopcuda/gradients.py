@@ -210,18 +210,17 @@ def transposed_convolution(
         dilation: of that convolution.
         groups: of that convolution.
     """
-    filters = _split(weight, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ..]
     sizes = zip(output_size, input.shape[2:], weight.shape[2:], stride, befores(padding), dilation, strict=True)
     phases = [[(first, _phase_axis(first, *size)) for first in range(size[3])] for size in sizes]
-    shape = (input.shape[0], filters.shape[0], *output_size)
+    shape = (input.shape[0], weight.shape[1] * groups, *output_size)
     if max(stride) == 1:  # nothing to put together
-        return _phase_outputs(run, input, filters, bias, [axis for [(_, axis)] in phases], shape, phase, groups)
+        return _phase_outputs(run, input, weight, bias, [axis for [(_, axis)] in phases], shape, phase, groups)
     output = input.new_empty(shape)
     for axes in product(*phases):
         part = output
         for i, (first, _) in enumerate(axes, start=2):
             part = part[(slice(None),) * i + (slice(first, None, stride[i - 2]),)]
-        part.copy_(_phase_outputs(run, input, filters, bias, [axis for _, axis in axes], part.shape, phase, groups))
+        part.copy_(_phase_outputs(run, input, weight, bias, [axis for _, axis in axes], part.shape, phase, groups))
     return output
 
 
@@ -260,7 +259,7 @@ def _phase_axis(
 def _phase_outputs(
     run: Run,
     input: Tensor,
-    filters: Tensor,
+    weight: Tensor,
     bias: Tensor | None,
     axes: Sequence[_Axis | None],
     shape: Sequence[int],
@@ -271,9 +270,8 @@ def _phase_outputs(
     if len(reached) == len(axes):
         images, sides = _crop(input, sides_of([axis.before for axis in reached], [axis.after for axis in reached]))
         if images.numel():
-            for i, axis in enumerate(reached, start=2):
-                filters = filters[(slice(None),) * i + (axis.tap_slice,)]
-            flipped = [i for i, axis in enumerate(reached, start=2) if len(axis.taps) > 1]
+            taps, flipped = _take_taps(weight, reached)
+            filters = _split(taps, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ..]
             options: dict[str, Any] = {
                 "stride": (1,) * len(axes),
                 "padding": sides,
@@ -288,6 +286,25 @@ def _phase_outputs(
             output = run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
             return output.flip(flipped) if flips_images else output
     return input.new_zeros(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape).contiguous()
+
+
+def _take_taps(weight: Tensor, axes: Sequence[_Axis]) -> tuple[Tensor, list[int]]:
+    """Those of a phase, and along which axes they are still to be flipped.
+
+    Taps that lie apart are copied one by one, in their order: one copy of them all, in such short runs, takes several
+    times as long.
+    """
+    if any(axis.tap_slice.step > 1 for axis in axes):
+        taps = []
+        for position in product(*(axis.taps for axis in axes)):
+            tap = weight
+            for index in reversed(position):
+                tap = tap.select(-1, index)
+            taps.append(tap)
+        return torch.stack(taps, -1).view(*weight.shape[:2], *(len(axis.taps) for axis in axes)), []
+    for i, axis in enumerate(axes, start=2):
+        weight = weight[(slice(None),) * i + (axis.tap_slice,)]
+    return weight, [i for i, axis in enumerate(axes, start=2) if len(axis.taps) > 1]
 
 
 def _seen_from_behind(sides: Sides, axes: Sequence[int]) -> Sides:
