@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-FAST_SHARE = 4  # one of so many mutants is built by default
+FAST_SHARE = 8  # one of so many mutants is built by default
 
 
 @dataclass(frozen=True)
