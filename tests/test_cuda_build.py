@@ -46,7 +46,7 @@ def test_every_planned_kernel_is_an_entry_of_the_ptx(ptx: str) -> None:
 def test_a_kernel_takes_one_parameter_by_value(ptx: str) -> None:
     parameters = re.findall(r"\.entry \w+\((.*?)\)", ptx, re.S)
     assert {re.sub(r"\w+_param_", "param_", text).strip() for text in parameters} == {
-        ".param .align 8 .b8 param_0[304]",
+        ".param .align 8 .b8 param_0[800]",
         ".param .align 8 .b8 param_0[104]",
     }
 

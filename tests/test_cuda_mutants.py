@@ -130,7 +130,7 @@ MUTANTS = {
         "taps.cuh", "has_input_at(params, tap)) continue;", "has_input_at(params, tap) || tap.row) continue;"
     ),
     "counts padding beyond the reduction": Patch(
-        "taps.cuh", "exists ? shared_.marks[tap_][lane()] : Tap::NOTHING", "shared_.marks[tap_][lane()]"
+        "im2col_loader.cuh", "taps[i].marks = Tap::NOTHING;", "taps[i].marks |= Tap::NOTHING;"
     ),
     "counts padding of half the steps": Patch(
         "im2col_loader.cuh", "tally.add_padding(tap.marks);", "if (&tap == taps) tally.add_padding(tap.marks);"
@@ -152,16 +152,13 @@ MUTANTS = {
         "step < Tile::BLOCK_K / Tile::MMA_K; ++step)",
         "step < Tile::BLOCK_K / Tile::MMA_K; step += 2)",
     ),
-    "tensor cores skip every other slice": Patch(
-        "tensor_main_loop.cuh", "whole_slices -= run;", "whole_slices -= 2 * run;"
-    ),
+    "tensor cores skip every other slice": Patch("tensor_main_loop.cuh", "slices -= run;", "slices -= 2 * run;"),
     "tensor cores forget what is left of a segment": Patch(
         "tensor_main_loop.cuh", "const int left = reduction.length % Tile::BLOCK_K;", "const int left = 0;"
     ),
-    "tensor cores skip a tap": Patch(
-        "tensor_main_loop.cuh",
-        "    const uint32_t products_before = tile.products();\n",
-        "    const uint32_t products_before = tile.products();\n    if (segment == 1) continue;\n",
+    "tensor cores skip a tap": Patch("tensor_main_loop.cuh", "segments > 0; --segments)", "segments > 1; --segments)"),
+    "tensor cores skip a tap of whole slices": Patch(
+        "tensor_main_loop.cuh", "(is_one ? reduction.segments : 1)", "(is_one ? max(reduction.segments - 1, 1) : 1)"
     ),
     "tensor cores count the products beyond a segment": Patch(
         "tensor_main_loop.cuh", "min(left, Tile::MMA_K)", "Tile::MMA_K"
@@ -188,33 +185,27 @@ MUTANTS = {
     ),
     "tensor cores drop the padding count": Patch("tensor_main_loop.cuh", "counts.pad = padded;", "counts.pad = 0;"),
     "tensor cores count the padding of one tap for all": Patch(
-        "tap_windows.cuh", "    walk_.advance(multiplied_tap_, unused);\n", ""
+        "window_chunk_loader.cuh", "{ padded_ += taps_", "{ if (padded_ == 0) padded_ += taps_"
     ),
     "tensor cores count rows that do not exist as padding": Patch(
-        "tap_windows.cuh", "existing_rows_ += exists;", "++existing_rows_;"
+        "tap_windows.cuh", "existing_ |= static_cast<uint32_t>(exists) << i;", "existing_ |= 1u << i;"
     ),
     "of a width whose taps are channels, tensor cores count no padding": Patch(
         "tap_windows.cuh",
-        "__popc(inside & (0u - walk_.gathered_first))",
-        "static_cast<int>(params_.gathered_width.kernel_size.divisor)",
+        "__popc(inside_[i] & (0u - params_.tap_walk.gathered_first))",
+        "gathered_taps.divisor",
     ),
     "of a width whose taps are channels, tensor cores count the padding of one window for all": Patch(
         "tap_windows.cuh", "window.column * gathered.stride", "0 * gathered.stride"
     ),
     "of a width whose taps are channels, tensor cores count all products as one tap's": Patch(
-        "window_chunk_loader.cuh", "params_.gathered_width.kernel_size.divide(products)", "products"
-    ),
-    "of many taps, tensor cores count the padding of the first for all": Patch(
-        "tap_windows.cuh", "    on_their_way_ >>= ROWS;\n", ""
-    ),
-    "of many taps, tensor cores count rows that do not exist as padding": Patch(
-        "tap_windows.cuh", "__popc(missing & existing_)", "__popc(missing % (1u << ROWS))"
+        "tap_windows.cuh", "taps * gathered_taps.divide(products)", "taps * products"
     ),
     "of many taps, tensor cores take the last row's for the first's": Patch(
         "tap_windows.cuh", "      tap_.row += params_.height.dilation;\n", ""
     ),
     "tensor cores count padding once for each copy of a row": Patch(
-        "window_chunk_loader.cuh", "if (Chunks::chunk() == 0) padded_", "padded_"
+        "window_chunk_loader.cuh", "return Chunks::chunk() == 0 ? padded_ : 0;", "return padded_;"
     ),
     "tensor cores see the numbers of rows that do not exist": Patch(
         "tensor_main_loop.cuh", "(COUNT_ZERO && Chunks::row(i) >= rows_) << i", "0"
@@ -249,14 +240,11 @@ MUTANTS = {
         "  return {first, max(end - first, 0)};",
         "  return {first, part == 1 ? 0 : max(end - first, 0)};",
     ),
-    "a part of channels has the padding of those behind it": Patch(
-        "taps.cuh", "if constexpr (!Tile::IS_SPLIT) return 0;", "return 0;"
+    "a part has the padding of those behind it": Patch(
+        "im2col_loader.cuh", "steps_left_(part.products -", "steps_left_(params.reduction - part.first -"
     ),
-    "a part of decoded taps has the padding of those behind it": Patch(
-        "taps.cuh", "end_(part.first + part.products)", "end_(params.reduction)"
-    ),
-    "every part of decoded taps has the padding of the first": Patch(
-        "taps.cuh", "step_(part.first + first_step)", "step_(first_step)"
+    "every part has the padding of the first": Patch(
+        "im2col_loader.cuh", "part.first + first_step(),", "first_step(),"
     ),
     "on tensor cores, every part of the taps has the padding of the first": Patch(
         "conv_tensor.cu", "params, group, part, locate_column", "params, group, {{0, 0}, part.channels}, locate_column"
@@ -329,6 +317,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_conv_f16_128x128x32": [
         ConvCase(2, 70, (9, 7), 67, (2, 2), padding=(1, 1, 1, 1)),
         ConvCase(2, 70, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+        ConvCase(1, 64, (5, 4), 10, (2, 2)),
     ],
     "flopcuda_conv_f16_64x64x32_many_taps": [
         ConvCase(2, 40, (9, 7), 67, (5, 5), padding=(2, 0, 1, 0)),

@@ -79,8 +79,6 @@ def case_of_units(kernel: str, units: int) -> Case:
             return ConvCase(2, 2 * channels, (9, 8), 140, (2, 2), padding=padding, groups=2, bias=True)
         case "tap":
             return ConvCase(2, 10, (9, units // 2 + 7), 140, (2, units // 2), padding=padding, groups=2, bias=True)
-        case "channel":
-            return ConvCase(2, 2 * units, (9, 8), 140, (2, 3), padding=padding, groups=2, bias=True)
         case _:
             return ConvCase(2, 2 * products, (9, 8), 140, (2, 3), padding=padding, groups=2, bias=True)
 
@@ -93,7 +91,7 @@ def some_case(kernel: str) -> Case:
 
 
 def most_parts(kernel: str, case: Case) -> int:
-    """Of the case's reduction: slices, or what a convolution has of channels, their slices, or taps."""
+    """Of the case's reduction: slices, or what a convolution has of slices of its channels, or taps."""
     if isinstance(case, LinearCase):
         return min(-(-case.in_features // slice_of(kernel)), MAX_SPLITS)
     taps, products = math.prod(case.kernel), case.in_channels // case.groups * math.prod(case.kernel)
@@ -101,7 +99,6 @@ def most_parts(kernel: str, case: Case) -> int:
         taps = merged_taps(kernel, case)
     units = {
         "slice": -(-products // slice_of(kernel)),
-        "channel": products // taps,
         "slice_of_taps": -(-(products // taps) // slice_of(kernel)),
         "tap": taps,
     }
@@ -274,10 +271,9 @@ MUTANTS = {
     "a part of a convolution has the weights of the first": Patch(
         "conv.cu", "static_cast<const Scalar*>(params.weight) + part.first,", "params.weight,"
     ),
-    "a part of channels has those of the first": Patch(
-        "taps.cuh", "channel_offset_((part.first + first_step) /", "channel_offset_(first_step /"
+    "a part of a convolution has the inputs of the first": Patch(
+        "im2col_loader.cuh", "part.first + first_step(),", "first_step(),"
     ),
-    "a part of channels lies too far behind": Patch("im2col_loader.cuh", " - Taps::offset_ahead(params, part)),", "),"),
     "on tensor cores, a part of a convolution has the weights of the first channels": Patch(
         "conv_tensor.cu",
         "part.taps.first * stored_channels + part.channels.first,",

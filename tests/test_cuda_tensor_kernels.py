@@ -19,6 +19,7 @@ from flopcuda.ptx_backend import MachineBackend
 from tests.cpu_kernels.oracle import ConvCase, LinearCase
 from tests.cuda_kernels import (
     DTYPES,
+    MAX_TABULATED_TAPS,
     NVCC_FLAGS,
     ONE_TILE,
     TENSOR_KERNELS,
@@ -85,9 +86,11 @@ ALL_CONV_CASES = {
     "large kernel, dilated, in groups": ConvCase(
         4, 6, (33, 17), 10, (16, 14), (1, 2), (1, 13, 0, 12), (2, 3), groups=2
     ),
+    "row of as many taps as there are bits": ConvCase(2, 5, (3, 50), 10, (1, 29), padding=(0, 3, 0, 4)),
+    "row of one tap more": ConvCase(2, 5, (3, 50), 10, (1, 30), padding=(0, 3, 0, 4)),
     "large kernel of three axes": cube(2, 3, (9, 20, 7), 5, (9, 17, 5), padding=(1, 1, 1, 1, 0, 2), dilation=(1, 1, 2)),
 }
-MAX_TABULATED_SIDES = 29
+MAX_TABULATED_SIDES = 31
 
 property_settings = settings(
     max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -97,6 +100,14 @@ property_settings = settings(
 @pytest.fixture(scope="module")
 def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
+
+
+def can_tabulate(case: ConvCase) -> bool:
+    """Whether so many taps, and coordinates of them; those of a patch that is all of an image are channels."""
+    if case.kernel == case.image and not any(case.padding):
+        return True
+    sides = sum(case.kernel) + 3 - case.axes  # depth, height and width together
+    return math.prod(case.kernel) <= MAX_TABULATED_TAPS and sides <= MAX_TABULATED_SIDES
 
 
 ONE_OF_EACH_KIND = "_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$|_bf16_64x64x32_many"
@@ -110,11 +121,12 @@ def test_named_linear_layer(backend: MachineBackend, kernel: str, case: LinearCa
 @pytest.mark.parametrize(("kernel", "name"), rotated(CONV_KERNELS, [*ALL_CONV_CASES], ONE_OF_EACH_KIND))
 def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
     case = ALL_CONV_CASES[name]
-    if "_many_taps" in kernel or sum(case.kernel) + 3 - case.axes <= MAX_TABULATED_SIDES:
+    if "_many_taps" in kernel or can_tabulate(case):
         for gathers_width in layouts(kernel, case):
             check_case(backend, case, kernel, gathers_width=gathers_width)
     else:
-        sentence = f"{kernel} takes kernels of depth, height and width of up to {MAX_TABULATED_SIDES} together"
+        limits = f"{MAX_TABULATED_TAPS} taps|depth, height and width of up to {MAX_TABULATED_SIDES} together"
+        sentence = f"{kernel} takes kernels of (up to {limits})"
         with pytest.raises((RuntimeError, ValueError), match=sentence):
             plan_case(case, tensors_of(case, kernel), kernel)
 

@@ -40,7 +40,7 @@ ONE_OF_EACH_TEMPLATE = re.compile(
 )
 # Those that take more. A warp copies four steps of a slice there, and elsewhere two at most: each has a padding of its
 # own. With few outputs, an iteration is one tap, whose inputs are counted.
-MORE_INSTRUCTIONS = {"_conv_f32_(64x64|32x128)x16": 4, "_few_outputs_": 6}
+MORE_INSTRUCTIONS = {"_conv_f32_(64x64|32x128)x16": 3, "_few_outputs_": 6}
 
 
 def listed_kernels() -> list[tuple[str, str]]:

@@ -110,7 +110,6 @@ def test_a_split_reduction_worked_by_hand() -> None:
     ("part_unit", "slices"),
     [
         ("slice", [12, 6, 4, 3, 3, 2]),
-        ("channel", [12, 6, 4, 3, 3, 3]),
         ("slice_of_taps", [18, 9, 9, 9, 9, 9]),
         ("tap", [18, 10, 6, 6, 4, 4]),
     ],
@@ -118,7 +117,7 @@ def test_a_split_reduction_worked_by_hand() -> None:
 def test_slices_of_the_largest_part(part_unit: str, slices: list[int]) -> None:
     """Nine taps of 20 channels are 9 * 2 slices of 16 products where no slice has products of two; else, 12.
 
-    Of so many parts, the largest has so many channels, slices of each tap, or taps: of four, 5, 1 and 3.
+    Of so many parts, the largest has so many slices, slices of each tap, or taps: of four, 3, 1 and 3.
     """
     kernel, nine_taps = replace(KERNEL, part_unit=part_unit), replace(work(64, 64, 180), taps=9)
     assert [load_of(nine_taps, kernel, splits).longest for splits in range(1, 7)] == slices

@@ -12,25 +12,25 @@ __device__ inline uint32_t shared_address(const Scalar& scalar) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(&scalar));
 }
 
-// Copies one scalar, of 4 or 8 bytes, to an address in shared memory; or, if `missing` is not 0, writes a zero there
-// and does not read the source.
+// Copies one scalar, of 4 or 8 bytes, to an address in shared memory; or, if `missing` has a bit of `mask`, writes a
+// zero there and does not read the source. The bits are tested here: ptxas then tests those of several copies by one
+// instruction (R2P).
 template <class Scalar>
-__device__ inline void copy_async(uint32_t destination, const Scalar* source, uint32_t missing) {
+__device__ inline void copy_async(uint32_t destination, const Scalar* source, uint32_t missing, uint32_t mask = ~0u) {
   asm volatile(
-      "{ .reg .pred missing; setp.ne.u32 missing, %3, 0; cp.async.ca.shared.global [%0], [%1], %2, missing; }" ::"r"(
-          destination),
-      "l"(source), "n"(sizeof(Scalar)), "r"(missing)
+      "{ .reg .pred is_missing; .reg .b32 flag; and.b32 flag, %3, %4; setp.ne.u32 is_missing, flag, 0;"
+      " cp.async.ca.shared.global [%0], [%1], %2, is_missing; }" ::"r"(destination),
+      "l"(source), "n"(sizeof(Scalar)), "r"(missing), "r"(mask)
       : "memory");
 }
 
-// Likewise of 16 bytes, at a multiple of 16 on both sides, past the L1 cache; or zeros, if the bit of `missing` is
-// set. It is tested here: ptxas then tests those of several copies by one instruction (R2P).
+// Likewise of 16 bytes, at a multiple of 16 on both sides, past the L1 cache.
 template <class Scalar>
-__device__ inline void copy_chunk_async(uint32_t destination, const Scalar* source, uint32_t missing, int bit) {
+__device__ inline void copy_chunk_async(uint32_t destination, const Scalar* source, uint32_t missing, uint32_t mask) {
   asm volatile(
       "{ .reg .pred is_missing; .reg .b32 flag; and.b32 flag, %2, %3; setp.ne.u32 is_missing, flag, 0;"
       " cp.async.cg.shared.global [%0], [%1], 16, is_missing; }" ::"r"(destination),
-      "l"(source), "r"(missing), "r"(1u << bit)
+      "l"(source), "r"(missing), "r"(mask)
       : "memory");
 }
 

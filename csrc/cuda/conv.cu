@@ -47,7 +47,7 @@ __device__ void conv_tile(const ConvParams& params) {
   if (threadIdx.x == 0) block = locate_block<Tile>(params);
   __syncthreads();
 
-  const ReductionPart part = InputLoader::locate_part(params);
+  const ReductionPart part = locate_part<Tile>(params.reduction, Tile::BLOCK_K);
   RowMajorLoader<Tile, Tile::BLOCK_M> weight(static_cast<const Scalar*>(params.weight) + part.first,
                                              block.first_channel, block.rows, params.reduction, part.products,
                                              params.scalar_bytes, stages[0].a);

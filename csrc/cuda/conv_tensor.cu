@@ -20,8 +20,8 @@ template <class Tile>
 constexpr int COPIED_PIXELS = CopiedChunks<Tile, Tile::BLOCK_M, A_SWAP<Tile>>::ROWS;  // of a slice, by one thread
 
 template <class Tile, TapSource TAPS>
-using WindowTaps = std::conditional_t<TAPS == TapSource::table, TapBits<COPIED_PIXELS<Tile>>,
-                                      TapCoordinates<COPIED_PIXELS<Tile>, Tile::STAGES>>;
+using WindowTaps =
+    std::conditional_t<TAPS == TapSource::table, TapBits<COPIED_PIXELS<Tile>>, TapCoordinates<COPIED_PIXELS<Tile>>>;
 
 // The block's part of the reduction: slices of each tap's channels, or, of many taps, whole ones.
 template <class Tile, TapSource TAPS>
@@ -61,8 +61,7 @@ __device__ void conv_tensor(const ConvParams& params) {
   // it.
   const int copied_channels = Tile::IS_SPLIT ? part.channels.products : stored_channels;
   const Reduction reduction{part.taps.products, part.channels.products, copied_channels, stored_channels};
-  multiply_segments<Tile>(reduction, input, weight, shared.stages, tile,
-                          [&](uint32_t products) { input.end_segment(products); });
+  multiply_segments<Tile>(reduction, input, weight, shared.stages, tile);
 
   const int64_t pixel_stride = params.output_image_stride / params.output_pixels;
   if (tile.combine_parts(params.workspace, [&](uint32_t) { return tile.count_outputs(); })) {

@@ -3,7 +3,7 @@
 //
 // A count costs little beside the work it counts. A thread's tile is rectangular, so that the products of one step that
 // feed real outputs are the same number at every step. The compiler adds up the steps of an unrolled slice: what is
-// left of counting in the main loop is one to four additions, against 256 to 1024 multiply-adds.
+// left of counting in the main loop is one to three additions, against 256 to 1024 multiply-adds.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ __device__ inline uint32_t count_nonzero(const Scalar (&values)[SIZE], int first
 
 // What a thread is told of the padding: the low bits of a number say how many values lie in it, and the others, the
 // teller's own, are lost when such numbers have been added up. One addition takes both, without a mask.
-constexpr int PADDING_COUNT_BITS = 28;
+constexpr int PADDING_COUNT_BITS = 27;
 static_assert(int64_t{4} * MAX_REDUCTION < (int64_t{1} << PADDING_COUNT_BITS), "of four columns, in every step");
 
 // How many of a thread's outputs, and of its block's rows, the problem has. Those come first.

@@ -41,8 +41,6 @@ int64_t count_units(const KernelInfo& kernel, const GemmShape& shape) {
   switch (kernel.part_unit) {
     case PartUnit::slice:
       return divide_up(shape.segments * shape.length, kernel.block_k);
-    case PartUnit::channel:
-      return shape.length;
     case PartUnit::slice_of_taps:
       return divide_up(shape.length, kernel.block_k);
     case PartUnit::tap:
@@ -62,10 +60,6 @@ int64_t count_read_inputs(const LinearProblem& problem) {
     default:
       return problem.rows * problem.in_features;
   }
-}
-
-std::string object_to_offset(int64_t elements) {
-  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
 }
 
 template <class Problem>
@@ -170,9 +164,6 @@ GemmShape largest_part(const KernelInfo& kernel, GemmShape shape, int32_t splits
       shape.length = std::min(shape.segments * shape.length, units * kernel.block_k);
       shape.segments = 1;
       break;
-    case PartUnit::channel:
-      shape.length = units;
-      break;
     case PartUnit::slice_of_taps:
       shape.length = std::min(shape.length, units * kernel.block_k);
       break;
@@ -231,12 +222,8 @@ std::string find_objection(const Choice& choice, const ConvProblem& given) {
   const int64_t block_pixels = has_channels_last(kernel) ? kernel.block_m : kernel.block_n;
   const int64_t images = std::min(problem.batch, (block_pixels - 2 + pixels) / pixels + 1);
   const int64_t elements = images * problem.groups * group_channels * count_inputs(problem);
-  if (elements > INT32_MAX) return object_to_offset(elements);
-  // Those of a table know what lies beyond the reduction by an offset beyond its channels, which must not wrap.
-  if (kernel.copied_beyond == 0) return {};
-  const int64_t last_channel = (group_channels * taps + kernel.copied_beyond - 1) / taps;
-  const int64_t last_offset = last_channel * count_inputs(problem);
-  return last_offset <= UINT32_MAX ? "" : object_to_offset(last_offset);
+  if (elements <= INT32_MAX) return {};
+  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
 }
 
 std::string find_objection(const Choice& choice, const LinearProblem& problem) {

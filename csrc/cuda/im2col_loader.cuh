@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include "cuda/conv_window.cuh"
@@ -32,14 +31,11 @@ class Im2colLoader {
   // In shared memory, because the main loop, which has all registers busy, needs it once a slice.
   struct Shared {
     typename Taps::Shared taps;
-    // By lane: elements from the source to a window's first input, modulo 2^32.
-    alignas(16) uint32_t offsets[WARP_SIZE][COLUMNS];
+    // By lane: two windows' first inputs in the group's first channel, padding or not.
+    struct alignas(16) Pair {
+      const Scalar* windows[2];
+    } pairs[COLUMNS / 2][WARP_SIZE];
   };
-
-  // The block's part of the reduction.
-  __device__ static ReductionPart locate_part(const ConvParams& params) {
-    return flopcuda::cuda::locate_part<Tile>(params.reduction, Taps::unit(params));
-  }
 
   // first_pixel: the block's first column. columns: how many the problem has from there on. part: of the reduction.
   // slice: the operand's in the first stage. Ends with a barrier.
@@ -48,9 +44,10 @@ class Im2colLoader {
       : params_(params),
         shared_(shared),
         destination_(shared_address(slice.values[first_step()][block_column(0)])),
-        source_(static_cast<const Scalar*>(params.input) + first_pixel.image * params.input_image_stride +
-                group * params.group_input_extent - Taps::offset_ahead(params, part)),
-        taps_(params, locate(params, first_pixel, columns, shared.offsets[lane()]), first_step(), part, shared.taps) {
+        steps_left_(part.products - first_step()),
+        taps_(params, locate(params, group, first_pixel, columns, shared), part.first + first_step(), shared.taps) {
+    // The compiler does not see how the address is found, lest it find it anew for every slice.
+    asm("" : "+r"(destination_));
     __syncthreads();
   }
 
@@ -58,21 +55,28 @@ class Im2colLoader {
   template <class Tally>
   __device__ void copy(uint32_t stage_offset, Tally& tally) {
     // All that is read, before the first copy: the compiler takes none of it across one.
-    uint32_t offsets[COLUMNS];
+    typename Shared::Pair pairs[COLUMNS / 2];
 #pragma unroll
-    for (int j = 0; j < COLUMNS; ++j) offsets[j] = shared_.offsets[lane()][j];
+    for (int j = 0; j < COLUMNS / 2; ++j) pairs[j] = shared_.pairs[j][lane()];
     Tap taps[STEPS];
 #pragma unroll
-    for (Tap& tap : taps) {
-      tap = taps_.next();
-      tally.add_padding(tap.marks);
-    }
-#pragma unroll
-    for (int j = 0; j < COLUMNS; ++j) {
+    for (Tap& tap : taps) tap = taps_.next();
+    if (steps_left_ < Tile::BLOCK_K) {
 #pragma unroll
       for (int i = 0; i < STEPS; ++i) {
+        if (i * Tile::WARPS >= steps_left_) taps[i].marks = Tap::NOTHING;
+      }
+    }
+    steps_left_ -= Tile::BLOCK_K;
+#pragma unroll
+    for (const Tap& tap : taps) tally.add_padding(tap.marks);
+#pragma unroll
+    for (int i = 0; i < STEPS; ++i) {
+#pragma unroll
+      for (int j = 0; j < COLUMNS; ++j) {
         copy_async(destination_ + stage_offset + i * (Tile::WARPS * STEP_BYTES) + j * (WARP_SIZE * sizeof(Scalar)),
-                   element_at(source_, offsets[j] + taps[i].offset, params_.scalar_bytes), taps[i].is_missing(j));
+                   element_at(pairs[j / 2].windows[j % 2], taps[i].offset, params_.scalar_bytes), taps[i].marks,
+                   Tap::flag(j));
       }
     }
   }
@@ -84,27 +88,31 @@ class Im2colLoader {
   __device__ static int first_step() { return threadIdx.x / WARP_SIZE; }
   __device__ static int block_column(int j) { return lane() + j * WARP_SIZE; }
 
-  // All warps have the same columns; the first writes their offsets.
-  __device__ static Windows<COLUMNS> locate(const ConvParams& params, Pixel first_pixel, int columns,
-                                            uint32_t (&offsets)[COLUMNS]) {
+  // All warps have the same columns; the first writes where their windows begin.
+  __device__ static Windows<COLUMNS> locate(const ConvParams& params, int group, Pixel first_pixel, int columns,
+                                            Shared& shared) {
+    const Scalar* const channel = static_cast<const Scalar*>(params.input) + group * params.group_input_extent;
     Windows<COLUMNS> windows;
-    uint32_t window_offsets[COLUMNS];
+    typename Shared::Pair pairs[COLUMNS / 2];
 #pragma unroll
     for (int j = 0; j < COLUMNS; ++j) {
       const Pixel pixel = first_pixel.advance(block_column(j), params.output_pixels);
-      const int64_t image_offset = (pixel.image - first_pixel.image) * params.input_image_stride;
       windows.positions[j] = Position::of_window(params, pixel);
-      window_offsets[j] = static_cast<uint32_t>(image_offset + windows.positions[j].offset(params));
+      pairs[j / 2].windows[j % 2] =
+          channel + pixel.image * params.input_image_stride + windows.positions[j].offset(params);
       if (block_column(j) >= columns) windows.positions[j] = Position::nowhere();
     }
-    if (threadIdx.x < WARP_SIZE) memcpy(offsets, window_offsets, sizeof(offsets));
+    if (threadIdx.x < WARP_SIZE) {
+#pragma unroll
+      for (int j = 0; j < COLUMNS / 2; ++j) shared.pairs[j][lane()] = pairs[j];
+    }
     return windows;
   }
 
   const ConvParams& params_;
   const Shared& shared_;
   uint32_t destination_;
-  const Scalar* source_;  // the group's first channel of the block's first image, less what is in a tap's offset
+  int steps_left_;  // of the part, from the warp's next on
   Taps taps_;
 };
 

@@ -32,17 +32,12 @@ KernelInfo describe_tile(Operation operation, DataType type, Unit unit, double m
   return kernel;
 }
 
+int32_t max_taps(TapSource taps) { return taps == TapSource::table ? MAX_TABULATED_TAPS : MAX_REDUCTION; }
+
 template <class Tile>
 KernelInfo describe_conv(double multiply_share, TapSource taps) {
-  const bool are_tabulated = taps == TapSource::table;
-  const int32_t max_taps = are_tabulated ? MAX_TABULATED_TAPS : MAX_REDUCTION;
   constexpr DataType TYPE = TYPE_OF<typename Tile::Scalar>;
-  KernelInfo kernel = describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps);
-  if (are_tabulated) {
-    kernel.part_unit = PartUnit::channel;
-    kernel.copied_beyond = (Tile::STAGES - 1) * Tile::BLOCK_K;
-  }
-  return kernel;
+  return describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps(taps));
 }
 
 template <class Tile>
@@ -52,13 +47,13 @@ KernelInfo describe_linear(double multiply_share) {
 }
 
 template <class Tile>
-KernelInfo describe_tensor(Operation operation, double multiply_share) {
-  return describe_tile<Tile>(operation, Tile::TYPE, tensor_unit(Tile::TYPE), multiply_share, MAX_REDUCTION);
+KernelInfo describe_tensor(Operation operation, double multiply_share, int32_t max_taps) {
+  return describe_tile<Tile>(operation, Tile::TYPE, tensor_unit(Tile::TYPE), multiply_share, max_taps);
 }
 
 template <class Tile>
 KernelInfo describe_conv_tensor(double multiply_share, TapSource taps) {
-  KernelInfo kernel = describe_tensor<Tile>(Operation::conv, multiply_share);
+  KernelInfo kernel = describe_tensor<Tile>(Operation::conv, multiply_share, max_taps(taps));
   const bool are_tabulated = taps == TapSource::table;
   if (are_tabulated) kernel.max_sides = MAX_TABULATED_SIDES;
   kernel.part_unit = are_tabulated ? PartUnit::slice_of_taps : PartUnit::tap;
@@ -116,7 +111,7 @@ std::vector<KernelInfo> list_kernels() {
 #define FLOPCUDA_APPEND_CONV_TENSOR(kernel, share, Tile, taps) \
   FLOPCUDA_APPEND(kernel, describe_conv_tensor<Tile>(share, TapSource::taps))
 #define FLOPCUDA_APPEND_LINEAR_TENSOR(kernel, share, Tile) \
-  FLOPCUDA_APPEND(kernel, describe_tensor<Tile>(Operation::linear, share))
+  FLOPCUDA_APPEND(kernel, describe_tensor<Tile>(Operation::linear, share, 1))
   FLOPCUDA_CONV_KERNELS(FLOPCUDA_APPEND_CONV)
   FLOPCUDA_DIRECT_KERNELS(FLOPCUDA_APPEND_DIRECT)
   FLOPCUDA_FEW_OUTPUTS_KERNELS(FLOPCUDA_APPEND_FEW_OUTPUTS)

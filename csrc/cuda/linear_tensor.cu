@@ -35,7 +35,7 @@ __device__ void linear_tensor(const LinearParams& params) {
   tile.set(has_bias ? static_cast<const Scalar*>(params.bias) + block.first_column : nullptr);
 
   const Reduction reduction{1, part.products, part.products, part.products};
-  multiply_segments<Tile>(reduction, input, weight, shared.stages, tile, [](uint32_t) {});
+  multiply_segments<Tile>(reduction, input, weight, shared.stages, tile);
 
   // Found out anew: no register holds it in the main loop.
   const TilePosition again = locate_tile<Tile>(params, block_index_again());

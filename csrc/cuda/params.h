@@ -7,6 +7,7 @@
 
 #include "common/counters.h"
 #include "common/problem.h"
+#include "cuda/tiles.h"
 
 #ifdef __CUDACC__
 #define FLOPCUDA_HOST_DEVICE __host__ __device__
@@ -40,31 +41,21 @@ struct AxisParams {
   FastDivisor kernel_size;
 };
 
-// The taps of a convolution in order, for kernels on tensor cores: how to know one, and how to go on to the next.
+// A tap of a convolution, for kernels on tensor cores that tabulate them.
+struct TabulatedTap {
+  // A bit of each of its coordinates, along width, height and depth; and all those of a width whose taps are channels.
+  uint32_t coordinates;
+  uint32_t step;  // from its input to the next tap's, in elements modulo 2^32
+};
+
+// The taps of a convolution in order, for kernels on tensor cores.
 struct TapWalk {
-  // For kernels of tabulated taps, a tap is three bits: of its coordinates along width, height and depth. Behind those
-  // of the width, and of the height, is one that is no coordinate's.
-  uint32_t width_end, height_first, height_end, depth_first;
-  // From this bit on, one for each tap of a width whose taps are channels: all of them belong to every tap.
-  uint32_t gathered_first;
+  // Where the bits of the height's coordinates begin, and of the depth's; and one for each tap of a width whose taps
+  // are channels.
+  uint32_t height_first, depth_first, gathered_first;
   // From a tap's input to that of the next one, in elements modulo 2^32; the last two more if a row, or a depth, ends.
   uint32_t width_step, height_step, depth_step;
-
-  FLOPCUDA_HOST_DEVICE uint32_t first_tap() const { return 1 | height_first | depth_first; }
-
-  // Adding a bit to itself is the next one's.
-  FLOPCUDA_HOST_DEVICE void advance(uint32_t& tap, uint32_t& offset) const {
-    offset += width_step;
-    tap += tap & (width_end - 1);
-    if ((tap & width_end) == 0) return;
-    offset += height_step;
-    tap += 1 - width_end;
-    tap += tap & (height_end - height_first);
-    if ((tap & height_end) == 0) return;
-    offset += depth_step;
-    tap += height_first - height_end;
-    tap += tap & (0u - depth_first);
-  }
+  TabulatedTap table[MAX_TABULATED_TAPS];
 };
 
 // What the blocks of a split kernel share; null for others.
@@ -97,9 +88,6 @@ struct ConvParams {
   int32_t group_out_channels;  // the rows of one group
   int32_t reduction;           // group_in_channels * taps
   int32_t taps;                // of a kernel
-  // From a warp's step of the reduction to its next: so many taps, and so many elements from channel to channel.
-  int32_t step_taps;
-  uint32_t step_channel_offset;
   AxisParams depth;
   AxisParams height;
   AxisParams width;
@@ -144,7 +132,7 @@ struct LinearParams {
 };
 
 static_assert(sizeof(void*) == 8, "pointers are 64-bit on both sides");
-static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 304 && sizeof(LinearParams) == 104,
+static_assert(sizeof(FastDivisor) == 12 && sizeof(ConvParams) == 800 && sizeof(LinearParams) == 104,
               "host and device agree on the layout");
 static_assert(std::is_trivially_copyable_v<ConvParams> && std::is_trivially_copyable_v<LinearParams>,
               "parameters are copied as bytes");

@@ -49,21 +49,37 @@ AxisParams make_axis(const Axis& axis) {
           static_cast<int32_t>(axis.pad),     static_cast<int32_t>(axis.dilation), make_divisor(axis.kernel_size)};
 }
 
-TapWalk walk_taps(const ConvParams& params, bool by_bits) {
+// How far a tap's input is from that of the next one.
+uint32_t step_behind(const TapWalk& walk, bool ends_row, bool ends_depth) {
+  return walk.width_step + (ends_row ? walk.height_step : 0) + (ends_depth ? walk.depth_step : 0);
+}
+
+void tabulate_taps(TapWalk& walk, uint32_t depths, uint32_t height, uint32_t width) {
+  walk.height_first = 1u << width;
+  walk.depth_first = walk.height_first << height;
+  walk.gathered_first = walk.depth_first << depths;
+  TabulatedTap* tap = walk.table;
+  for (uint32_t depth = 0; depth < depths; ++depth) {
+    for (uint32_t row = 0; row < height; ++row) {
+      for (uint32_t column = 0; column < width; ++column) {
+        const bool ends_row = column == width - 1;
+        tap->coordinates = 1u << column | walk.height_first << row | walk.depth_first << depth;
+        tap->step = step_behind(walk, ends_row, ends_row && row == height - 1);
+        ++tap;
+      }
+    }
+  }
+}
+
+TapWalk walk_taps(const ConvParams& params, bool are_tabulated) {
   const uint32_t width = params.width.kernel_size.divisor, height = params.height.kernel_size.divisor;
   TapWalk walk{};
-  if (by_bits) {
-    walk.width_end = 1u << width;
-    walk.height_first = walk.width_end << 1;
-    walk.height_end = walk.height_first << height;
-    walk.depth_first = walk.height_end << 1;
-    walk.gathered_first = walk.depth_first << params.depth.kernel_size.divisor;
-  }
   const uint32_t row = params.width.in_size * params.input_pixel_stride;
   const uint32_t next_row = params.height.dilation * row;
   walk.width_step = params.width.dilation * params.input_pixel_stride;
   walk.height_step = next_row - width * walk.width_step;
   walk.depth_step = params.depth.dilation * params.height.in_size * row - height * next_row;
+  if (are_tabulated) tabulate_taps(walk, params.depth.kernel_size.divisor, height, width);
   return walk;
 }
 
@@ -98,9 +114,6 @@ ConvParams make_params(const ConvProblem& given, const Tensors& tensors, const G
   params.group_out_channels = static_cast<int32_t>(shape.rows);
   params.taps = static_cast<int32_t>(count_taps(problem));
   params.reduction = params.group_in_channels * params.taps;
-  const int32_t warps = kernel.threads / WARP_SIZE;
-  params.step_taps = warps % params.taps;
-  params.step_channel_offset = static_cast<uint32_t>(warps / params.taps * params.input_channel_stride);
   params.depth = make_axis(problem.depth);
   params.height = make_axis(problem.height);
   params.width = make_axis(problem.width);

@@ -22,10 +22,10 @@ struct Dim3 {
 
 enum class Operation { conv, linear };
 
-// What the parts of a split reduction have whole ones of: slices of all products, channels, slices of each tap's
-// channels, or taps.
-enum class PartUnit { slice, channel, slice_of_taps, tap };
-constexpr std::array<const char*, 4> PART_UNIT_NAMES = {"slice", "channel", "slice_of_taps", "tap"};
+// What the parts of a split reduction have whole ones of: slices of all products, slices of each tap's channels, or
+// taps.
+enum class PartUnit { slice, slice_of_taps, tap };
+constexpr std::array<const char*, 3> PART_UNIT_NAMES = {"slice", "slice_of_taps", "tap"};
 
 // A counted kernel and the tile that one of its blocks computes.
 struct KernelInfo {
@@ -47,7 +47,6 @@ struct KernelInfo {
   int32_t fixed_slices;           // of the main loop, as long as what a block does besides; 0 where that is little
   int32_t max_taps;               // of a convolution's kernel
   int32_t max_sides = INT32_MAX;  // its depth, height and width together
-  int32_t copied_beyond;          // products behind a reduction, which copies know as such by offsets (taps.cuh)
   bool is_direct;                 // a convolution without tiles: one row a block
   bool is_split;                  // several blocks share a tile, a part of the reduction each
   PartUnit part_unit;             // of those parts

@@ -2,8 +2,8 @@
 // one thread copies, a bit for each. And how many taps of these rows lie in the padding: a tap of a walk is one, or all
 // of a width whose taps are channels, of which some may have an input and others none.
 //
-// The taps of a small kernel are known by bits, which one instruction tests (TapBits); those of a large one, as the
-// gradient of a weight has, by their coordinates (TapCoordinates). Both go from a tap to the next with additions.
+// The taps of a small kernel are tabulated by the planner, with bits that one instruction tests (TapBits); those of a
+// large one, as the gradient of a weight has, are known by their coordinates (TapCoordinates).
 #pragma once
 
 #include <cstdint>
@@ -33,64 +33,79 @@ __device__ inline uint32_t mark_inside(const ConvParams& params, const Position&
          mark_inside(gathered, window.column * gathered.stride - gathered.pad) * params.tap_walk.gathered_first;
 }
 
-// Whether a tap of a window lies in the image is found once a block.
+// What is known of the rows at the tap that is copied.
+class TapRows {
+ public:
+  // Those without an input, and those that there are not.
+  __device__ uint32_t missing() const { return missing_; }
+
+  // What is still copied of the tap is none of its channels.
+  __device__ void miss_all() { missing_ = ~0u; }
+
+ protected:
+  __device__ void set_exists(int i, bool exists) { existing_ |= static_cast<uint32_t>(exists) << i; }
+
+  __device__ uint32_t count_existing() const { return __popc(existing_); }
+  __device__ uint32_t count_padded() const { return __popc(missing_ & existing_); }
+
+  uint32_t missing_ = 0;
+
+ private:
+  uint32_t existing_ = 0;
+};
+
+// Whether a tap of a window lies in the image is found once a block, for all taps.
 template <int ROWS>
-class TapBits {
+class TapBits : public TapRows {
  public:
   // The first tap is that of all.
-  __device__ TapBits(const ConvParams& params, int)
-      : params_(params), walk_(params.tap_walk), tap_(walk_.first_tap()), multiplied_tap_(walk_.first_tap()) {}
+  __device__ TapBits(const ConvParams& params, int) : params_(params) {}
 
   __device__ void set_row(int i, const ConvParams& params, const Position& window, bool exists) {
     inside_[i] = exists ? mark_inside(params, window) : 0;
-    existing_rows_ += exists;
+    set_exists(i, exists);
   }
 
   // How far the first tap's inputs are from the windows' first, in pixels modulo 2^32.
   __device__ static constexpr uint32_t first_offset() { return 0; }
 
   // All rows are set, and the first tap is copied.
-  __device__ void begin() {}
-
-  // Rows without an input at the tap that is copied.
-  __device__ uint32_t missing() const {
-    uint32_t missing = 0;
+  __device__ void begin() {
+    const uint32_t tap = params_.tap_walk.table[tap_].coordinates;
+    missing_ = 0;
 #pragma unroll
-    for (int i = 0; i < ROWS; ++i) missing |= ((tap_ & ~inside_[i]) != 0) << i;
-    return missing;
+    for (int i = 0; i < ROWS; ++i) missing_ |= ((tap & ~inside_[i]) != 0) << i;
   }
 
   // The next tap is copied: how far its inputs are from those of the last, in elements modulo 2^32.
   __device__ uint32_t advance() {
-    uint32_t step = 0;
-    walk_.advance(tap_, step);
+    const uint32_t step = params_.tap_walk.table[tap_++].step;
+    begin();
     return step;
   }
 
-  // The next tap has been multiplied: how many taps of the rows that there are lie in the padding.
-  __device__ int pop_padded_taps() {
-    int taps = existing_rows_ * static_cast<int>(params_.gathered_width.kernel_size.divisor);
+  // Of so many products of each row with the tap that is copied, those with the padding. Among taps that are channels,
+  // some have an input and others none.
+  __device__ uint32_t count_padding(uint32_t products) const {
+    const FastDivisor& gathered_taps = params_.gathered_width.kernel_size;
+    if (gathered_taps.divisor == 1) return count_padded() * products;
+    uint32_t taps = count_existing() * gathered_taps.divisor;
 #pragma unroll
-    for (uint32_t inside : inside_) {
-      if ((multiplied_tap_ & ~inside) == 0) taps -= __popc(inside & (0u - walk_.gathered_first));
+    for (int i = 0; i < ROWS; ++i) {
+      if ((missing_ >> i & 1) == 0) taps -= __popc(inside_[i] & (0u - params_.tap_walk.gathered_first));
     }
-    uint32_t unused = 0;
-    walk_.advance(multiplied_tap_, unused);
-    return taps;
+    return taps * gathered_taps.divide(products);
   }
 
  private:
   const ConvParams& params_;
-  const TapWalk& walk_;
-  uint32_t tap_, multiplied_tap_;
+  int tap_ = 0;
   uint32_t inside_[ROWS];
-  int existing_rows_ = 0;
 };
 
-// Whether a tap lies in the image is found whenever it is copied, and kept until it is multiplied: no more than
-// STAGES of them are on their way.
-template <int ROWS, int STAGES>
-class TapCoordinates {
+// Whether a tap lies in the image is found whenever it is copied.
+template <int ROWS>
+class TapCoordinates : public TapRows {
  public:
   __device__ TapCoordinates(const ConvParams& params, int first_tap) : params_(params) {
     const uint32_t rows = params.width.kernel_size.divide(first_tap);  // whole kernel rows before it
@@ -103,7 +118,7 @@ class TapCoordinates {
 
   __device__ void set_row(int i, const ConvParams&, const Position& window, bool exists) {
     windows_[i] = exists ? window : Position::nowhere();
-    existing_ |= static_cast<uint32_t>(exists) << i;
+    set_exists(i, exists);
   }
 
   __device__ uint32_t first_offset() const { return static_cast<uint32_t>(tap_.offset(params_)); }
@@ -112,11 +127,7 @@ class TapCoordinates {
     missing_ = 0;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) missing_ |= static_cast<uint32_t>(!windows_[i].has_input_at(params_, tap_)) << i;
-    on_their_way_ |= missing_ << way_length_;
-    way_length_ += ROWS;
   }
-
-  __device__ uint32_t missing() const { return missing_; }
 
   __device__ uint32_t advance() {
     const TapWalk& walk = params_.tap_walk;
@@ -138,24 +149,13 @@ class TapCoordinates {
     return step;
   }
 
-  __device__ int pop_padded_taps() {
-    const uint32_t missing = on_their_way_;
-    on_their_way_ >>= ROWS;
-    way_length_ -= ROWS;
-    return __popc(missing & existing_);
-  }
+  __device__ uint32_t count_padding(uint32_t products) const { return count_padded() * products; }
 
  private:
-  static_assert(ROWS * STAGES < 32, "a bit for each");
-
   const ConvParams& params_;
   Position windows_[ROWS];
   Position tap_;
   uint32_t column_, row_;
-  uint32_t missing_;
-  uint32_t existing_ = 0;
-  uint32_t on_their_way_ = 0;  // rows missing at the taps that have been copied and not multiplied, in order
-  int way_length_ = 0;         // their bits
 };
 
 }  // namespace flopcuda::cuda

@@ -9,7 +9,6 @@
 #include "cuda/conv_window.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/params.h"
-#include "cuda/split_sums.cuh"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
@@ -24,8 +23,6 @@ struct Tap {
   static constexpr uint32_t NOTHING = 0xfu << PADDING_COUNT_BITS;
 
   __device__ static uint32_t flag(int column) { return 1u << (PADDING_COUNT_BITS + column); }
-  // Whether column j has no input; any number but 0 says that it has none.
-  __device__ uint32_t is_missing(int column) const { return marks & flag(column); }
 };
 
 // Where the windows of a lane's columns lie.
@@ -61,6 +58,11 @@ struct DecodedTap {
                 coordinate(params.width, index, rows)};
   }
 
+  // Elements from a window's first input on, modulo 2^32.
+  __device__ uint32_t offset(const ConvParams& params) const {
+    return static_cast<uint32_t>(channel * params.input_channel_stride + position.offset(params));
+  }
+
  private:
   // Of the tap n counted along an axis, of which so many whole kernels lie before it.
   __device__ static int coordinate(const AxisParams& axis, int n, int whole_kernels) {
@@ -68,62 +70,57 @@ struct DecodedTap {
   }
 };
 
-// Every tap of the kernel is decoded and held against the windows once a block. A warp copies every WARPS-th step.
-//
-// A part of the reduction is whole channels. Its offsets go as far as those of all channels, so that what lies beyond
-// it is known by the launch's own constant.
+// How a warp goes on from a tap to that of its next step.
+struct alignas(8) NextTap {
+  uint32_t step;  // elements, modulo 2^32
+  uint32_t row;   // that tap's in the table, in bytes from the first one
+};
+
+// Every tap of the kernel is decoded and held against the windows once a block. A warp copies every WARPS-th step: how
+// it goes on from one to the next depends on the tap alone.
 template <class Tile, int COLUMNS>
 class TapTable {
+  struct Row {
+    uint32_t marks[WARP_SIZE];  // by lane: all warps have the same columns
+    NextTap next;
+  };
+  static constexpr uint32_t ROW_BYTES = sizeof(Row);
+
  public:
-  // Products of the reduction that no part divides.
-  __device__ static int unit(const ConvParams& params) { return params.taps; }
-
-  // By how many elements a part's offsets are too large.
-  __device__ static int64_t offset_ahead(const ConvParams& params, const ReductionPart& part) {
-    if constexpr (!Tile::IS_SPLIT) return 0;
-    return (params.reduction - part.first - part.products) / params.taps * params.input_channel_stride;
-  }
-
   struct Shared {
-    uint32_t offsets[MAX_TABULATED_TAPS];
-    uint32_t marks[MAX_TABULATED_TAPS][WARP_SIZE];  // by lane: all warps have the same columns
+    Row rows[MAX_TABULATED_TAPS];
   };
 
-  // The table is complete after a barrier.
-  __device__ TapTable(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step,
-                      const ReductionPart& part, Shared& shared)
-      : params_(params),
-        shared_(shared),
-        tap_(first_step % params.taps),
-        channel_offset_((part.first + first_step) / params.taps * static_cast<uint32_t>(params.input_channel_stride) +
-                        static_cast<uint32_t>(offset_ahead(params, part))) {
-    for (int tap = threadIdx.x / WARP_SIZE; tap < params.taps; tap += Tile::WARPS) {
-      const DecodedTap decoded(params, tap);
-      if (lane() == 0) shared.offsets[tap] = static_cast<uint32_t>(decoded.position.offset(params));
-      shared.marks[tap][lane()] = windows.mark(params, decoded.position);
+  // first_step: of the reduction, that the warp copies. The table is complete after a barrier.
+  __device__ TapTable(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step, Shared& shared)
+      : shared_(shared) {
+    const DecodedTap first(params, first_step);
+    offset_ = first.offset(params);
+    row_ = (first_step - first.channel * params.taps) * ROW_BYTES;
+    const int lane = threadIdx.x % WARP_SIZE;
+    for (int index = threadIdx.x / WARP_SIZE; index < params.taps; index += Tile::WARPS) {
+      const DecodedTap tap(params, index), next(params, index + Tile::WARPS);
+      Row& row = shared.rows[index];
+      row.marks[lane] = windows.mark(params, tap.position);
+      const uint32_t next_row = index + Tile::WARPS - next.channel * params.taps;
+      if (lane == 0) row.next = {next.offset(params) - tap.offset(params), next_row * ROW_BYTES};
     }
   }
 
-  // What the warp's next step stands for; nothing, beyond the reduction. The planner sees to it that no offset wraps.
+  // What the warp's next step stands for.
   __device__ Tap next() {
-    const bool exists = channel_offset_ < static_cast<uint32_t>(params_.group_input_extent);
-    const Tap tap{channel_offset_ + shared_.offsets[tap_], exists ? shared_.marks[tap_][lane()] : Tap::NOTHING};
-    tap_ += params_.step_taps;
-    channel_offset_ += params_.step_channel_offset;
-    if (tap_ >= params_.taps) {
-      tap_ -= params_.taps;
-      channel_offset_ += static_cast<uint32_t>(params_.input_channel_stride);
-    }
+    const Row& row = *reinterpret_cast<const Row*>(reinterpret_cast<const char*>(shared_.rows) + row_);
+    const Tap tap{offset_, row.marks[threadIdx.x % WARP_SIZE]};
+    const NextTap next = row.next;
+    offset_ += next.step;
+    row_ = next.row;
     return tap;
   }
 
  private:
-  __device__ static int lane() { return threadIdx.x % WARP_SIZE; }
-
-  const ConvParams& params_;
   const Shared& shared_;
-  int tap_;
-  uint32_t channel_offset_;
+  uint32_t offset_;
+  uint32_t row_;  // bytes
 };
 
 // Decodes a tap, and holds it against the windows, whenever it is copied.
@@ -132,28 +129,19 @@ class TapDecoder {
  public:
   struct Shared {};
 
-  // As above.
-  __device__ static int unit(const ConvParams&) { return Tile::BLOCK_K; }
-  __device__ static int64_t offset_ahead(const ConvParams&, const ReductionPart&) { return 0; }
-
-  __device__ TapDecoder(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step,
-                        const ReductionPart& part, Shared&)
-      : params_(params), windows_(windows), step_(part.first + first_step), end_(part.first + part.products) {}
+  __device__ TapDecoder(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step, Shared&)
+      : params_(params), windows_(windows), step_(first_step) {}
 
   __device__ Tap next() {
     const DecodedTap decoded(params_, step_);
-    const int64_t offset = decoded.channel * params_.input_channel_stride + decoded.position.offset(params_);
-    const Tap tap{static_cast<uint32_t>(offset),
-                  step_ < end_ ? windows_.mark(params_, decoded.position) : Tap::NOTHING};
     step_ += Tile::WARPS;
-    return tap;
+    return {decoded.offset(params_), windows_.mark(params_, decoded.position)};
   }
 
  private:
   const ConvParams& params_;
   Windows<COLUMNS> windows_;
   int step_;
-  int end_;  // of the part
 };
 
 }  // namespace flopcuda::cuda

@@ -85,13 +85,16 @@ class RowChunkLoader {
 #pragma unroll
     for (int i = 0; i < Chunks::ROWS; ++i) {
       copy_chunk_async(destination_ + stage_offset + Chunks::offset_from_first(i),
-                       element_at(source_, row_offsets_[i], scalar_bytes_), missing_, COUNT_ZERO ? i : 0);
+                       element_at(source_, row_offsets_[i], scalar_bytes_), missing_, COUNT_ZERO ? 1u << i : 1u);
     }
     source_ += Tile::BLOCK_K;
   }
 
   // The next segment begins so many products behind the start of the last, from which the copies have come so far.
   __device__ void begin_segment(int stride, int copied_length) { source_ += stride - copied_length; }
+
+  // Nothing of a matrix is padding.
+  __device__ void count_segment(uint32_t) {}
 
  private:
   uint32_t destination_;
@@ -291,8 +294,9 @@ struct Reduction {
 // that it does not fill. So the main loop asks for no slice where it lies.
 //
 // A loader's copy(stage_offset) begins to copy its operand's next slice, to the stage that lies so many bytes behind
-// the first; begin_run(is_beyond) says whether the thread's products in the run lie beyond the segment, and
-// begin_segment follows the last slice of a segment.
+// the first; begin_run(is_beyond) says whether the thread's products in the run lie beyond the segment,
+// count_segment(products) how many products of each output a segment's copies are of, before its first run, and
+// begin_segment follows its last slice if there is another segment.
 template <class Tile, class LoaderA, class LoaderB>
 class SliceCopies {
  public:
@@ -301,7 +305,9 @@ class SliceCopies {
         a_(a),
         b_(b),
         segments_left_(reduction.segments),
-        products_left_(reduction.copied_length) {}
+        products_left_(reduction.copied_length) {
+    a_.count_segment(reduction_.length);
+  }
 
   // The next so many slices, or fewer, are of one run: how many.
   __device__ int begin(int slices) {
@@ -320,19 +326,21 @@ class SliceCopies {
  private:
   // Behind the last segment are zeros.
   __device__ void begin_run() {
-    if (products_left_ <= 0 && segments_left_ > 1) {
-      --segments_left_;
-      const int copied_length = reduction_.copied_length - products_left_;
-      a_.begin_segment(reduction_.stride, copied_length);
-      b_.begin_segment(reduction_.stride, copied_length);
-      products_left_ = reduction_.copied_length;
-    }
-    const int whole_slices = max(products_left_, 0) / Tile::BLOCK_K;
-    const bool is_beyond = whole_slices == 0 && first_product<Tile>() >= products_left_;
+    if (products_left_ <= 0 && segments_left_ > 1) begin_segment();
+    const bool is_beyond = first_product<Tile>() >= products_left_;
     a_.begin_run(is_beyond);
     b_.begin_run(is_beyond);
-    run_ = max(whole_slices, 1);
+    run_ = max(products_left_ / Tile::BLOCK_K, 1);
     products_left_ -= run_ * Tile::BLOCK_K;
+  }
+
+  __device__ void begin_segment() {
+    --segments_left_;
+    const int copied_length = reduction_.copied_length - products_left_;
+    a_.begin_segment(reduction_.stride, copied_length);
+    b_.begin_segment(reduction_.stride, copied_length);
+    a_.count_segment(reduction_.length);
+    products_left_ = reduction_.copied_length;
   }
 
   const Reduction& reduction_;
@@ -343,11 +351,10 @@ class SliceCopies {
   int products_left_;  // of the segment, behind the run; the same for all threads
 };
 
-// Multiplies the whole reduction. end_segment(products) is told how many products of each output a segment was.
-template <class Tile, class LoaderA, class LoaderB, class Outputs, class EndSegment>
+// Multiplies the whole reduction.
+template <class Tile, class LoaderA, class LoaderB, class Outputs>
 __device__ inline void multiply_segments(const Reduction& reduction, LoaderA& loader_a, LoaderB& loader_b,
-                                         const TensorStage<Tile> (&stages)[Tile::STAGES], Outputs& tile,
-                                         const EndSegment& end_segment) {
+                                         const TensorStage<Tile> (&stages)[Tile::STAGES], Outputs& tile) {
   using Stage = TensorStage<Tile>;
   SliceCopies<Tile, LoaderA, LoaderB> copies(reduction, loader_a, loader_b);
 #pragma unroll
@@ -375,22 +382,22 @@ __device__ inline void multiply_segments(const Reduction& reduction, LoaderA& lo
     stage = stage == (Tile::STAGES - 1) * sizeof(Stage) ? 0 : stage + sizeof(Stage);
   };
 
+  // Segments of whole slices are multiplied as one: only copies ask where a segment ends.
+  const int left = reduction.length % Tile::BLOCK_K;
+  const bool is_one = left == 0;
+  const int whole_slices = reduction.length / Tile::BLOCK_K * (is_one ? reduction.segments : 1);
 #pragma unroll 1
-  for (int segment = 0; segment < reduction.segments; ++segment) {
-    const uint32_t products_before = tile.products();
-    int whole_slices = reduction.length / Tile::BLOCK_K;
-    while (whole_slices > 0) {
-      const int run = copies.begin(whole_slices);
-      whole_slices -= run;
+  for (int segments = is_one ? 1 : reduction.segments; segments > 0; --segments) {
+    for (int slices = whole_slices; slices > 0;) {
+      const int run = copies.begin(slices);
+      slices -= run;
 #pragma unroll 1
       for (int slice = 0; slice < run; ++slice) multiply_slice(Tile::BLOCK_K);
     }
-    const int left = reduction.length % Tile::BLOCK_K;
     if (left > 0) {
       copies.begin(1);
       multiply_slice(left);
     }
-    end_segment(tile.products() - products_before);
   }
   wait_for_copies_but<0>();  // of the zeros beyond the reduction, too, before their place is used anew
   __syncthreads();

@@ -102,14 +102,14 @@ struct SplitTile : Tile {
 // A reduction has at most this many parts.
 constexpr int MAX_SPLITS = 64;
 
-// How a convolution finds the input of a tap: in a table made once a block, of so many taps at most, or by decoding it
-// in the main loop. On tensor cores, the table is one of bits.
+// How a convolution finds the input of a tap: in a table of so many taps at most, or by decoding it in the main loop.
+// Tables are made once a block; on tensor cores, once a launch, by the planner.
 enum class TapSource { table, decoder };
 constexpr int MAX_TABULATED_TAPS = 64;
 
-// Tensor cores: in 32 bits are one for each coordinate of a tap along each axis, one behind those of the width and one
-// behind those of the height, and at least one of a width whose taps are channels.
-constexpr int MAX_TABULATED_SIDES = 32 - 3;
+// Tensor cores: in 32 bits are one for each coordinate of a tap along each axis, and at least one of a width whose taps
+// are channels.
+constexpr int MAX_TABULATED_SIDES = 32 - 1;
 
 // The direct convolution: a block computes up to 512 outputs of one channel, each thread four.
 struct DirectConfig {
@@ -157,14 +157,14 @@ using F64_FEW_OUTPUTS_25 = FewOutputsConfig<double, 25>;
   X(flopcuda_linear_f64_64x64x8, 0.74, F64_64x64x8)       \
   X(flopcuda_linear_f64_32x128x8, 0.72, F64_32x128x8)
 
-#define FLOPCUDA_CONV_KERNELS(X)                                       \
-  X(flopcuda_conv_f32_128x128x16, 0.86, F32_128x128x16, table)         \
-  X(flopcuda_conv_f32_64x64x16, 0.74, F32_64x64x16, table)             \
-  X(flopcuda_conv_f32_64x64x16_many_taps, 0.64, F32_64x64x16, decoder) \
-  X(flopcuda_conv_f32_32x128x16, 0.72, F32_32x128x16, table)           \
-  X(flopcuda_conv_f64_64x64x8, 0.67, F64_64x64x8, table)               \
-  X(flopcuda_conv_f64_64x64x8_many_taps, 0.59, F64_64x64x8, decoder)   \
-  X(flopcuda_conv_f64_32x128x8, 0.65, F64_32x128x8, table)
+#define FLOPCUDA_CONV_KERNELS(X)                                        \
+  X(flopcuda_conv_f32_128x128x16, 0.88, F32_128x128x16, table)          \
+  X(flopcuda_conv_f32_64x64x16, 0.79, F32_64x64x16, table)              \
+  X(flopcuda_conv_f32_64x64x16_many_taps, 0.655, F32_64x64x16, decoder) \
+  X(flopcuda_conv_f32_32x128x16, 0.775, F32_32x128x16, table)           \
+  X(flopcuda_conv_f64_64x64x8, 0.71, F64_64x64x8, table)                \
+  X(flopcuda_conv_f64_64x64x8_many_taps, 0.597, F64_64x64x8, decoder)   \
+  X(flopcuda_conv_f64_32x128x8, 0.705, F64_32x128x8, table)
 
 #define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                       \
   X(flopcuda_linear_f16_128x128x32, 0.52, F16_128x128x32)       \
@@ -174,25 +174,25 @@ using F64_FEW_OUTPUTS_25 = FewOutputsConfig<double, 25>;
   X(flopcuda_linear_tf32_128x128x16, 0.535, TF32_128x128x16)    \
   X(flopcuda_linear_tf32_64x64x16, 0.295, TF32_64x64x16)        \
   X(flopcuda_linear_f64_mma_128x128x8, 0.53, F64_MMA_128x128x8) \
-  X(flopcuda_linear_f64_mma_64x64x8, 0.40, F64_MMA_64x64x8)
+  X(flopcuda_linear_f64_mma_64x64x8, 0.395, F64_MMA_64x64x8)
 
 #define FLOPCUDA_CONV_TENSOR_KERNELS(X)                                          \
-  X(flopcuda_conv_f16_128x128x32, 0.53, F16_128x128x32, table)                   \
+  X(flopcuda_conv_f16_128x128x32, 0.535, F16_128x128x32, table)                  \
   X(flopcuda_conv_f16_128x128x32_many_taps, 0.53, F16_128x128x32, decoder)       \
-  X(flopcuda_conv_f16_64x64x32, 0.295, F16_64x64x32, table)                      \
+  X(flopcuda_conv_f16_64x64x32, 0.30, F16_64x64x32, table)                       \
   X(flopcuda_conv_f16_64x64x32_many_taps, 0.295, F16_64x64x32, decoder)          \
-  X(flopcuda_conv_bf16_128x128x32, 0.53, BF16_128x128x32, table)                 \
+  X(flopcuda_conv_bf16_128x128x32, 0.535, BF16_128x128x32, table)                \
   X(flopcuda_conv_bf16_128x128x32_many_taps, 0.53, BF16_128x128x32, decoder)     \
-  X(flopcuda_conv_bf16_64x64x32, 0.295, BF16_64x64x32, table)                    \
+  X(flopcuda_conv_bf16_64x64x32, 0.30, BF16_64x64x32, table)                     \
   X(flopcuda_conv_bf16_64x64x32_many_taps, 0.295, BF16_64x64x32, decoder)        \
-  X(flopcuda_conv_tf32_128x128x16, 0.53, TF32_128x128x16, table)                 \
+  X(flopcuda_conv_tf32_128x128x16, 0.535, TF32_128x128x16, table)                \
   X(flopcuda_conv_tf32_128x128x16_many_taps, 0.53, TF32_128x128x16, decoder)     \
-  X(flopcuda_conv_tf32_64x64x16, 0.295, TF32_64x64x16, table)                    \
+  X(flopcuda_conv_tf32_64x64x16, 0.30, TF32_64x64x16, table)                     \
   X(flopcuda_conv_tf32_64x64x16_many_taps, 0.295, TF32_64x64x16, decoder)        \
   X(flopcuda_conv_f64_mma_128x128x8, 0.54, F64_MMA_128x128x8, table)             \
   X(flopcuda_conv_f64_mma_128x128x8_many_taps, 0.54, F64_MMA_128x128x8, decoder) \
-  X(flopcuda_conv_f64_mma_64x64x8, 0.41, F64_MMA_64x64x8, table)                 \
-  X(flopcuda_conv_f64_mma_64x64x8_many_taps, 0.41, F64_MMA_64x64x8, decoder)
+  X(flopcuda_conv_f64_mma_64x64x8, 0.415, F64_MMA_64x64x8, table)                \
+  X(flopcuda_conv_f64_mma_64x64x8_many_taps, 0.415, F64_MMA_64x64x8, decoder)
 
 #define FLOPCUDA_DIRECT_KERNELS(X)         \
   X(flopcuda_conv_f32_direct, 0.10, float) \

@@ -3,7 +3,7 @@
 //
 // Bottlenecks it removes: in NCHW, neighbours along the reduction are whole images apart, and a number of 16 bits is
 // less than cp.async can copy; here a copy of 16 bytes moves eight of them. And integer work: which copies are of zeros
-// is asked once a run (tap_windows.cuh), and a tap is followed by the next with a few additions.
+// is asked once a tap (tap_windows.cuh), which is followed by the next with an addition for each row.
 #pragma once
 
 #include <cstdint>
@@ -52,13 +52,15 @@ class WindowChunkLoader {
 
   // Of the slices to come, the thread's chunks are zeros in place of the padding, of rows that there are not, and if
   // they lie beyond the tap's channels.
-  __device__ void begin_run(bool is_beyond) { missing_ = (is_beyond ? ~0u : 0) | taps_.missing(); }
+  __device__ void begin_run(bool is_beyond) {
+    if (is_beyond) taps_.miss_all();
+  }
 
   __device__ void copy(uint32_t stage_offset) {
 #pragma unroll
     for (int i = 0; i < Chunks::ROWS; ++i) {
       copy_chunk_async(destination_ + stage_offset + Chunks::offset_from_first(i),
-                       element_at(source_, row_offsets_[i], params_.scalar_bytes), missing_, i);
+                       element_at(source_, row_offsets_[i], params_.scalar_bytes), taps_.missing(), 1u << i);
     }
     source_ += Tile::BLOCK_K;
   }
@@ -71,16 +73,12 @@ class WindowChunkLoader {
     for (uint32_t& offset : row_offsets_) offset += step;
   }
 
-  // So many products of each output with one tap have been multiplied. Of the four threads that copy a row, one counts
-  // those with the padding.
-  __device__ void end_segment(uint32_t products) {
-    const uint32_t of_each_tap = params_.gathered_width.kernel_size.divide(products);
-    const int taps = taps_.pop_padded_taps();
-    if (Chunks::chunk() == 0) padded_ += taps * of_each_tap;
-  }
+  // The tap's copies are of so many products of each output.
+  __device__ void count_segment(uint32_t products) { padded_ += taps_.count_padding(products); }
 
-  // Products of the rows that the thread has copied, in one column.
-  __device__ uint32_t padded() const { return padded_; }
+  // Products with the padding of the rows that the thread has copied, in one column. Of the four threads that copy a
+  // row, one counts them.
+  __device__ uint32_t padded() const { return Chunks::chunk() == 0 ? padded_ : 0; }
 
  private:
   static_assert(int64_t{Chunks::ROWS} * MAX_REDUCTION < (int64_t{1} << 32), "32-bit counts of padding");
@@ -90,7 +88,6 @@ class WindowChunkLoader {
   const Scalar* source_;  // the thread's chunk of the next slice, in the block's first image
   Taps taps_;
   uint32_t row_offsets_[Chunks::ROWS];  // to the tap's input in a window, modulo 2^32
-  uint32_t missing_;                    // a bit of each row
   uint32_t padded_ = 0;
 };
 

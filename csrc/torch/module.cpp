@@ -101,7 +101,7 @@ PYBIND11_MODULE(_C, module) {
       "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
       "\"linear\"), dtype, counts_zero, is_split (parts of a reduction are several blocks'), part_unit (what such "
       "parts "
-      "have whole ones of: \"slice\", \"channel\", \"slice_of_taps\", \"tap\"), tile (rows, columns, products between "
+      "have whole ones of: \"slice\", \"slice_of_taps\", \"tap\"), tile (rows, columns, products between "
       "barriers), threads, unit that multiplies, multiply_share (of the main loop's instructions).");
   module.def(
       "device_rates", [](int capability, const std::string& name) { return cuda::rates_of(capability, name); },

@@ -38,7 +38,7 @@ class Kernel:
         dtype: of operands and outputs: "float64", "float16", "tf32".
         counts_zero: whether it fills the zero counter.
         is_split: whether several blocks share a tile, a part of the reduction each.
-        part_unit: what such parts have whole ones of: "slice", "channel", "slice_of_taps" (of the channels of each
+        part_unit: what such parts have whole ones of: "slice", "slice_of_taps" (of the channels of each
             tap) or "tap".
         tile: outputs of a block, rows by columns, and products between two barriers.
         threads: of a block.

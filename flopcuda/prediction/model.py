@@ -154,8 +154,6 @@ def count_slices(work: Work, kernel: Tiling, splits: int) -> int:
             return divide_up(taps, splits) * divide_up(channels, depth)
         case "slice_of_taps":
             return taps * divide_up(divide_up(channels, depth), splits)
-        case "channel":
-            return divide_up(divide_up(channels, splits) * taps, depth)
         case _:
             return divide_up(divide_up(work.reduction, depth), splits)
 
