@@ -24,6 +24,7 @@ from tests.cuda_kernels import (
     ONE_TILE,
     TENSOR_KERNELS,
     Case,
+    can_compute,
     check_case,
     counts,
     layouts,
@@ -102,12 +103,12 @@ def backend() -> MachineBackend:
     return MachineBackend(ptx.Machine())
 
 
-def can_tabulate(case: ConvCase) -> bool:
+def can_tabulate(kernel: str, case: ConvCase) -> bool:
     """Whether so many taps, and coordinates of them; those of a patch that is all of an image are channels."""
     if case.kernel == case.image and not any(case.padding):
         return True
     sides = sum(case.kernel) + 3 - case.axes  # depth, height and width together
-    return math.prod(case.kernel) <= MAX_TABULATED_TAPS and sides <= MAX_TABULATED_SIDES
+    return can_compute(kernel, case) and sides <= MAX_TABULATED_SIDES
 
 
 ONE_OF_EACH_KIND = "_f16_128x128x32$|_tf32_64x64x16$|_f64_mma_64x64x8$|_bf16_64x64x32_many"
@@ -121,7 +122,7 @@ def test_named_linear_layer(backend: MachineBackend, kernel: str, case: LinearCa
 @pytest.mark.parametrize(("kernel", "name"), rotated(CONV_KERNELS, [*ALL_CONV_CASES], ONE_OF_EACH_KIND))
 def test_named_convolution(backend: MachineBackend, kernel: str, name: str) -> None:
     case = ALL_CONV_CASES[name]
-    if "_many_taps" in kernel or can_tabulate(case):
+    if "_many_taps" in kernel or can_tabulate(kernel, case):
         for gathers_width in layouts(kernel, case):
             check_case(backend, case, kernel, gathers_width=gathers_width)
     else:
