@@ -142,23 +142,32 @@ def convolution_weight(
     """The weight's gradient: the input convolved with ``grad``, images taking the place of channels.
 
     A tap of the one is an output of the other, so that stride and dilation change places. Same products, and the same
-    ones of them in the padding, as forward. Kernels read outputs that are neighbours on the last axis: that of a 2-D
-    convolution's gradient, three wide, comes last but one where there are more channels.
+    ones of them in the padding, as forward. Kernels read outputs that are neighbours on the last axis. Channels are
+    neighbours there, too: more of them than taps, in 2-D, as an axis of their own; others are packed into the last
+    axis, those of a tap before the next one's, unless its taps are further apart than its inputs.
     """
-    out_channels = grad.shape[1]
-    by_group = _split(input, 1, groups).transpose(0, 2)  # [C / groups, groups, batch, ...]
+    out_channels, channels = grad.shape[1], input.shape[1] // groups
+    by_group = _split(input, 1, groups).transpose(0, 2)  # [channels, groups, batch, ...]
     images = by_group.flatten(1, 2)
     filters = grad.transpose(0, 1)  # [out_channels, batch, ...]
     images, sides = _fit(images, kernel_size, grad.shape[2:], dilation, padding, stride)
     if not images.numel():  # every tap of every output lies in the padding
-        return grad.new_zeros(out_channels, input.shape[1] // groups, *kernel_size)
+        return grad.new_zeros(out_channels, channels, *kernel_size)
     options: dict[str, Any]
-    if len(kernel_size) == 2 and images.shape[0] > kernel_size[-1]:
+    if len(kernel_size) == 2 and channels > kernel_size[-1]:
         options = {"stride": (*dilation, 1), "padding": (0, 0, *sides), "dilation": (*stride, 1), "groups": groups}
         images, filters = images.movedim(0, -1).unsqueeze(0), filters.unsqueeze(-1)
         return run("conv3d", images, filters, phase=BACKWARD_WEIGHT, **options).squeeze(0).movedim(-1, 1)
-    options = {"stride": tuple(dilation), "padding": sides, "dilation": tuple(stride), "groups": groups}
-    return run(operator_of(images), images, filters, phase=BACKWARD_WEIGHT, **options).transpose(0, 1)
+    packed = channels if dilation[-1] == 1 else 1
+    images = images.view(-1, packed, *images.shape[1:]).movedim(1, -1).flatten(-2)
+    options = {
+        "stride": tuple(dilation),
+        "padding": (packed * sides[0], packed * sides[1], *sides[2:]),
+        "dilation": (*stride[:-1], packed * stride[-1]),
+        "groups": groups,
+    }
+    gradient = run(operator_of(images), images, filters, phase=BACKWARD_WEIGHT, **options)
+    return gradient.view(*gradient.shape[:-1], -1, packed).movedim(-1, 1).flatten(0, 1).transpose(0, 1)
 
 
 def transposed_convolution_input(
@@ -215,8 +224,11 @@ def transposed_convolution(
     shape = (input.shape[0], weight.shape[1] * groups, *output_size)
     if max(stride) == 1:  # nothing to put together
         return _phase_outputs(run, input, weight, bias, [axis for [(_, axis)] in phases], shape, phase, groups)
-    output = input.new_empty(shape)
+    all_are_reached = all(axis for axes in phases for _, axis in axes)
+    output = input.new_empty(shape) if all_are_reached else _without_products(input, bias, shape)
     for axes in product(*phases):
+        if any(axis is None for _, axis in axes):
+            continue
         part = output
         for i, (first, _) in enumerate(axes, start=2):
             part = part[(slice(None),) * i + (slice(first, None, stride[i - 2]),)]
@@ -285,7 +297,14 @@ def _phase_outputs(
                 filters = filters.flip(flipped)
             output = run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
             return output.flip(flipped) if flips_images else output
-    return input.new_zeros(shape) if bias is None else bias.view(-1, *[1] * len(axes)).expand(shape).contiguous()
+    return _without_products(input, bias, shape)
+
+
+def _without_products(input: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
+    """Outputs that no input reaches."""
+    if bias is None:
+        return input.new_zeros(shape)
+    return bias.view(-1, *[1] * (len(shape) - 2)).expand(shape).clone(memory_format=torch.contiguous_format)
 
 
 def _take_taps(weight: Tensor, axes: Sequence[_Axis]) -> tuple[Tensor, list[int]]:

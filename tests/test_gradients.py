@@ -111,6 +111,17 @@ def transposed_layers(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     return layer, torch.randn(draw(st.integers(1, 2)), channels[0], *image)
 
 
+def test_a_bias_alone_is_not_written_into() -> None:
+    """One output, which a stride of 2 begins as its bias."""
+    layer = nn.ConvTranspose2d(3, 4, 1, stride=2)
+    bias = layer.bias.detach().clone()
+    expected = layer(torch.ones(1, 3, 1, 1))
+    with flopcuda.instrument(layer), torch.no_grad():
+        output = layer(torch.ones(1, 3, 1, 1))
+    torch.testing.assert_close(output, expected)
+    assert torch.equal(layer.bias, bias)
+
+
 @property_settings
 @given(drawn=transposed_layers())
 def test_any_transposed_convolution(drawn: tuple[nn.Module, Tensor]) -> None:
