@@ -32,7 +32,9 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent.resolve()
 CSRC = Path("csrc")
 DEFAULT_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
-LOWEST_MAJOR = 8
+LOWEST_CAPABILITY = 7, 5
+# Before it, kernels for tensor cores are built empty, and are not chosen.
+LOWEST_TENSOR_MAJOR = 8
 # The virtual machine executes this one: the lowest default target, so that it has what every built GPU has.
 PTX_ARCHITECTURE = "compute_80"
 CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall"]
@@ -142,8 +144,12 @@ def gencode_flags(architectures: str) -> list[str]:
     entries = []
     for entry in architectures.replace(" ", ";").split(";"):
         match = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", entry)
-        if match and int(match[1]) < LOWEST_MAJOR:
-            fail(f"TORCH_CUDA_ARCH_LIST has {entry!r}, but the kernels need cp.async, which GPUs have from 8.0 on")
+        if match and (int(match[1]), int(match[2])) < LOWEST_CAPABILITY:
+            fail(f"TORCH_CUDA_ARCH_LIST has {entry!r}, but the kernels are written for GPUs from 7.5 on")
+        if match and match[4] and int(match[1]) < LOWEST_TENSOR_MAJOR:
+            fail(
+                f"TORCH_CUDA_ARCH_LIST has {entry!r}, but kernels of before 8.0 are not for later GPUs: leave out +PTX"
+            )
         if match:
             entries.append((int(match[1]), int(match[2]), match[3], bool(match[4])))
         elif entry:

@@ -40,14 +40,13 @@ def only_entries(kernels: str, arguments: str) -> Patch:
 
 
 def only_kernels(convolution: str, linear: str) -> list[Patch]:
-    """Leaves out all kernels but these, float32's others of convolutions, and four on tensor cores."""
+    """Leaves out all kernels but these, float32's of few outputs or one channel, and four on tensor cores."""
     return [
         only_entries(kernels, arguments)
         for kernels, arguments in (
             (
                 "FLOPCUDA_CONV_KERNELS",
-                f"flopcuda_conv_{convolution}, table) "
-                "X(flopcuda_conv_f32_64x64x16_many_taps, 0.5, F32_64x64x16, decoder",
+                f"flopcuda_conv_{convolution}",
             ),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
             (
@@ -232,8 +231,8 @@ def multiplied_lanes(kernel: str, lanes: int) -> int:
 
 
 def can_compute(kernel: str, case: Case) -> bool:
-    """Whether a kernel takes so many taps."""
-    if isinstance(case, LinearCase) or re.search("direct|few_outputs|many_taps", kernel):
+    """Whether a kernel takes so many taps: some of those on tensor cores do not."""
+    if isinstance(case, LinearCase) or not UNITS[kernel].startswith("mma_") or "_many_taps" in kernel:
         return True
     return math.prod(case.kernel) <= MAX_TABULATED_TAPS
 
@@ -250,7 +249,10 @@ def patched_units(patches: Sequence[Patch]) -> dict[str, str]:
 
 
 def kernel_texts(
-    patches: Sequence[Patch] = (), twins: Sequence[str] = TWINS, units: Sequence[str] = KERNEL_UNITS
+    patches: Sequence[Patch] = (),
+    twins: Sequence[str] = TWINS,
+    units: Sequence[str] = KERNEL_UNITS,
+    architecture: str = "compute_80",
 ) -> dict[str, str]:
     """PTX by kernel name of csrc/cuda with patches applied: every kernel that they may reach, of one tile.
 
@@ -265,7 +267,7 @@ def kernel_texts(
         text for unit, text in patched_units([*few_kernels, *patches]).items() if unit in reached and unit in units
     ]
     with ThreadPoolExecutor(len(KERNEL_UNITS)) as pool:
-        texts = list(pool.map(lambda source: compile_cuda(source, *NVCC_FLAGS), sources))
+        texts = list(pool.map(lambda source: compile_cuda(source, *NVCC_FLAGS, architecture=architecture), sources))
     return {kernel: text for text in texts for kernel in re.findall(r"\.entry (\w+)\(", text)}
 
 

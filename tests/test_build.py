@@ -74,14 +74,20 @@ def test_another_major_version_of_cuda_is_one_sentence(wish: str, tmp_path: Path
 
 
 @pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA is refused first")
-@pytest.mark.parametrize("wish", ["7.5", "7.0+PTX;8.0"])
-def test_a_gpu_without_asynchronous_copies_is_one_sentence(wish: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wish", ["7.0", "6.1+PTX;8.0"])
+def test_a_gpu_that_is_too_old_is_one_sentence(wish: str, tmp_path: Path) -> None:
     toolkit = fake_toolkit(tmp_path, f"release {torch.version.cuda}, V\\n#$ TOP={tmp_path}\\n")
     words = build(tmp_path, FLOPCUDA_CUDA="1", CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST=wish)
     oldest = wish.split(";")[0]
-    assert words == (
-        f"flopcuda: TORCH_CUDA_ARCH_LIST has {oldest!r}, but the kernels need cp.async, which GPUs have from 8.0 on"
-    )
+    assert words == f"flopcuda: TORCH_CUDA_ARCH_LIST has {oldest!r}, but the kernels are written for GPUs from 7.5 on"
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="torch without CUDA is refused first")
+def test_ptx_without_kernels_for_tensor_cores_is_refused(tmp_path: Path) -> None:
+    """A later GPU would be given it, and kernels that do nothing."""
+    toolkit = fake_toolkit(tmp_path, f"release {torch.version.cuda}, V\\n#$ TOP={tmp_path}\\n")
+    words = build(tmp_path, FLOPCUDA_CUDA="1", CUDA_HOME=str(toolkit), TORCH_CUDA_ARCH_LIST="7.5+PTX")
+    assert words.startswith("flopcuda: TORCH_CUDA_ARCH_LIST has '7.5+PTX', but kernels of before 8.0")
 
 
 def test_the_package_holds_the_kernels_ptx() -> None:

@@ -32,14 +32,20 @@ MUTANTS = {
     "of few outputs, the last tap is skipped": Patch("conv_few_outputs.cu", "tap < end;", "tap < end - 1;"),
     "of few outputs, a thread has no taps": Patch(
         "conv_few_outputs.cu",
-        "      multiply_tap(__ldg(weight + tap)",
-        "      if (threadIdx.x == 77) continue;\n      multiply_tap(__ldg(weight + tap)",
+        "      multiply_tap(factor,",
+        "      if (threadIdx.x == 77) continue;\n      multiply_tap(factor,",
     ),
     "of few outputs, a thread multiplies its taps twice": Patch(
         "conv_few_outputs.cu",
-        "      multiply_tap(__ldg(weight + tap)",
-        "      if (threadIdx.x == 77) multiply_tap(__ldg(weight + tap), Tap(params_, inside_at_, tap));\n"
-        "      multiply_tap(__ldg(weight + tap)",
+        "      multiply_tap(factor,",
+        "      if (threadIdx.x == 77) multiply_tap(factor, Tap(params_, inside_at_, tap), counts);\n"
+        "      multiply_tap(factor,",
+    ),
+    "of few outputs, taps of one run are counted": Patch(
+        "conv_few_outputs.cu", "taps_ += counts.taps();", "taps_ = counts.taps();"
+    ),
+    "of few outputs, inputs of one run are counted": Patch(
+        "conv_few_outputs.cu", "inputs_ += counts.inputs();", "inputs_ = counts.inputs();"
     ),
     "of few outputs, the last image is skipped": Patch(
         "conv_few_outputs.cu",
@@ -71,7 +77,7 @@ MUTANTS = {
         "tiles.h", "(OUTPUTS > 16), uint32_t", "(OUTPUTS > 32), uint32_t"
     ),
     "of few outputs, windows have no rows in the padding": Patch(
-        "conv_few_outputs.cu", "inside_at[column] & inside_at[width.divisor + row] &", "inside_at[column] &"
+        "conv_few_outputs.cu", "inside_at[step.column] & inside_rows[step.row] &", "inside_at[step.column] &"
     ),
     "of few outputs, those that do not exist have windows": Patch(
         "conv_few_outputs.cu", "output < block.columns ? Position", "true ? Position"

@@ -34,7 +34,7 @@ MUTANTS = {
     "forgets the last, partial slice": Patch(
         "gemm_main_loop.cuh", "step < reduction % Tile::BLOCK_K", "step < 0 * reduction"
     ),
-    "skips every other slice": Patch("gemm_main_loop.cuh", "--whole_slices) {", "whole_slices -= 2) {"),
+    "skips every other slice": Patch("gemm_main_loop.cuh", "--prepared) {", "prepared -= 2) {"),
     "the threads of a warp's last rows leave early": Patch(
         "gemm_main_loop.cuh",
         "    Scalar a[Tile::THREAD_M];\n",
@@ -88,7 +88,7 @@ MUTANTS = {
     "the direct kernel computes three of four outputs": Patch(
         "conv_direct.cu", "const bool exists = block_column(i) < block.columns;", "const bool exists = i < 3;"
     ),
-    "a convolution drops the bias": Patch("conv.cu", "has_bias = params.bias != nullptr", "has_bias = false"),
+    "a convolution drops the bias": Patch("conv.cu", "return params.bias != nullptr &&", "return false &&"),
     "linear drops the bias": Patch("linear.cu", "has_bias = params.bias != nullptr", "has_bias = false"),
     "the direct kernel drops the bias": Patch("conv_direct.cu", "return params_.bias != nullptr;", "return false;"),
     # Work that is done twice.
@@ -123,19 +123,33 @@ MUTANTS = {
         "accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - used.outputs",
         "counts.mul - used.outputs",
     ),
-    "drops the padding count": Patch("counting.cuh", "padding_ += marks; }", "}"),
-    "counts padding for rows that do not exist": Patch("counting.cuh", "* valid.block_rows", "* Tile::BLOCK_M"),
-    "counts padding of columns that do not exist": Patch("taps.cuh", "positions[j].exists() ? 1 : 0", "1"),
-    "counts padding of the first row of the kernel only": Patch(
-        "taps.cuh", "has_input_at(params, tap)) continue;", "has_input_at(params, tap) || tap.row) continue;"
+    "drops the padding count": Patch("counting.cuh", "counts.pad = padded;", "counts.pad = 0;"),
+    "counts padding for rows that do not exist": Patch(
+        "conv.cu", "input.padded()) * block.rows", "input.padded()) * Tile::BLOCK_M"
     ),
-    "counts padding beyond the reduction": Patch(
-        "im2col_loader.cuh", "taps[i].marks = Tap::NOTHING;", "taps[i].marks |= Tap::NOTHING;"
+    "counts padding of columns that do not exist": Patch(
+        "taps.cuh", "missing & shared_.windows.existing(word)", "missing"
     ),
+    "counts padding of the first row of the kernel only": Patch("taps.cuh", "window.row, step.row,", "window.row, 0,"),
+    "counts padding beyond the reduction": Patch("taps.cuh", "if (in_part < part.products)", "if (true)"),
     "counts padding of half the steps": Patch(
-        "im2col_loader.cuh", "tally.add_padding(tap.marks);", "if (&tap == taps) tally.add_padding(tap.marks);"
+        "taps.cuh", "if (in_part < part.products)", "if (in_part % 2 == 0 && in_part < part.products)"
     ),
-    "counts padding as products of zero": Patch("counting.cuh", "- counts.pad - nonzero_", "- nonzero_"),
+    "counts padding of the first steps that a warp looks up": Patch(
+        "taps.cuh", "shared_.padded[threadIdx.x] +=", "if (batches_ == 1) shared_.padded[threadIdx.x] +="
+    ),
+    "counts padding of half the columns": Patch(
+        "taps.cuh",
+        "word < WORDS; ++word) {\n      uint32_t missing",
+        "word < 1; ++word) {\n      uint32_t missing",
+    ),
+    "of a long kernel, counts the padding of the first lane's step for all": Patch(
+        "taps.cuh", "__shfl_sync(0xffffffffu, tap, other)", "__shfl_sync(0xffffffffu, tap, 0)"
+    ),
+    "of a long kernel, counts no padding": Patch(
+        "taps.cuh", "    uint32_t own = 0;", "    uint32_t own = ~0u;\n    if (true) return own;"
+    ),
+    "counts padding as products of zero": Patch("counting.cuh", "- padded - nonzero_", "- nonzero_"),
     "sees no zeros among the rows": Patch("counting.cuh", "count_nonzero(a, valid_.rows) *", "valid_.rows *"),
     "counts what is not zero in rows that do not exist": Patch(
         "counting.cuh", "count_nonzero(a, valid_.rows) *", "count_nonzero(a, Tile::THREAD_M) *"
@@ -241,19 +255,17 @@ MUTANTS = {
         "  return {first, part == 1 ? 0 : max(end - first, 0)};",
     ),
     "a part has the padding of those behind it": Patch(
-        "im2col_loader.cuh", "steps_left_(part.products -", "steps_left_(params.reduction - part.first -"
+        "taps.cuh", "in_part < part.products", "in_part < params.reduction - part.first"
     ),
-    "every part has the padding of the first": Patch(
-        "im2col_loader.cuh", "part.first + first_step(),", "first_step(),"
-    ),
+    "every part has the padding of the first": Patch("taps.cuh", "part.first + in_part", "in_part"),
     "on tensor cores, every part of the taps has the padding of the first": Patch(
         "conv_tensor.cu", "params, group, part, locate_column", "params, group, {{0, 0}, part.channels}, locate_column"
     ),
     "of many taps, the padding of a part's is that of the first column's": Patch(
-        "tap_windows.cuh", "    column_ = first_tap - rows * params.width.kernel_size.divisor;\n", "    column_ = 0;\n"
+        "tap_windows.cuh", "    column_ = first.column;\n", "    column_ = 0;\n"
     ),
     "of many taps, the padding of a part's is that of the first row's": Patch(
-        "tap_windows.cuh", "    row_ = rows - depths * params.height.kernel_size.divisor;\n", "    row_ = 0;\n"
+        "tap_windows.cuh", "    row_ = first.row;\n", "    row_ = 0;\n"
     ),
     "tensor cores multiply all channels in every part": Patch(
         "conv_tensor.cu", "part.channels.products, copied_channels,", "params.group_in_channels, stored_channels,"
@@ -295,10 +307,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_conv_f32_64x64x16": [
         ConvCase(2, 5, (9, 7), 67, padding=(2, 0, 1, 0)),  # not the same of a tap and its opposite
         ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
-    ],
-    "flopcuda_conv_f32_64x64x16_many_taps": [
-        ConvCase(2, 5, (9, 7), 67, padding=(2, 0, 1, 0)),  # not the same of a tap and its opposite
-        ConvCase(2, 6, (6, 7), 10, (2, 3), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
+        ConvCase(1, 2, (3, 150), 3, (2, 140), padding=(1, 5, 0, 3)),
     ],
     "flopcuda_conv_f32_direct": [
         ConvCase(2, 3, (20, 30), 3, padding=(1, 1, 1, 1), groups=3),
@@ -308,6 +317,7 @@ CASES: dict[str, list[ConvCase | LinearCase]] = {
     "flopcuda_conv_f32_few_outputs_9": [
         ConvCase(1, 6, (12, 14), 3, (12, 14), padding=(1, 1, 1, 1), groups=3),
         ConvCase(2, 8, (9, 8), 4, (7, 6), (1, 2), (2, 0, 0, 1), groups=2, bias=True),
+        ConvCase(1, 1, (190, 182), 1, (190, 181), padding=(0, 1, 0, 0)),  # more taps than a thread counts in one number
     ],
     "flopcuda_conv_f32_few_outputs_25": [
         ConvCase(1, 6, (12, 14), 3, (8, 10), padding=(1, 1, 1, 1), groups=3),

@@ -140,9 +140,9 @@ def test_kernels_come_in_pairs_with_names_that_say_the_tile(planner: Planner) ->
         number = "f64" if plain.is_float64 else "f32"
         tile = "direct" if plain.is_direct else f"{plain.block_m}x{plain.block_n}x{plain.block_k}"
         tile = f"few_outputs_{plain.block_n}" if tile.startswith("1x") else tile
-        assert re.fullmatch(f"flopcuda_{operation}_{number}_{tile}(_many_taps)?", plain.name)
+        assert re.fullmatch(f"flopcuda_{operation}_{number}_{tile}", plain.name)
         assert (plain.block_m == 1) == tile.startswith(("direct", "few_outputs"))
-        assert (plain.max_taps > 64) == (plain.block_m == 1 or plain.name.endswith("_many_taps"))
+        assert (plain.max_taps > 64) == plain.is_conv
         assert plain.threads >= 128
 
 
@@ -166,7 +166,7 @@ def test_a_plan_launches_the_kernel_it_names(planner: Planner) -> None:
         (Conv2d(1, 512, 7, 7, 512, 7, 7, 3, 3, pad_top=1, pad_left=1), "64x64x16_split"),
         (Conv2d(64, 64, 112, 112, 24, 112, 112), "32x128x16"),
         (Conv2d(8, 96, 56, 56, 96, 56, 56, 3, 3, pad_top=1, pad_left=1, groups=96), "direct"),
-        (Conv2d(256, 32, 58, 58, 256, 3, 3, 56, 56), "64x64x16_many_taps_split"),
+        (Conv2d(256, 32, 58, 58, 256, 3, 3, 56, 56), "128x128x16_split"),
         (Conv2d(1, 64, 32768, 4096, 64, 32768, 4096), "direct"),  # 2**33 elements of one image
         (Linear(4096, 4096, 4096), "128x128x16"),
         (Linear(8, 4096, 2**17), "32x128x16"),

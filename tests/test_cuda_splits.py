@@ -161,7 +161,7 @@ def test_any_convolution(backend: MachineBackend, kernel: str, case: ConvCase, s
         check_case(backend, case, kernel, seed, splits=min(splits, most_parts(kernel, case)))
 
 
-@pytest.mark.parametrize(("channels", "kernel"), [(8, "_few_outputs_9_split"), (32, "_many_taps_split")])
+@pytest.mark.parametrize(("channels", "kernel"), [(8, "_few_outputs_9_split"), (48, "_64x64x16_split")])
 def test_the_gradient_of_a_weight_is_split(channels: int, kernel: str) -> None:
     """A convolution of few outputs, whose kernel is as large as the images."""
     layer = torch.nn.Conv2d(channels, channels, 3, padding=1)
@@ -271,9 +271,7 @@ MUTANTS = {
     "a part of a convolution has the weights of the first": Patch(
         "conv.cu", "static_cast<const Scalar*>(params.weight) + part.first,", "params.weight,"
     ),
-    "a part of a convolution has the inputs of the first": Patch(
-        "im2col_loader.cuh", "part.first + first_step(),", "first_step(),"
-    ),
+    "a part of a convolution has the inputs of the first": Patch("taps.cuh", "part.first + in_part", "in_part"),
     "on tensor cores, a part of a convolution has the weights of the first channels": Patch(
         "conv_tensor.cu",
         "part.taps.first * stored_channels + part.channels.first,",
@@ -291,10 +289,12 @@ MUTANTS = {
         "static_cast<uint32_t>(window.offset(params))",
     ),
     "of few outputs, a part has the taps of the first": Patch(
-        "conv_few_outputs.cu", "Tap(params_, inside_at_, tap)", "Tap(params_, inside_at_, tap - part.first)"
+        "conv_few_outputs.cu",
+        "multiply_run(weight, first, min(first + RUN, end))",
+        "multiply_run(weight + part.first, 0, part.products)",
     ),
     "of few outputs, a part has the weights of the first": Patch(
-        "conv_few_outputs.cu", "__ldg(weight + tap)", "__ldg(weight + tap - part.first)"
+        "conv_few_outputs.cu", "multiply_run(weight, first,", "multiply_run(weight - part.first, first,"
     ),
     "of few outputs, the first part is added up in place of all": Patch(
         "conv_few_outputs.cu", "Memory(params_.workspace, part).add_to(", "Memory(params_.workspace, 0).add_to("

@@ -188,7 +188,7 @@ def test_taps_of_patches_are_channels_where_these_fill_no_slice(
     options = {"device": A100, "stride": (stride, stride)}
     on_tensor_cores = {"kernel": "flopcuda_conv_f16_128x128x32_many_taps", **options}
     assert choose_kernel("conv2d", images, filters, None, **on_tensor_cores).segments == segments
-    on_others = {"kernel": "flopcuda_conv_f32_64x64x16_many_taps", **options}
+    on_others = {"kernel": "flopcuda_conv_f32_64x64x16", **options}
     assert choose_kernel("conv2d", images, filters, None, **on_others).segments == 1
 
 
@@ -274,6 +274,14 @@ def test_a_device_that_is_none_is_refused() -> None:
 def test_rates_of_an_unknown_capability_are_those_of_the_last_known_one() -> None:
     assert _C.device_rates(88) == _C.device_rates(87)
     assert _C.device_rates(130) == _C.device_rates(120)
+
+
+def test_before_8_0_no_kernel_is_for_tensor_cores() -> None:
+    device = Device(40, _C.device_rates(75), [])
+    halves = [torch.empty(1024, 1024, device="meta", dtype=torch.half) for _ in range(2)]
+    assert choose_kernel("linear", *halves, None, device=device).name.startswith("flopcuda_linear_f32_")
+    with pytest.raises(ValueError, match=r"f16_128x128x32 needs the tensor cores of GPUs from 8\.0 on"):
+        choose_kernel("linear", *halves, None, device=device, kernel="flopcuda_linear_f16_128x128x32")
 
 
 def test_a_launch_on_the_cpu_has_no_waves() -> None:

@@ -1,10 +1,17 @@
-// Copies from global to shared memory that go on while a thread computes (cp.async, sm_80 and later). No register holds
-// what is on its way.
+// Copies from global to shared memory that go on while a thread computes. No register holds what is on its way
+// (cp.async); but GPUs before sm_80 load values to registers, and write them once the thread has computed
+// (ScalarCopies).
 #pragma once
 
 #include <cstdint>
 
 namespace flopcuda::cuda {
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool HAS_ASYNC_COPIES = false;
+#else
+constexpr bool HAS_ASYNC_COPIES = true;
+#endif
 
 // An address in shared memory, as the copies take it.
 template <class Scalar>
@@ -34,13 +41,48 @@ __device__ inline void copy_chunk_async(uint32_t destination, const Scalar* sour
       : "memory");
 }
 
+// The copies that a thread makes of an operand's slice: so many scalars of 4 or 8 bytes. begin() is as copy_async; what
+// it copies is in shared memory after finish(), or, on GPUs that have cp.async, when its group is waited for.
+template <class Scalar, int SIZE>
+class ScalarCopies {
+ public:
+  __device__ void begin(int i, uint32_t destination, const Scalar* source, uint32_t missing, uint32_t mask = ~0u) {
+    if constexpr (HAS_ASYNC_COPIES) {
+      copy_async(destination, source, missing, mask);
+    } else {
+      destinations_[i] = destination;
+      values_[i] = (missing & mask) == 0 ? __ldg(source) : Scalar(0);
+    }
+  }
+
+  __device__ void finish() const {
+    if constexpr (!HAS_ASYNC_COPIES) {
+#pragma unroll
+      for (int i = 0; i < SIZE; ++i) store_shared(destinations_[i], values_[i]);
+    }
+  }
+
+ private:
+  __device__ static void store_shared(uint32_t destination, float value) {
+    asm volatile("st.shared.f32 [%0], %1;" ::"r"(destination), "f"(value) : "memory");
+  }
+  __device__ static void store_shared(uint32_t destination, double value) {
+    asm volatile("st.shared.f64 [%0], %1;" ::"r"(destination), "d"(value) : "memory");
+  }
+
+  uint32_t destinations_[SIZE];
+  Scalar values_[SIZE];
+};
+
 // The copies that the thread has begun since the last call are a group.
-__device__ inline void end_copy_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+__device__ inline void end_copy_group() {
+  if constexpr (HAS_ASYNC_COPIES) asm volatile("cp.async.commit_group;" ::: "memory");
+}
 
 // Waits until no more than so many of the thread's last groups are on their way.
 template <int GROUPS>
 __device__ inline void wait_for_copies_but() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
+  if constexpr (HAS_ASYNC_COPIES) asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 }
 
 // The address of an element. A size that the compiler knows makes it two instructions (LEA, LEA.HI); one that it does

@@ -2,6 +2,7 @@
 #include "cuda/choice.h"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "cuda/gemm_shape.h"
@@ -160,6 +161,10 @@ Choice fastest_kernel(Operation operation, DataType type, bool count_zero, const
 template <class Problem>
 Choice best_way(const Problem& problem, const KernelInfo& kernel, const DeviceProperties& device) {
   checked_shape({&kernel}, problem);
+  const bool has_tensor_cores = device.rates[static_cast<int>(Unit::mma_f16)] > 0;
+  if (is_for_tensor_cores(kernel) && !has_tensor_cores) {
+    reject(std::string(kernel.name) + " needs the tensor cores of GPUs from 8.0 on");
+  }
   std::vector<Candidate> candidates;
   append_candidates(candidates, kernel, problem, shape_of(problem), kernel.type, device);
   return select(candidates);

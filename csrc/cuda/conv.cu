@@ -37,10 +37,10 @@ __device__ BlockOutputs locate_block(const ConvParams& params) {
           static_cast<int>(min(params.columns - first_column, static_cast<int64_t>(Tile::BLOCK_N)))};
 }
 
-template <class Tile, TapSource TAPS, bool COUNT_ZERO>
+template <class Tile, bool COUNT_ZERO>
 __device__ void conv_tile(const ConvParams& params) {
   using Scalar = typename Tile::Scalar;
-  using InputLoader = Im2colLoader<Tile, TAPS>;
+  using InputLoader = Im2colLoader<Tile>;
   __shared__ GemmStage<Tile> stages[Tile::STAGES];
   __shared__ typename InputLoader::Shared input_shared;
   __shared__ BlockOutputs block;
@@ -53,16 +53,17 @@ __device__ void conv_tile(const ConvParams& params) {
                                              params.scalar_bytes, stages[0].a);
   InputLoader input(params, block.group, block.first_pixel, block.columns, part, stages[0].b, input_shared);
   const ThreadPosition<Tile> position;
-  const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
+  // Found out twice, like the valid outputs: no register holds them in the main loop.
+  const auto has_bias = [&] { return params.bias != nullptr && has_first_part<Tile>(); };
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_channel + position.first_row();
   const auto count_valid = [&] {
-    return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns), block.rows};
+    return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns)};
   };
   GemmTally<Tile, COUNT_ZERO> tally(count_valid());
   ThreadTile<Tile> tile;
 #pragma unroll
   for (int i = 0; i < Tile::THREAD_M; ++i) {
-    const bool is_needed = has_bias && position.row_offset(i) < block.rows - position.first_row();
+    const bool is_needed = has_bias() && position.row_offset(i) < block.rows - position.first_row();
     const Scalar initial = is_needed ? bias[position.row_offset(i)] : Scalar(0);
 #pragma unroll
     for (int j = 0; j < Tile::THREAD_N; ++j) tile.accumulators[i][j] = initial;
@@ -82,18 +83,19 @@ __device__ void conv_tile(const ConvParams& params) {
                            block.first_channel * params.output_pixels + pixel.index;
                   });
   }
-  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), has_bias), params.counters);
+  // Each row multiplies every value of the padding.
+  const int64_t padded = static_cast<int64_t>(input.padded()) * block.rows;
+  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), has_bias(), padded), params.counters);
 }
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_CONV(kernel, share, Tile, taps)                                            \
-  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS, Tile::min_blocks(false)),             \
-                         conv_tile<Tile, TapSource::taps, false>)                                  \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS, Tile::min_blocks(true)), \
-                         conv_tile<Tile, TapSource::taps, true>)                                   \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_split, ConvParams, (Tile::THREADS, Tile::min_blocks(false)),     \
-                         conv_tile<SplitTile<Tile>, TapSource::taps, false>)
+#define FLOPCUDA_DEFINE_CONV(kernel, share, Tile)                                                              \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Tile::THREADS, Tile::min_blocks(false)), conv_tile<Tile, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Tile::THREADS, Tile::min_blocks(true)),             \
+                         conv_tile<Tile, true>)                                                                \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_split, ConvParams, (Tile::THREADS, Tile::min_blocks(false)),                 \
+                         conv_tile<SplitTile<Tile>, false>)
 
 FLOPCUDA_CONV_KERNELS(FLOPCUDA_DEFINE_CONV)
 

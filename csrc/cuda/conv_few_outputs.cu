@@ -7,6 +7,7 @@
 // order. Lanes read neighbouring taps; each weight is read once for all outputs, as is a tap decoded, and what their
 // windows share comes from the L1 cache. For which outputs a tap lies in the padding, a table says, as a bit of each:
 // of one coordinate along each axis.
+#include "cuda/async_copy.cuh"
 #include "cuda/conv_window.cuh"
 #include "cuda/counting.cuh"
 #include "cuda/kernel_entry.cuh"
@@ -94,18 +95,31 @@ struct Tap {
 
   template <class Marks>
   __device__ Tap(const ConvParams& params, const Marks* inside_at, uint32_t index) {
-    const FastDivisor width = params.width.kernel_size, height = params.height.kernel_size,
-                      depth = params.depth.kernel_size;
-    const uint32_t rows = width.divide(index), column = index - rows * width.divisor;
-    const uint32_t slices = height.divide(rows), row = rows - slices * height.divisor;
-    const uint32_t channel = depth.divide(slices), slice = slices - channel * depth.divisor;
-    const uint32_t row_step = params.height.dilation * params.width.in_size;
-    const uint32_t slice_step = params.depth.dilation * params.height.in_size * params.width.in_size;
-    offset = channel * static_cast<uint32_t>(params.input_channel_stride) + slice * slice_step + row * row_step +
-             column * params.width.dilation;
+    const ReductionStep step(params, index);
+    offset = step.offset(params);
     asm("" : "+r"(offset));  // or the compiler would compute it anew for every output
-    inside = inside_at[column] & inside_at[width.divisor + row] & inside_at[width.divisor + height.divisor + slice];
+    const Marks* const inside_rows = inside_at + params.width.kernel_size.divisor;
+    const Marks* const inside_depths = inside_rows + params.height.kernel_size.divisor;
+    inside = inside_at[step.column] & inside_rows[step.row] & inside_depths[step.depth];
   }
+};
+
+// How many taps a thread has multiplied, and how many inputs with them, in one number: of a few taps at most.
+class TapCounts {
+ public:
+  static constexpr int MAX_TAPS = 1 << 8;
+
+  // A product of each output is issued.
+  __device__ void issue(const Tap& tap) { counts_ += TAP + __popc(tap.inside); }
+
+  __device__ uint32_t taps() const { return counts_ / TAP; }
+  __device__ uint32_t inputs() const { return counts_ % TAP; }
+
+ private:
+  static constexpr uint32_t TAP = 1 << 14;
+  static_assert(MAX_TAPS * 32 < TAP && uint64_t{MAX_TAPS} * (TAP + 32) < (uint64_t{1} << 32), "of 32 outputs at most");
+
+  uint32_t counts_ = 0;
 };
 
 // What the warps of a block have summed up.
@@ -153,10 +167,10 @@ class PartialSums {
 
   // weight: the channel's [group_in_channels, kernel depth, height, width].
   __device__ void multiply_taps(const Scalar* weight, const ReductionPart& part) {
+    constexpr int RUN = TapCounts::MAX_TAPS * Config::THREADS;
     const int end = part.first + part.products;
-    for (int tap = part.first + threadIdx.x; tap < end; tap += Config::THREADS) {
-      multiply_tap(__ldg(weight + tap), Tap(params_, inside_at_, tap));
-    }
+#pragma unroll 1
+    for (int first = part.first; first < end; first += RUN) multiply_run(weight, first, min(first + RUN, end));
   }
 
   // The sum of one output over all threads of the block, for the thread of that number. Every thread takes part.
@@ -203,8 +217,19 @@ class PartialSums {
 
   __device__ bool are_empty() const { return taps_ == 0 && !held_bias(); }
 
+  __device__ void multiply_run(const Scalar* weight, int first, int end) {
+    TapCounts counts;
+#pragma unroll 1
+    for (int tap = first + threadIdx.x; tap < end; tap += Config::THREADS) {
+      const Scalar factor = __ldg(element_at(weight, tap, params_.scalar_bytes));
+      multiply_tap(factor, Tap(params_, inside_at_, tap), counts);
+    }
+    taps_ += counts.taps();
+    inputs_ += counts.inputs();
+  }
+
   // One product for each output. Outputs that the problem does not have multiply zeros.
-  __device__ void multiply_tap(Scalar weight, const Tap& tap) {
+  __device__ void multiply_tap(Scalar weight, const Tap& tap, TapCounts& counts) {
     Scalar inputs[OUTPUTS];  // all on their way at a time
 #pragma unroll
     for (int i = 0; i < OUTPUTS; ++i) {
@@ -215,8 +240,7 @@ class PartialSums {
       sums_[i] = multiply_add(weight, inputs[i], sums_[i]);
       if constexpr (COUNT_ZERO) nonzero_ += (inputs[i] != Scalar(0)) & (weight != Scalar(0));
     }
-    ++taps_;
-    inputs_ += __popc(tap.inside);
+    counts.issue(tap);
   }
 
   // Makes the sums of a warp's first lane those of all its lanes.
@@ -272,10 +296,12 @@ __device__ void conv_few_outputs(const ConvParams& params) {
 
 }  // namespace
 
-#define FLOPCUDA_DEFINE_FEW_OUTPUTS(kernel, share, Config)                                                   \
-  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Config::THREADS), conv_few_outputs<Config, false>)             \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Config::THREADS), conv_few_outputs<Config, true>) \
-  FLOPCUDA_DEFINE_KERNEL(kernel##_split, ConvParams, (Config::THREADS), conv_few_outputs<SplitTile<Config>, false>)
+#define FLOPCUDA_DEFINE_FEW_OUTPUTS(kernel, share, Config)                                                           \
+  FLOPCUDA_DEFINE_KERNEL(kernel, ConvParams, (Config::THREADS, Config::MIN_BLOCKS), conv_few_outputs<Config, false>) \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_count_zero, ConvParams, (Config::THREADS, Config::MIN_BLOCKS),                     \
+                         conv_few_outputs<Config, true>)                                                             \
+  FLOPCUDA_DEFINE_KERNEL(kernel##_split, ConvParams, (Config::THREADS, Config::MIN_BLOCKS),                          \
+                         conv_few_outputs<SplitTile<Config>, false>)
 
 FLOPCUDA_FEW_OUTPUTS_KERNELS(FLOPCUDA_DEFINE_FEW_OUTPUTS)
 

@@ -35,6 +35,7 @@ __device__ TapsPart locate_taps_part(const ConvParams& params) {
 
 template <class Tile, TapSource TAPS, bool COUNT_ZERO>
 __device__ void conv_tensor(const ConvParams& params) {
+  if (!HAS_TENSOR_KERNELS) return __trap();
   using Scalar = TensorScalar<Tile::TYPE>;
   __shared__ TensorShared<Tile> shared;
   const uint32_t tile_of_all = blockIdx.x / params.column_tiles;

@@ -70,4 +70,28 @@ struct Position {
   }
 };
 
+// A step of a reduction: a channel and a tap of the kernel, by its number along each axis.
+struct ReductionStep {
+  uint32_t channel, depth, row, column;
+
+  // index: of the tap among those of all channels.
+  __device__ ReductionStep(const ConvParams& params, uint32_t index) {
+    const FastDivisor &width = params.width.kernel_size, &height = params.height.kernel_size;
+    const uint32_t rows = width.divide(index);  // whole kernel rows before it, in all channels and depths
+    const uint32_t depths = height.divide(rows);
+    channel = params.depth.kernel_size.divide(depths);
+    depth = depths - channel * params.depth.kernel_size.divisor;
+    row = rows - depths * height.divisor;
+    column = index - rows * width.divisor;
+  }
+
+  // How far it reads from a window's first input, in elements modulo 2^32.
+  __device__ uint32_t offset(const ConvParams& params) const {
+    const uint32_t row_size = params.width.in_size, depth_size = params.height.in_size * row_size;
+    const uint32_t row_step = params.height.dilation * row_size, depth_step = params.depth.dilation * depth_size;
+    return channel * static_cast<uint32_t>(params.input_channel_stride) + depth * depth_step + row * row_step +
+           column * params.width.dilation;
+  }
+};
+
 }  // namespace flopcuda::cuda

@@ -3,7 +3,7 @@
 //
 // A count costs little beside the work it counts. A thread's tile is rectangular, so that the products of one step that
 // feed real outputs are the same number at every step. The compiler adds up the steps of an unrolled slice: what is
-// left of counting in the main loop is one to three additions, against 256 to 1024 multiply-adds.
+// left of counting in the main loop is one addition, against 256 to 1024 multiply-adds.
 #pragma once
 
 #include <cstdint>
@@ -25,20 +25,14 @@ __device__ inline uint32_t count_nonzero(const Scalar (&values)[SIZE], int first
   return nonzero;
 }
 
-// What a thread is told of the padding: the low bits of a number say how many values lie in it, and the others, the
-// teller's own, are lost when such numbers have been added up. One addition takes both, without a mask.
-constexpr int PADDING_COUNT_BITS = 27;
-static_assert(int64_t{4} * MAX_REDUCTION < (int64_t{1} << PADDING_COUNT_BITS), "of four columns, in every step");
-
-// How many of a thread's outputs, and of its block's rows, the problem has. Those come first.
+// How many of a thread's rows and columns the problem has. Those come first.
 struct ValidOutputs {
   int rows;
   int columns;
-  int block_rows;
 };
 
-// The counts of one thread of a GEMM kernel. issue() stands beside the multiply-adds of a step, add_padding() beside
-// the copies of what they multiply. 32 bits are enough for what a thread keeps: MAX_REDUCTION bounds it.
+// The counts of one thread of a GEMM kernel. issue() stands beside the multiply-adds of a step. 32 bits are enough for
+// what a thread keeps: MAX_REDUCTION bounds it.
 template <class Tile, bool COUNT_ZERO>
 class GemmTally {
  public:
@@ -56,9 +50,6 @@ class GemmTally {
     if constexpr (COUNT_ZERO) nonzero_ += count_nonzero(a, valid_.rows) * count_nonzero(b, valid_.columns);
   }
 
-  // So many of the values that the thread copies for its block lie in the padding, as the low bits of `marks` say.
-  __device__ void add_padding(uint32_t marks) { padding_ += marks; }
-
   // The thread adds something to the sums of so many outputs.
   __device__ void issue_additions(uint32_t outputs) { additions_ += outputs; }
 
@@ -66,32 +57,35 @@ class GemmTally {
   __device__ uint32_t products() const { return steps_; }
 
   // valid: as the constructor was told, to be found out anew: no register holds it in the main loop.
-  // accumulators_held_bias: whether the first product was added to something.
-  __device__ Counters counts(const ValidOutputs& valid, bool accumulators_held_bias) const {
+  // accumulators_held_bias: whether the first product was added to something. padded: products with the padding, of
+  // those whose operand the thread has looked up.
+  __device__ Counters counts(const ValidOutputs& valid, bool accumulators_held_bias, int64_t padded) const {
     const int64_t outputs = valid.rows * valid.columns;
-    return counts(valid, {outputs, steps_ * outputs}, accumulators_held_bias);
+    return counts(accumulators_held_bias, padded, {outputs, steps_ * outputs});
   }
 
   // used: of all that the thread issued.
-  __device__ Counters counts(const ValidOutputs& valid, const UsedCounts& used, bool accumulators_held_bias) const {
+  __device__ Counters counts(bool accumulators_held_bias, const UsedCounts& used) const {
+    return counts(accumulators_held_bias, 0, used);
+  }
+
+ private:
+  __device__ Counters counts(bool accumulators_held_bias, int64_t padded, const UsedCounts& used) const {
     Counters counts;
     counts.mul = used.products;
     // An empty accumulator is given its first product; all others are added to it.
     counts.add = accumulators_held_bias || steps_ == 0 ? counts.mul : counts.mul - used.outputs;
     counts.add += additions_;
-    // Each row multiplies every value of the padding.
-    counts.pad = static_cast<int64_t>(padding_ % (1u << PADDING_COUNT_BITS)) * valid.block_rows;
-    // Of one thread, this may be negative: it copies for the others.
-    if constexpr (COUNT_ZERO) counts.zero = counts.mul - counts.pad - nonzero_;
+    counts.pad = padded;
+    // Of one thread, this may be negative: it knows of padding that others multiply.
+    if constexpr (COUNT_ZERO) counts.zero = counts.mul - padded - nonzero_;
     counts.lane = static_cast<int64_t>(steps_) * (Tile::THREAD_M * Tile::THREAD_N);
     return counts;
   }
 
- private:
   ValidOutputs valid_;
   uint32_t steps_ = 0;
   uint32_t additions_ = 0;  // but those of multiply-adds
-  uint32_t padding_ = 0;
   uint32_t nonzero_ = 0;
 };
 

@@ -15,6 +15,7 @@ struct Capability {
 constexpr double HOPPER_MMA_SHARE = 0.63;
 
 constexpr Capability CAPABILITIES[] = {
+    {75, {64, 2, 0, 0, 0}},  // whose tensor cores the kernels do not use
     {80, {64, 32, 1024, 512, 64}},
     {86, {128, 2, 512, 256, 0}},
     {87, {128, 2, 1024, 512, 0}},

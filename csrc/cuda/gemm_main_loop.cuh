@@ -105,17 +105,23 @@ struct ThreadTile {
   }
 };
 
-// Multiplies the whole reduction. A loader's copy(stage_offset, tally) begins to copy the next slice of its operand, to
-// the stage that lies so many bytes behind the first.
+// Multiplies the whole reduction. A loader's copy(stage_offset) begins to copy the next slice of its operand, to the
+// stage that lies so many bytes behind the first; finish() is called when another slice has been multiplied meanwhile,
+// if one has arrived. Before, loader_b.prepare(at_most) finds out what it needs to know of the next slices, and returns
+// of how many: as many as it may, but STAGES - 1 the first time.
 template <class Tile, class LoaderA, class LoaderB, class Tally>
 __device__ inline void multiply_reduction(int reduction, LoaderA& loader_a, LoaderB& loader_b,
                                           const GemmStage<Tile> (&stages)[Tile::STAGES], ThreadTile<Tile>& tile,
                                           Tally& tally) {
   const ThreadPosition<Tile> position;
   const auto copy_slices = [&](int stage) {
-    loader_b.copy(stage * sizeof(GemmStage<Tile>), tally);
-    loader_a.copy(stage * sizeof(GemmStage<Tile>), tally);
+    loader_b.copy(stage * sizeof(GemmStage<Tile>));
+    loader_a.copy(stage * sizeof(GemmStage<Tile>));
     end_copy_group();
+  };
+  const auto finish_slices = [&] {
+    loader_b.finish();
+    loader_a.finish();
   };
   // Until the slice that was begun first has arrived, for all threads; all have read the one before.
   const auto await_slice = [] {
@@ -123,19 +129,30 @@ __device__ inline void multiply_reduction(int reduction, LoaderA& loader_a, Load
     __syncthreads();
   };
 
+  loader_b.prepare(Tile::STAGES - 1);
 #pragma unroll
-  for (int stage = 0; stage < Tile::STAGES - 1; ++stage) copy_slices(stage);
+  for (int stage = 0; stage < Tile::STAGES - 1; ++stage) {
+    copy_slices(stage);
+    finish_slices();
+  }
 
   int free_stage = Tile::STAGES - 1;
   int stage = 0;
+  int slices_left = reduction / Tile::BLOCK_K;
 #pragma unroll 1
-  for (int whole_slices = reduction / Tile::BLOCK_K; whole_slices > 0; --whole_slices) {
-    await_slice();
-    copy_slices(free_stage);
+  while (slices_left > 0) {
+    int prepared = loader_b.prepare(slices_left);
+    slices_left -= prepared;
+#pragma unroll 1
+    for (; prepared > 0; --prepared) {
+      await_slice();
+      copy_slices(free_stage);
 #pragma unroll Tally::UNROLLED_STEPS
-    for (int step = 0; step < Tile::BLOCK_K; ++step) tile.multiply_step(stages[stage], step, position, tally);
-    free_stage = stage;
-    stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
+      for (int step = 0; step < Tile::BLOCK_K; ++step) tile.multiply_step(stages[stage], step, position, tally);
+      finish_slices();
+      free_stage = stage;
+      stage = stage == Tile::STAGES - 1 ? 0 : stage + 1;
+    }
   }
 
   wait_for_copies_but<0>();  // of zeros beyond the reduction, too: no thread ends before its copies

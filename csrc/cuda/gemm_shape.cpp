@@ -222,8 +222,12 @@ std::string find_objection(const Choice& choice, const ConvProblem& given) {
   const int64_t block_pixels = has_channels_last(kernel) ? kernel.block_m : kernel.block_n;
   const int64_t images = std::min(problem.batch, (block_pixels - 2 + pixels) / pixels + 1);
   const int64_t elements = images * problem.groups * group_channels * count_inputs(problem);
-  if (elements <= INT32_MAX) return {};
-  return " would need offsets of up to " + std::to_string(elements) + " elements, but has 32 bits for them";
+  // And from a window's first input, in the padding.
+  const int64_t padding =
+      (problem.depth.pad * problem.height.in_size + problem.height.pad) * problem.width.in_size + problem.width.pad;
+  const int64_t furthest = std::max(elements, padding);
+  if (furthest <= INT32_MAX) return {};
+  return " would need offsets of up to " + std::to_string(furthest) + " elements, but has 32 bits for them";
 }
 
 std::string find_objection(const Choice& choice, const LinearProblem& problem) {

@@ -32,12 +32,10 @@ KernelInfo describe_tile(Operation operation, DataType type, Unit unit, double m
   return kernel;
 }
 
-int32_t max_taps(TapSource taps) { return taps == TapSource::table ? MAX_TABULATED_TAPS : MAX_REDUCTION; }
-
 template <class Tile>
-KernelInfo describe_conv(double multiply_share, TapSource taps) {
+KernelInfo describe_conv(double multiply_share) {
   constexpr DataType TYPE = TYPE_OF<typename Tile::Scalar>;
-  return describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, max_taps(taps));
+  return describe_tile<Tile>(Operation::conv, TYPE, fma_unit(TYPE), multiply_share, MAX_REDUCTION);
 }
 
 template <class Tile>
@@ -53,8 +51,9 @@ KernelInfo describe_tensor(Operation operation, double multiply_share, int32_t m
 
 template <class Tile>
 KernelInfo describe_conv_tensor(double multiply_share, TapSource taps) {
-  KernelInfo kernel = describe_tensor<Tile>(Operation::conv, multiply_share, max_taps(taps));
   const bool are_tabulated = taps == TapSource::table;
+  const int32_t max_taps = are_tabulated ? MAX_TABULATED_TAPS : MAX_REDUCTION;
+  KernelInfo kernel = describe_tensor<Tile>(Operation::conv, multiply_share, max_taps);
   if (are_tabulated) kernel.max_sides = MAX_TABULATED_SIDES;
   kernel.part_unit = are_tabulated ? PartUnit::slice_of_taps : PartUnit::tap;
   return kernel;
@@ -103,8 +102,7 @@ std::vector<KernelInfo> list_kernels() {
   std::vector<KernelInfo> list;
 #define FLOPCUDA_APPEND_PAIR(kernel, info) append_pair(list, #kernel, #kernel "_count_zero", info);
 #define FLOPCUDA_APPEND(kernel, info) FLOPCUDA_APPEND_PAIR(kernel, info) append_split(list, #kernel "_split", info);
-#define FLOPCUDA_APPEND_CONV(kernel, share, Tile, taps) \
-  FLOPCUDA_APPEND(kernel, describe_conv<Tile>(share, TapSource::taps))
+#define FLOPCUDA_APPEND_CONV(kernel, share, Tile) FLOPCUDA_APPEND(kernel, describe_conv<Tile>(share))
 #define FLOPCUDA_APPEND_DIRECT(kernel, share, Scalar) FLOPCUDA_APPEND_PAIR(kernel, describe_direct<Scalar>(share))
 #define FLOPCUDA_APPEND_FEW_OUTPUTS(kernel, share, Config) FLOPCUDA_APPEND(kernel, describe_few_outputs<Config>(share))
 #define FLOPCUDA_APPEND_LINEAR(kernel, share, Tile) FLOPCUDA_APPEND(kernel, describe_linear<Tile>(share))

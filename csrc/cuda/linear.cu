@@ -70,7 +70,7 @@ __device__ void linear_tile(const LinearParams& params) {
   const bool has_bias = params.bias != nullptr && has_first_part<Tile>();
   const Scalar* const bias = static_cast<const Scalar*>(params.bias) + block.first_column + position.first_column();
   const auto count_valid = [&] {
-    return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns), block.rows};
+    return ValidOutputs{position.count_rows(block.rows), position.count_columns(block.columns)};
   };
   GemmTally<Tile, COUNT_ZERO> tally(count_valid());
   ThreadTile<Tile> tile;
@@ -100,7 +100,7 @@ __device__ void linear_tile(const LinearParams& params) {
                   [&](int column) { return first_output + column; });
   }
   const UsedCounts used = count_of(block.used.from(block.part.first), tally.products());
-  add_block_counts<Tile::THREADS>(tally.counts(count_valid(), used, has_bias), params.counters);
+  add_block_counts<Tile::THREADS>(tally.counts(has_bias, used), params.counters);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ namespace {
 
 template <class Tile, bool COUNT_ZERO>
 __device__ void linear_tensor(const LinearParams& params) {
+  if (!HAS_TENSOR_KERNELS) return __trap();
   using Scalar = TensorScalar<Tile::TYPE>;
   __shared__ TensorShared<Tile> shared;
   const TilePosition block = locate_tile<Tile>(params, blockIdx.x);

@@ -32,16 +32,22 @@ class RowMajorLoader {
     for (int i = 0; i < ROWS; ++i) row_offsets_[i] = min(slice_row(i), rows - 1) * row_stride;
   }
 
+  // Any number of slices can be copied.
+  __device__ int prepare(int at_most) const { return at_most; }
+
+  // Of the slice that copy() began.
+  __device__ void finish() const { copies_.finish(); }
+
   // In place of rows that there are not, the last one is copied: nobody uses the outputs. Beyond the reduction, zeros.
-  template <class Tally>
-  __device__ void copy(uint32_t stage_offset, Tally&) {
+  __device__ void copy(uint32_t stage_offset) {
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
       const Scalar* const source = element_at(source_, row_offsets_[i] + step_, scalar_bytes_);
 #pragma unroll
       for (int step = 0; step < Tile::BLOCK_K; step += LANES_PER_ROW) {
-        copy_async(destination_ + stage_offset + (step * STEP_STRIDE + i * ROWS_PER_PASS) * sizeof(Scalar),
-                   source + step, step_ + step >= reduction_);
+        copies_.begin(i * STEPS + step / LANES_PER_ROW,
+                      destination_ + stage_offset + (step * STEP_STRIDE + i * ROWS_PER_PASS) * sizeof(Scalar),
+                      source + step, step_ + step >= reduction_);
       }
     }
     step_ += Tile::BLOCK_K;
@@ -51,6 +57,7 @@ class RowMajorLoader {
   static constexpr int LANES_PER_ROW = 8;
   static constexpr int ROWS_PER_PASS = Tile::THREADS / LANES_PER_ROW;
   static constexpr int ROWS = EXTENT / ROWS_PER_PASS;  // of one thread
+  static constexpr int STEPS = Tile::BLOCK_K / LANES_PER_ROW;
   static constexpr int STEP_STRIDE = sizeof(Slice) / sizeof(Scalar) / Tile::BLOCK_K;
   static_assert(EXTENT % ROWS_PER_PASS == 0 && Tile::BLOCK_K % LANES_PER_ROW == 0, "each thread copies as many values");
   static_assert(int64_t{EXTENT} * MAX_REDUCTION < (int64_t{1} << 32), "32-bit offsets in a block's rows");
@@ -64,6 +71,7 @@ class RowMajorLoader {
   uint32_t step_;               // the thread's first of the next slice
   uint32_t reduction_;
   uint32_t scalar_bytes_;
+  ScalarCopies<Scalar, ROWS * STEPS> copies_;
 };
 
 }  // namespace flopcuda::cuda

@@ -108,12 +108,12 @@ template <int ROWS>
 class TapCoordinates : public TapRows {
  public:
   __device__ TapCoordinates(const ConvParams& params, int first_tap) : params_(params) {
-    const uint32_t rows = params.width.kernel_size.divide(first_tap);  // whole kernel rows before it
-    const uint32_t depths = params.height.kernel_size.divide(rows);
-    column_ = first_tap - rows * params.width.kernel_size.divisor;
-    row_ = rows - depths * params.height.kernel_size.divisor;
-    tap_ = {static_cast<int32_t>(depths) * params.depth.dilation, static_cast<int32_t>(row_) * params.height.dilation,
-            static_cast<int32_t>(column_) * params.width.dilation};
+    const ReductionStep first(params, first_tap);
+    column_ = first.column;
+    row_ = first.row;
+    tap_ = {static_cast<int32_t>(first.depth) * params.depth.dilation,
+            static_cast<int32_t>(first.row) * params.height.dilation,
+            static_cast<int32_t>(first.column) * params.width.dilation};
   }
 
   __device__ void set_row(int i, const ConvParams&, const Position& window, bool exists) {

@@ -1,147 +1,189 @@
-// Which input the steps of a convolution's reduction stand for, for the columns of one lane.
+// Which inputs the steps of a convolution's reduction stand for, and which of a block's columns have none there.
 //
-// A step is a channel and a tap. The integer work that this costs is taken out of the main loop where the kernel has
-// few taps (TapTable), and done in it where it has many (TapDecoder), as in the gradient of a weight.
+// Bottleneck it removes: integer work in the main loop. A step, a channel and a tap, is the same for all lanes of a
+// warp, but has an input for some columns and not for others. A warp looks up the next WARP_SIZE steps that it copies
+// at once, one a lane and between two runs of the main loop (StepReader), in tables of the block that have a bit for
+// each column, at every coordinate of a tap (WindowTable). The main loop reads an offset and these bits.
 #pragma once
 
 #include <cstdint>
 
 #include "cuda/conv_window.cuh"
-#include "cuda/counting.cuh"
 #include "cuda/params.h"
+#include "cuda/split_sums.cuh"
 #include "cuda/tiles.h"
 
 namespace flopcuda::cuda {
 
-// A step, for COLUMNS columns of a lane.
-struct Tap {
-  uint32_t offset;  // elements from a window's first input on, modulo 2^32
-  // The low bits say how many of these columns are the problem's and have the tap in the padding, as the tally takes
-  // it; flag j above them is set if column j has no input there.
-  uint32_t marks;
+// A set of a block's columns is so many words. Lane l has columns l, l + WARP_SIZE and so on: bit l of a word each.
+template <class Tile>
+constexpr int COLUMN_WORDS = Tile::BLOCK_N / WARP_SIZE;
 
-  static constexpr uint32_t NOTHING = 0xfu << PADDING_COUNT_BITS;
+// Where the windows of a block's columns lie, in shared memory.
+template <class Tile>
+class WindowTable {
+ public:
+  static constexpr int WORDS = COLUMN_WORDS<Tile>;
 
-  __device__ static uint32_t flag(int column) { return 1u << (PADDING_COUNT_BITS + column); }
-};
-
-// Where the windows of a lane's columns lie.
-template <int COLUMNS>
-struct Windows {
-  static_assert(PADDING_COUNT_BITS + COLUMNS <= 32, "a flag for each column");
-
-  Position positions[COLUMNS];
-
-  __device__ uint32_t mark(const ConvParams& params, const Position& tap) const {
-    uint32_t marks = 0;
+  // windows: of the lane's columns, the same in all warps. The table is complete after a barrier.
+  __device__ void fill(const ConvParams& params, const Position (&windows)[WORDS]) {
 #pragma unroll
-    for (int j = 0; j < COLUMNS; ++j) {
-      if (positions[j].has_input_at(params, tap)) continue;
-      marks += positions[j].exists() ? 1 : 0;
-      marks |= Tap::flag(j);
+    for (int word = 0; word < WORDS; ++word) {
+      const Position& window = windows[word];
+      const uint32_t existing = vote(window.exists());
+      if (threadIdx.x == 0) existing_[word] = existing;
+      if (threadIdx.x < WARP_SIZE) windows_[word][lane()] = window;
+      tabulate(params.width, window.column, inside_[word].width);
+      tabulate(params.height, window.row, inside_[word].height);
+      tabulate(params.depth, window.depth, inside_[word].depth);
     }
-    return marks;
-  }
-};
-
-// Decodes a step with the divisors of the launch.
-struct DecodedTap {
-  int32_t channel;
-  Position position;
-
-  // index: of the tap among those of all channels.
-  __device__ DecodedTap(const ConvParams& params, int32_t index) {
-    const int rows = params.width.kernel_size.divide(index);  // whole kernel rows before it, in all channels and depths
-    const int depths = params.height.kernel_size.divide(rows);
-    channel = params.depth.kernel_size.divide(depths);
-    position = {coordinate(params.depth, depths, channel), coordinate(params.height, rows, depths),
-                coordinate(params.width, index, rows)};
   }
 
-  // Elements from a window's first input on, modulo 2^32.
-  __device__ uint32_t offset(const ConvParams& params) const {
-    return static_cast<uint32_t>(channel * params.input_channel_stride + position.offset(params));
+  // Of a word, the columns that the problem has.
+  __device__ uint32_t existing(int word) const { return existing_[word]; }
+
+  // Of a word, the columns that have an input at the lane's own step. Every lane of the warp takes part.
+  __device__ uint32_t inside(const ConvParams& params, const ReductionStep& step, int word) const {
+    const Position& window = windows_[word][lane()];
+    return inside_at(params.width, window.column, step.column, inside_[word].width) &
+           inside_at(params.height, window.row, step.row, inside_[word].height) &
+           inside_at(params.depth, window.depth, step.depth, inside_[word].depth);
   }
 
  private:
-  // Of the tap n counted along an axis, of which so many whole kernels lie before it.
-  __device__ static int coordinate(const AxisParams& axis, int n, int whole_kernels) {
-    return (n - whole_kernels * static_cast<int>(axis.kernel_size.divisor)) * axis.dilation;
+  static constexpr int TABULATED_TAPS = 256 / WORDS;  // along an axis
+
+  // Columns whose windows have an input at a tap of that number along an axis.
+  using AxisTable = uint32_t[TABULATED_TAPS];
+
+  __device__ static int lane() { return threadIdx.x % WARP_SIZE; }
+
+  // A bit of each lane of the warp.
+  __device__ static uint32_t vote(bool holds) { return __ballot_sync(0xffffffffu, holds); }
+
+  __device__ static uint32_t vote_inside(const AxisParams& axis, int32_t first_input, int32_t tap) {
+    return vote(is_inside(axis, first_input + tap * axis.dilation));
   }
+
+  __device__ static void tabulate(const AxisParams& axis, int32_t first_input, AxisTable& table) {
+    const int taps = min(static_cast<int>(axis.kernel_size.divisor), TABULATED_TAPS);
+#pragma unroll 1
+    for (int tap = threadIdx.x / WARP_SIZE; tap < taps; tap += Tile::WARPS) {
+      const uint32_t inside = vote_inside(axis, first_input, tap);
+      if (lane() == 0) table[tap] = inside;
+    }
+  }
+
+  // Along an axis longer than the table, each lane's tap in turn is held against all columns.
+  __device__ static uint32_t inside_at(const AxisParams& axis, const int32_t& first_input_in_memory, uint32_t tap,
+                                       const AxisTable& table) {
+    if (axis.kernel_size.divisor <= TABULATED_TAPS) return table[tap];
+    const int32_t first_input = first_input_in_memory;
+    uint32_t own = 0;
+#pragma unroll 1
+    for (int other = 0; other < WARP_SIZE; ++other) {
+      const uint32_t inside = vote_inside(axis, first_input, __shfl_sync(0xffffffffu, tap, other));
+      if (other == lane()) own = inside;
+    }
+    return own;
+  }
+
+  uint32_t existing_[WORDS];
+  Position windows_[WORDS][WARP_SIZE];
+  struct {
+    AxisTable width, height, depth;
+  } inside_[WORDS];
 };
 
-// How a warp goes on from a tap to that of its next step.
-struct alignas(8) NextTap {
-  uint32_t step;  // elements, modulo 2^32
-  uint32_t row;   // that tap's in the table, in bytes from the first one
-};
-
-// Every tap of the kernel is decoded and held against the windows once a block. A warp copies every WARPS-th step: how
-// it goes on from one to the next depends on the tap alone.
-template <class Tile, int COLUMNS>
-class TapTable {
-  struct Row {
-    uint32_t marks[WARP_SIZE];  // by lane: all warps have the same columns
-    NextTap next;
-  };
-  static constexpr uint32_t ROW_BYTES = sizeof(Row);
-
+// The steps that a warp copies: of each slice, every WARPS-th.
+template <class Tile>
+class StepReader {
  public:
+  static constexpr int WORDS = COLUMN_WORDS<Tile>;
+  static constexpr int STEPS = Tile::BLOCK_K / Tile::WARPS;  // of a slice
+  static constexpr int SLICES = WARP_SIZE / STEPS;           // whose steps are looked up at once
+  static_assert(SLICES >= Tile::STAGES - 1, "all that is copied before the main loop");
+
+  // What a warp copies of a slice. Of any eight of them, equal members begin on different banks.
+  struct alignas(STEPS* WORDS < 8 ? 8 : 16) Slice {
+    uint32_t missing[WORDS][STEPS];  // the columns without an input at a step
+    uint32_t offsets[STEPS];         // of a step: elements from a window's first input on, modulo 2^32
+  };
+
   struct Shared {
-    Row rows[MAX_TABULATED_TAPS];
+    WindowTable<Tile> windows;
+    Slice slices[Tile::WARPS * SLICES];
+    ReductionPart part;
+    uint32_t padded[Tile::THREADS];  // a number of each thread: no register holds it in the main loop
   };
 
-  // first_step: of the reduction, that the warp copies. The table is complete after a barrier.
-  __device__ TapTable(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step, Shared& shared)
-      : shared_(shared) {
-    const DecodedTap first(params, first_step);
-    offset_ = first.offset(params);
-    row_ = (first_step - first.channel * params.taps) * ROW_BYTES;
-    const int lane = threadIdx.x % WARP_SIZE;
-    for (int index = threadIdx.x / WARP_SIZE; index < params.taps; index += Tile::WARPS) {
-      const DecodedTap tap(params, index), next(params, index + Tile::WARPS);
-      Row& row = shared.rows[index];
-      row.marks[lane] = windows.mark(params, tap.position);
-      const uint32_t next_row = index + Tile::WARPS - next.channel * params.taps;
-      if (lane == 0) row.next = {next.offset(params) - tap.offset(params), next_row * ROW_BYTES};
+  // part: the block's, of the reduction. Steps may be prepared after a barrier.
+  __device__ StepReader(const ReductionPart& part, Shared& shared) : shared_(shared) {
+    if (threadIdx.x == 0) shared.part = part;
+    shared.padded[threadIdx.x] = 0;
+  }
+
+  // Looks steps up if there are none left. Returns of how many slices, but no more than that.
+  __device__ int prepare(const ConvParams& params, int at_most) {
+    if (slices_left_ == 0) look_up(params, shared_.part);
+    const int slices = min(at_most, slices_left_);
+    slices_left_ -= slices;
+    return slices;
+  }
+
+  // Of the next slice.
+  __device__ Slice next() { return shared_.slices[next_++]; }
+
+  // Columns without an input, of all steps that the thread looked up: only columns that the problem has.
+  __device__ uint32_t padded() const { return shared_.padded[threadIdx.x]; }
+
+  // Of the lane's columns, in each word of a set. Read anew for every slice: no register holds it in the main loop.
+  static __device__ uint32_t own_bit() {
+    uint32_t bit;
+    asm volatile("mov.u32 %0, %%lanemask_eq;" : "=r"(bit));
+    return bit;
+  }
+
+ private:
+  __device__ static int lane() { return threadIdx.x % WARP_SIZE; }
+  __device__ static int warp() { return threadIdx.x / WARP_SIZE; }
+
+  // Writes a word of each lane, to eight slices at a time.
+  __device__ static void write(uint32_t& place, uint32_t word) {
+#pragma unroll
+    for (int first = 0; first < SLICES; first += 8) {
+      if (lane() / STEPS / 8 == first / 8) place = word;
+      __syncwarp();  // or the compiler would write all of them at once
     }
   }
 
-  // What the warp's next step stands for.
-  __device__ Tap next() {
-    const Row& row = *reinterpret_cast<const Row*>(reinterpret_cast<const char*>(shared_.rows) + row_);
-    const Tap tap{offset_, row.marks[threadIdx.x % WARP_SIZE]};
-    const NextTap next = row.next;
-    offset_ += next.step;
-    row_ = next.row;
-    return tap;
+  // Beyond the part, all columns are without an input, and none has padding.
+  __device__ void look_up(const ConvParams& params, const ReductionPart part) {
+    next_ = warp() * SLICES;
+    Slice& slice = shared_.slices[next_ + lane() / STEPS];
+    const int in_part = (batches_++ * WARP_SIZE + lane()) * Tile::WARPS + warp();
+    const ReductionStep step(params, part.first + in_part);
+    __syncwarp();  // all lanes have read the last steps
+    write(slice.offsets[lane() % STEPS], step.offset(params));
+#pragma unroll 1
+    for (int word = 0; word < WORDS; ++word) {
+      uint32_t missing = ~shared_.windows.inside(params, step, word);
+      if (in_part < part.products) {
+        shared_.padded[threadIdx.x] += __popc(missing & shared_.windows.existing(word));
+      } else {
+        missing = ~0u;
+      }
+      write(slice.missing[word][lane() % STEPS], missing);
+    }
+    __syncwarp();
+    slices_left_ = SLICES;
   }
 
- private:
-  const Shared& shared_;
-  uint32_t offset_;
-  uint32_t row_;  // bytes
-};
-
-// Decodes a tap, and holds it against the windows, whenever it is copied.
-template <class Tile, int COLUMNS>
-class TapDecoder {
- public:
-  struct Shared {};
-
-  __device__ TapDecoder(const ConvParams& params, const Windows<COLUMNS>& windows, int first_step, Shared&)
-      : params_(params), windows_(windows), step_(first_step) {}
-
-  __device__ Tap next() {
-    const DecodedTap decoded(params_, step_);
-    step_ += Tile::WARPS;
-    return {decoded.offset(params_), windows_.mark(params_, decoded.position)};
-  }
-
- private:
-  const ConvParams& params_;
-  Windows<COLUMNS> windows_;
-  int step_;
+  Shared& shared_;
+  int next_;  // slice, of all warps'
+  // The same in all threads, which the compiler sees.
+  int batches_ = 0;      // of steps that were looked up
+  int slices_left_ = 0;  // whose steps were looked up, but that were not prepared
 };
 
 }  // namespace flopcuda::cuda

@@ -19,6 +19,9 @@
 
 namespace flopcuda::cuda {
 
+// Tensor cores before those of sm_80 do not know these instructions; nor is a kernel on them chosen there (device.cpp).
+constexpr bool HAS_TENSOR_KERNELS = HAS_ASYNC_COPIES;
+
 // One slice of each operand.
 template <class Tile>
 struct TensorStage {

@@ -102,13 +102,13 @@ struct SplitTile : Tile {
 // A reduction has at most this many parts.
 constexpr int MAX_SPLITS = 64;
 
-// How a convolution finds the input of a tap: in a table of so many taps at most, or by decoding it in the main loop.
-// Tables are made once a block; on tensor cores, once a launch, by the planner.
+// How a convolution on tensor cores finds the input of a tap: in a table of so many taps at most, which the planner
+// makes, or by decoding it in the main loop.
 enum class TapSource { table, decoder };
 constexpr int MAX_TABULATED_TAPS = 64;
 
-// Tensor cores: in 32 bits are one for each coordinate of a tap along each axis, and at least one of a width whose taps
-// are channels.
+// In 32 bits (TabulatedTap) are one for each coordinate of a tap along each axis, and at least one of a width whose
+// taps are channels.
 constexpr int MAX_TABULATED_SIDES = 32 - 1;
 
 // The direct convolution: a block computes up to 512 outputs of one channel, each thread four.
@@ -131,9 +131,11 @@ struct FewOutputsConfig {
   static constexpr int WARPS = THREADS / WARP_SIZE;
   static constexpr int BLOCK_M = 1, BLOCK_N = OUTPUTS, BLOCK_K = THREADS;
   static constexpr bool IS_SPLIT = false;
-  // A thread executes some 600 instructions outside its main loop, which has 95, or, of 25 outputs, 1,150 beside 176:
+  // Registers for the sums, and for what is on its way to them: ptxas, left alone, would spill some.
+  static constexpr int MIN_BLOCKS = OUTPUTS <= 9 ? 8 : sizeof(Scalar) > sizeof(float) ? 4 : 5;
+  // A thread executes some 600 instructions outside its main loop, which has 82, or, of 25 outputs, 1,150 beside 158:
   // to make the table, and to add up.
-  static constexpr int FIXED_SLICES = 6;
+  static constexpr int FIXED_SLICES = 7;
   // A bit for each output.
   using Marks = std::conditional_t<(OUTPUTS > 16), uint32_t, uint16_t>;
   static_assert(OUTPUTS <= 32, "a thread reads the marks of a tap in 32 bits");
@@ -157,14 +159,12 @@ using F64_FEW_OUTPUTS_25 = FewOutputsConfig<double, 25>;
   X(flopcuda_linear_f64_64x64x8, 0.74, F64_64x64x8)       \
   X(flopcuda_linear_f64_32x128x8, 0.72, F64_32x128x8)
 
-#define FLOPCUDA_CONV_KERNELS(X)                                        \
-  X(flopcuda_conv_f32_128x128x16, 0.88, F32_128x128x16, table)          \
-  X(flopcuda_conv_f32_64x64x16, 0.79, F32_64x64x16, table)              \
-  X(flopcuda_conv_f32_64x64x16_many_taps, 0.655, F32_64x64x16, decoder) \
-  X(flopcuda_conv_f32_32x128x16, 0.775, F32_32x128x16, table)           \
-  X(flopcuda_conv_f64_64x64x8, 0.71, F64_64x64x8, table)                \
-  X(flopcuda_conv_f64_64x64x8_many_taps, 0.597, F64_64x64x8, decoder)   \
-  X(flopcuda_conv_f64_32x128x8, 0.705, F64_32x128x8, table)
+#define FLOPCUDA_CONV_KERNELS(X)                        \
+  X(flopcuda_conv_f32_128x128x16, 0.88, F32_128x128x16) \
+  X(flopcuda_conv_f32_64x64x16, 0.81, F32_64x64x16)     \
+  X(flopcuda_conv_f32_32x128x16, 0.79, F32_32x128x16)   \
+  X(flopcuda_conv_f64_64x64x8, 0.72, F64_64x64x8)       \
+  X(flopcuda_conv_f64_32x128x8, 0.705, F64_32x128x8)
 
 #define FLOPCUDA_LINEAR_TENSOR_KERNELS(X)                       \
   X(flopcuda_linear_f16_128x128x32, 0.52, F16_128x128x32)       \
@@ -199,9 +199,9 @@ using F64_FEW_OUTPUTS_25 = FewOutputsConfig<double, 25>;
   X(flopcuda_conv_f64_direct, 0.10, double)
 
 #define FLOPCUDA_FEW_OUTPUTS_KERNELS(X)                          \
-  X(flopcuda_conv_f32_few_outputs_9, 0.095, F32_FEW_OUTPUTS_9)   \
-  X(flopcuda_conv_f32_few_outputs_25, 0.142, F32_FEW_OUTPUTS_25) \
-  X(flopcuda_conv_f64_few_outputs_9, 0.093, F64_FEW_OUTPUTS_9)   \
-  X(flopcuda_conv_f64_few_outputs_25, 0.137, F64_FEW_OUTPUTS_25)
+  X(flopcuda_conv_f32_few_outputs_9, 0.108, F32_FEW_OUTPUTS_9)   \
+  X(flopcuda_conv_f32_few_outputs_25, 0.158, F32_FEW_OUTPUTS_25) \
+  X(flopcuda_conv_f64_few_outputs_9, 0.105, F64_FEW_OUTPUTS_9)   \
+  X(flopcuda_conv_f64_few_outputs_25, 0.149, F64_FEW_OUTPUTS_25)
 
 }  // namespace flopcuda::cuda
