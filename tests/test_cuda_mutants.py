@@ -265,7 +265,7 @@ MUTANTS = {
         "tap_windows.cuh", "    column_ = first.column;\n", "    column_ = 0;\n"
     ),
     "of many taps, the padding of a part's is that of the first row's": Patch(
-        "tap_windows.cuh", "    row_ = first.row;\n", "    row_ = 0;\n"
+        "tap_windows.cuh", "static_cast<int32_t>(first.row)", "0"
     ),
     "tensor cores multiply all channels in every part": Patch(
         "conv_tensor.cu", "part.channels.products, copied_channels,", "params.group_in_channels, stored_channels,"
