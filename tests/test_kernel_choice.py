@@ -276,6 +276,15 @@ def test_rates_of_an_unknown_capability_are_those_of_the_last_known_one() -> Non
     assert _C.device_rates(130) == _C.device_rates(120)
 
 
+def test_a_window_that_begins_too_far_before_its_image_is_left_to_the_direct_kernel() -> None:
+    """The others count from its first input in 32 bits."""
+    images, filters = torch.empty(1, 1, 2, 2**16, device="meta"), torch.empty(1, 1, 1, 1, device="meta")
+    options = {"stride": (2**16, 2**16), "padding": (0, 0, 2**16, 0), "device": A100}
+    assert choose_kernel("conv2d", images, filters, None, **options).name == "flopcuda_conv_f32_direct"
+    with pytest.raises(ValueError, match=f"64x64x16 would need offsets of up to {2**32} elements"):
+        choose_kernel("conv2d", images, filters, None, kernel="flopcuda_conv_f32_64x64x16", **options)
+
+
 def test_before_8_0_no_kernel_is_for_tensor_cores() -> None:
     device = Device(40, _C.device_rates(75), [])
     halves = [torch.empty(1024, 1024, device="meta", dtype=torch.half) for _ in range(2)]
