@@ -222,17 +222,18 @@ def transposed_convolution(
     sizes = zip(output_size, input.shape[2:], weight.shape[2:], stride, befores(padding), dilation, strict=True)
     phases = [[(first, _phase_axis(first, *size)) for first in range(size[3])] for size in sizes]
     shape = (input.shape[0], weight.shape[1] * groups, *output_size)
-    if max(stride) == 1:  # nothing to put together
-        return _phase_outputs(run, input, weight, bias, [axis for [(_, axis)] in phases], shape, phase, groups)
-    all_are_reached = all(axis for axes in phases for _, axis in axes)
-    output = input.new_empty(shape) if all_are_reached else _without_products(input, bias, shape)
-    for axes in product(*phases):
-        if any(axis is None for _, axis in axes):
+    is_reached = all(axis for axes in phases for _, axis in axes)
+    if is_reached and max(stride) == 1:  # nothing to put together
+        return _phase_outputs(run, input, weight, bias, [axis for [(_, axis)] in phases if axis], shape, phase, groups)
+    output = input.new_empty(shape) if is_reached else _without_products(input, bias, shape)
+    for outputs in product(*phases):
+        axes = [axis for _, axis in outputs if axis]
+        if len(axes) < len(outputs):
             continue
         part = output
-        for i, (first, _) in enumerate(axes, start=2):
+        for i, (first, _) in enumerate(outputs, start=2):
             part = part[(slice(None),) * i + (slice(first, None, stride[i - 2]),)]
-        part.copy_(_phase_outputs(run, input, weight, bias, [axis for _, axis in axes], part.shape, phase, groups))
+        part.copy_(_phase_outputs(run, input, weight, bias, axes, part.shape, phase, groups))
     return output
 
 
@@ -273,31 +274,29 @@ def _phase_outputs(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    axes: Sequence[_Axis | None],
+    axes: Sequence[_Axis],
     shape: Sequence[int],
     phase: str,
     groups: int,
 ) -> Tensor:
-    reached = [axis for axis in axes if axis is not None]
-    if len(reached) == len(axes):
-        images, sides = _crop(input, sides_of([axis.before for axis in reached], [axis.after for axis in reached]))
-        if images.numel():
-            taps, flipped = _take_taps(weight, reached)
-            filters = _split(taps, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ..]
-            options: dict[str, Any] = {
-                "stride": (1,) * len(axes),
-                "padding": sides,
-                "dilation": tuple(axis.dilation for axis in reached),
-            }
-            flips_images = bool(flipped) and images.numel() < filters.numel()
-            if flips_images:
-                options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
-                images = images.flip(flipped)
-            elif flipped:  # before a kernel reads them transposed: doing both at once takes longer
-                filters = filters.flip(flipped)
-            output = run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
-            return output.flip(flipped) if flips_images else output
-    return _without_products(input, bias, shape)
+    images, sides = _crop(input, sides_of([axis.before for axis in axes], [axis.after for axis in axes]))
+    if not images.numel():
+        return _without_products(input, bias, shape)
+    taps, flipped = _take_taps(weight, axes)
+    filters = _split(taps, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ...]
+    options: dict[str, Any] = {
+        "stride": (1,) * len(axes),
+        "padding": sides,
+        "dilation": tuple(axis.dilation for axis in axes),
+    }
+    flips_images = bool(flipped) and images.numel() < filters.numel()
+    if flips_images:
+        options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
+        images = images.flip(flipped)
+    elif flipped:  # before a kernel reads them transposed: doing both at once takes longer
+        filters = filters.flip(flipped)
+    output = run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
+    return output.flip(flipped) if flips_images else output
 
 
 def _without_products(input: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:

@@ -28,7 +28,16 @@ from tests.patches import Patch, apply_patches
 from tests.ptxvm.harness import compile_cuda
 
 CUDA_SOURCES = Path(__file__).resolve().parents[1] / "csrc" / "cuda"
-KERNEL_UNITS = ("conv.cu", "conv_direct.cu", "conv_few_outputs.cu", "conv_tensor.cu", "linear.cu", "linear_tensor.cu")
+# Of tiles.h, and the compilation unit of its kernels.
+LISTS = {
+    "FLOPCUDA_CONV_KERNELS": "conv.cu",
+    "FLOPCUDA_DIRECT_KERNELS": "conv_direct.cu",
+    "FLOPCUDA_FEW_OUTPUTS_KERNELS": "conv_few_outputs.cu",
+    "FLOPCUDA_CONV_TENSOR_KERNELS": "conv_tensor.cu",
+    "FLOPCUDA_LINEAR_KERNELS": "linear.cu",
+    "FLOPCUDA_LINEAR_TENSOR_KERNELS": "linear_tensor.cu",
+}
+KERNEL_UNITS = tuple(LISTS.values())
 NVCC_FLAGS = ("-O3", "--expt-relaxed-constexpr", f"-I{CUDA_SOURCES.parent}", "-DLEFT_OUT(...)=")
 
 
@@ -44,10 +53,7 @@ def only_kernels(convolution: str, linear: str) -> list[Patch]:
     return [
         only_entries(kernels, arguments)
         for kernels, arguments in (
-            (
-                "FLOPCUDA_CONV_KERNELS",
-                f"flopcuda_conv_{convolution}",
-            ),
+            ("FLOPCUDA_CONV_KERNELS", f"flopcuda_conv_{convolution}"),
             ("FLOPCUDA_DIRECT_KERNELS", "flopcuda_conv_f32_direct, 0.5, float"),
             (
                 "FLOPCUDA_FEW_OUTPUTS_KERNELS",
@@ -269,6 +275,12 @@ def kernel_texts(
     with ThreadPoolExecutor(len(KERNEL_UNITS)) as pool:
         texts = list(pool.map(lambda source: compile_cuda(source, *NVCC_FLAGS, architecture=architecture), sources))
     return {kernel: text for text in texts for kernel in re.findall(r"\.entry (\w+)\(", text)}
+
+
+def only_kernel(kernels: str, entry: str, patches: Sequence[Patch] = ()) -> tuple[str, str]:
+    """A kernel without its twins, of an entry in a list of tiles.h: its name, and the text of its unit."""
+    text = patched_units([only_entries(kernels, entry), *without_twins(), *patches])[LISTS[kernels]]
+    return entry.split(",")[0], text
 
 
 def inlined(unit: str, sources: Mapping[str, str]) -> str:

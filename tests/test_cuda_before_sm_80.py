@@ -13,15 +13,7 @@ from flopcuda import ptx
 from flopcuda.kernels import sass
 from flopcuda.ptx_backend import MachineBackend
 from tests.cpu_kernels.oracle import ConvCase, LinearCase
-from tests.cuda_kernels import (
-    DTYPES,
-    NVCC_FLAGS,
-    check_case,
-    kernel_texts,
-    only_entries,
-    patched_units,
-    without_twins,
-)
+from tests.cuda_kernels import DTYPES, NVCC_FLAGS, check_case, kernel_texts, only_kernel
 from tests.ptxvm.harness import compile_cubin, compile_cuda, needs_nvcc
 from tests.test_cuda_mutants import CASES, TWINS
 
@@ -54,9 +46,7 @@ def test_every_kernel_counts_and_computes(texts: dict[str, str], tile: str) -> N
     ],
 )
 def test_doubles_wait_in_registers_too(kernels: str, entry: str, case: ConvCase | LinearCase) -> None:
-    unit = "conv.cu" if "CONV" in kernels else "linear.cu"
-    source = patched_units([only_entries(kernels, entry), *without_twins()])[unit]
-    kernel = entry.split(",")[0]
+    kernel, source = only_kernel(kernels, entry)
     text = compile_cuda(source, *NVCC_FLAGS, architecture="compute_75")
     check_case(MachineBackend(ptx.Machine(), {kernel: text}), case, kernel)
 
@@ -84,11 +74,9 @@ def test_a_kernel_on_tensor_cores_traps(texts: dict[str, str]) -> None:
 def test_values_are_loaded_before_a_slice_is_multiplied_and_written_behind_it(
     kernels: str, entry: str, share: float
 ) -> None:
-    unit = "conv.cu" if "CONV" in kernels else "linear.cu"
-    text = patched_units([only_entries(kernels, entry), *without_twins()])[unit]
-    name = entry.split(",")[0]
+    kernel, text = only_kernel(kernels, entry)
     binary = compile_cubin(text, *NVCC_FLAGS, architecture="sm_75")
-    (code,) = [code for kernel, code in sass.parse(sass.disassemble(binary, "sm_75")).items() if kernel == name]
+    code = sass.parse(sass.disassemble(binary, "sm_75"))[kernel]
     loop = sass.find_main_loop(code)
     assert loop is not None
     body = [instruction for instruction in code if loop.first <= instruction.address <= loop.last]

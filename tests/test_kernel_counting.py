@@ -7,7 +7,7 @@ import re
 import pytest
 
 from flopcuda.kernels import sass
-from tests.cuda_kernels import CUDA_SOURCES, NVCC_FLAGS, only_entries, patched_units, without_twins
+from tests.cuda_kernels import CUDA_SOURCES, LISTS, NVCC_FLAGS, only_kernel
 from tests.patches import Patch
 from tests.ptxvm.harness import compile_cubin, needs_nvcc
 
@@ -25,14 +25,6 @@ COUNTS = [
     Patch("conv_few_outputs.cu", "    counts.issue(tap);\n", ""),
 ]
 
-UNITS = {
-    "FLOPCUDA_LINEAR_KERNELS": "linear.cu",
-    "FLOPCUDA_CONV_KERNELS": "conv.cu",
-    "FLOPCUDA_LINEAR_TENSOR_KERNELS": "linear_tensor.cu",
-    "FLOPCUDA_CONV_TENSOR_KERNELS": "conv_tensor.cu",
-    "FLOPCUDA_DIRECT_KERNELS": "conv_direct.cu",
-    "FLOPCUDA_FEW_OUTPUTS_KERNELS": "conv_few_outputs.cu",
-}
 # By default, one of each template; the others are the same with other tiles.
 ONE_OF_EACH_TEMPLATE = re.compile(
     "_(linear|conv)_f(32_128x128x16|16_128x128x32)$|_linear_f64_mma_64x64x8$|_conv_f32_(direct|few_outputs_9)$"
@@ -43,13 +35,13 @@ def listed_kernels() -> list[tuple[str, str]]:
     """Of tiles.h: the list, and the arguments of an entry, whose first is the kernel."""
     text = (CUDA_SOURCES / "tiles.h").read_text()
     lists = re.findall(r"^#define (FLOPCUDA_\w+_KERNELS)\(X\)((?:.*\\\n)+.*)$", text, re.MULTILINE)
-    return [(name, entry) for name, entries in lists if name in UNITS for entry in re.findall(r"X\((.+?)\)", entries)]
+    return [(name, entry) for name, entries in lists if name in LISTS for entry in re.findall(r"X\((.+?)\)", entries)]
 
 
 def main_loop(kernels: str, entry: str, patches: list[Patch]) -> sass.MainLoop:
     """Of a kernel that is compiled alone."""
-    text = patched_units([only_entries(kernels, entry), *without_twins(), *patches])[UNITS[kernels]]
-    return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[entry.split(",")[0]]
+    kernel, text = only_kernel(kernels, entry, patches)
+    return sass.main_loops(compile_cubin(text, *NVCC_FLAGS), "sm_80")[kernel]
 
 
 @pytest.mark.parametrize(
@@ -67,4 +59,4 @@ def test_counting_takes_two_instructions_an_iteration_at_most(kernels: str, entr
 
 
 def test_each_of_these_lists_is_read() -> None:
-    assert {kernels for kernels, _ in listed_kernels()} == set(UNITS)
+    assert {kernels for kernels, _ in listed_kernels()} == set(LISTS)
