@@ -9,6 +9,9 @@ namespace flopcuda::cpu {
 
 constexpr int64_t kCacheLineBytes = 64;
 
+// What one thread writes is this far from what another one reads or writes: a line may be fetched with its neighbour.
+constexpr int64_t kThreadAlignment = 2 * kCacheLineBytes;
+
 template <class T>
 class AlignedArray {
  public:

@@ -126,7 +126,7 @@ void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) co
 
 // One thread's storage.
 template <class Scalar>
-struct PlaneWorkspace {
+struct alignas(kThreadAlignment) PlaneWorkspace {
   explicit PlaneWorkspace(int64_t size) : frame(size) { zero_elements(frame.data(), size); }
 
   AlignedArray<Scalar> frame;

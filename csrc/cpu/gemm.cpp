@@ -19,7 +19,7 @@ constexpr int64_t kPackingCost = 4;
 
 // One thread's storage.
 template <class Scalar>
-struct Workspace {
+struct alignas(kThreadAlignment) Workspace {
   ColumnBlock<Scalar> block;
   RowBlock<Scalar> rows;
   // Tiles whose columns are not consecutive in the output: all of a task, since one stays here until it has its last
