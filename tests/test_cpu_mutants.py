@@ -125,7 +125,7 @@ MUTANTS = {
     "counts an addition of partial sums that is not done": Patch(
         "tile_kernel.h",
         "  if (tile.start == Start::kOutput) {",
-        "  add += products;\n  if (tile.start == Start::kOutput) {",
+        "  counts += PackedTally::pack(0, products, 0);\n  if (tile.start == Start::kOutput) {",
     ),
     "few rows count waste lanes as products": Patch(
         "dot_kernel.h", "mul += kOutputs * count;", "mul += kOutputs * kLanes;"
@@ -169,7 +169,9 @@ MUTANTS = {
     "counts waste columns as products": Patch("tile_kernel.h", "kRows * tile.valid_columns;  ", "kLanes;  "),
     "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
     "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
-    "counts no addition onto an earlier depth block": Patch("tile_kernel.h", "    add += products;\n  }", "  }"),
+    "counts no addition onto an earlier depth block": Patch(
+        "tile_kernel.h", "    counts += PackedTally::pack(0, products, 0);\n", ""
+    ),
     "drops the padding count": Patch("tile_kernel.h", "updates += static_cast<int64_t>(where);", ""),
     "counts padding of one channel": Patch(
         "gemm.cpp", "products_per_input = row_panel.rows;", "products_per_input = 1;"
@@ -180,8 +182,15 @@ MUTANTS = {
     "counts waste channels as products": Patch(
         "gemm.cpp", "transposed ? row_panel.rows : panel.valid", "transposed ? row_panel.packed_rows : panel.valid"
     ),
-    "im2col sees no padding of height and width": Patch(
-        "taps.h", "has_padding(p.depth) || has_padding(p.height) || has_padding(p.width)", "has_padding(p.depth)"
+    "sees no padding of height and width": Patch(
+        "taps.h",
+        "slices.contains(z) && rows.contains(y) && intersect(columns, x).length() == x.length()",
+        "slices.contains(z)",
+    ),
+    "sees no padding beyond the first tap": Patch(
+        "taps.h",
+        "intersect(outputs_inside(axis, 0), outputs_inside(axis, axis.kernel_size - 1))",
+        "outputs_inside(axis, 0)",
     ),
     "im2col counts no padding to the left": Patch(
         "im2col.cpp", "return before.length() + after.length();", "return after.length();"

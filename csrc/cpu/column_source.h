@@ -6,7 +6,6 @@
 // knows only this interface.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -21,6 +20,7 @@ struct ColumnRun {
   int64_t output_offset;   // from the output row's first element; counts images, z, y and x
   int64_t panel_column;
   int64_t length;
+  bool is_padded = false;  // whether some tap of some output lies in the padding
 };
 
 // A part of a run whose values are copied, or set to zero because its taps lie in the padding.
@@ -37,12 +37,13 @@ struct ColumnPanel {
   int64_t columns;        // width, waste included
   int64_t valid_columns;
   int64_t first_run, run_count;
-  bool contiguous;  // valid columns are a prefix, and consecutive in memory from the first run's output_offset on
+  int64_t update_list;  // the first one if no run is padded, or else one of its own
+  bool contiguous;      // valid columns are a prefix, and consecutive in memory from the first run's output_offset on
 };
 
 struct BlockLimits {
   int64_t panels, runs, values;
-  int64_t update_lists;  // one for every panel, or a single one for all of them if none has padding
+  int64_t padded_panels;
 };
 
 // The block of columns that a thread works on, but for its values: storage that is laid out again and again.
@@ -62,23 +63,21 @@ struct ColumnLayout {
   void add_run(const ColumnRun& run);
   void finish_panel(int64_t columns);
 
-  // Update k of a panel, once value_offsets[k] is known; `padding` of its valid columns hold a padding tap.
-  void set_update(int64_t panel, int64_t k, int64_t padding) {
-    updates_[update_list(panel) * depth_block_ + k] = make_update(value_offsets[k], padding);
+  // A list has the updates of the packed depth block. Panels without padding share the first one.
+  int64_t update_lists() const { return update_lists_; }
+  Update* updates(int64_t list) const { return updates_.data() + list * depth_block_; }
+
+  // Update k of a list, once value_offsets[k] is known; `padding` of a panel's valid columns hold a padding tap.
+  void set_update(int64_t list, int64_t k, int64_t padding) {
+    updates(list)[k] = make_update(value_offsets[k], padding);
   }
-  void add_padding(int64_t panel, int64_t k, int64_t padding) {
-    updates_[update_list(panel) * depth_block_ + k] += make_update(0, padding);
-  }
-  const Update* updates(int64_t panel) const { return updates_.data() + update_list(panel) * depth_block_; }
 
   // For each update of a panel, how many of its valid columns are not 0.
   int32_t* nonzero_columns(int64_t panel) const { return nonzero_columns_.data() + panel * depth_block_; }
 
  private:
-  int64_t update_list(int64_t panel) const { return std::min(panel, last_update_list_); }
-
   int64_t depth_block_;
-  int64_t last_update_list_;
+  int64_t update_lists_ = 1;
   AlignedArray<Update> updates_;
   AlignedArray<int32_t> nonzero_columns_;
 };

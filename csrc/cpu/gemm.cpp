@@ -97,7 +97,7 @@ Tile<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_de
   Tile<Scalar> tile{};
   tile.depth = depth;
   tile.column_values = work.block.packed + work.block.panels[column_panel].values_offset;
-  tile.updates = work.block.updates(column_panel);
+  tile.updates = work.block.updates(work.block.panels[column_panel].update_list);
   tile.nonzero_columns = work.block.nonzero_columns(column_panel);
   tile.start = first_depth == 0 ? output.start : Start::kOutput;
   return tile;
@@ -115,8 +115,8 @@ void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_
   const int64_t tile_rows = transposed ? panel.columns : row_panel.rows;
   const int64_t tile_columns = transposed ? row_panel.packed_rows : panel.columns;
 
-  tile.row_values = rows.values(work.rows, row_panel_index, tile.depth);
-  tile.nonzero_rows = rows.nonzero(work.rows, row_panel_index, tile.depth);
+  tile.row_values = work.rows.panel_values(row_panel_index);
+  tile.nonzero_rows = work.rows.panel_nonzero(row_panel_index, tile.depth);
   tile.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
   tile.products_per_input = row_panel.rows;
   tile.bias = output.bias;

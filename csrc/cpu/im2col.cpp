@@ -21,7 +21,7 @@ Im2col<Scalar>::Im2col(const ConvProblem& problem, const Scalar* input, const Pa
       width_(width),
       blocks_{panel_count(problem, width), blocks},
       taps_(kernel_size(problem)),
-      is_padded_(has_padding(problem)),
+      interior_(problem),
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)) {}
@@ -41,7 +41,7 @@ BlockLimits Im2col<Scalar>::limits() const {
   const int64_t panels = blocks_.length(0);
   const int64_t columns = panels * width_.max;
   const int64_t runs = std::min(columns, panels + ceil_div(columns, problem_.width.out_size) + 1);
-  return {panels, runs, columns * depth_block(), is_padded_ ? panels : 1};
+  return {panels, runs, columns * depth_block(), panels};
 }
 
 template <class Scalar>
@@ -62,7 +62,8 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
       const int64_t length = std::min(out_width - x, valid_columns - panel_column);
       const int64_t output_offset =
           image * problem_.out_channels * output_size(problem_) + (z * out_height + y) * out_width + x;
-      block.add_run({image, z, y, x, output_offset, panel_column, length});
+      const bool is_padded = !interior_.contains(z, y, {x, x + length});
+      block.add_run({image, z, y, x, output_offset, panel_column, length, is_padded});
       panel_column += length;
       x += length;
       if (x == out_width) x = 0, ++y;
@@ -72,7 +73,7 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
     block.finish_panel(width_.rounded(valid_columns));
     column += valid_columns;
   }
-  for (int64_t k = 0; k < depth_block(); ++k) {
+  for (size_t k = 0; k < block.value_offsets.size(); ++k) {
     block.value_offsets[k] = k * max_columns;
     block.set_update(0, k, 0);
   }
@@ -126,8 +127,8 @@ void Im2col<Scalar>::plan_copies(const Tap& tap, int64_t first, int64_t depth, C
     }
     const int64_t waste = panel.columns - panel.valid_columns;
     if (waste > 0) block.copies.push_back({ColumnCopy::kPadding, panel.values_offset + panel.valid_columns, waste});
-    if (!is_padded_) continue;  // all panels have the updates of the layout
-    for (int64_t k = first; k < depth; k += taps_) block.set_update(i, k, padding);
+    if (panel.update_list == 0) continue;  // has the updates of the layout
+    for (int64_t k = first; k < depth; k += taps_) block.set_update(panel.update_list, k, padding);
   }
 }
 

@@ -35,8 +35,8 @@ class Im2col : public ColumnSource<Scalar> {
 
   Tap tap(int64_t index) const;
 
-  // How one tap's columns are copied, in any channel: fills block.copies and, if there is padding, gives each panel's
-  // to every `taps`-th update from `first` on.
+  // How one tap's columns are copied, in any channel: fills block.copies and gives each padded panel's padding to every
+  // `taps`-th update from `first` on.
   void plan_copies(const Tap& tap, int64_t first, int64_t depth, ColumnBlock<Scalar>& block) const;
   int64_t plan_run(const Tap& tap, const ColumnRun& run, int64_t panel_offset, ColumnBlock<Scalar>& block) const;
 
@@ -45,7 +45,7 @@ class Im2col : public ColumnSource<Scalar> {
   PanelWidth width_;
   Partition blocks_;  // of the panels
   int64_t taps_;
-  bool is_padded_;
+  Interior interior_;
   std::vector<Range> slices_inside_, rows_inside_, columns_inside_;
 };
 

@@ -33,6 +33,7 @@ class PackedMatrix {
   PackedMatrix(const PackedLayout& layout, const Scalar* source);
 
   Scalar* panel(int64_t group, int64_t first_depth, int64_t index) const;
+  int64_t panel_size() const { return layout_.depth_block * layout_.width.max; }
   int64_t bytes() const;
 
   // Whether the matrix at `source` has this layout and, as far as one element of each row tells, the values it had.
@@ -40,7 +41,6 @@ class PackedMatrix {
 
  private:
   int64_t panels_per_block() const { return ceil_div(layout_.rows, layout_.width.max); }
-  int64_t panel_size() const { return layout_.depth_block * layout_.width.max; }
   int64_t panel_count() const;
 
   PackedLayout layout_;

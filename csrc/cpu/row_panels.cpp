@@ -172,9 +172,11 @@ void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t
                              bool count_zero, RowBlock<Scalar>& block) const noexcept {
   if (block.group == group && block.first_panel == first && block.first_depth == first_depth) return;
   block.group = group, block.first_panel = first, block.first_depth = first_depth;
+  block.packed = kept_ ? kept_->panel(group, first_depth, first) : block.values.data();
+  block.panel_stride = kept_ ? kept_->panel_size() : depth * max_panel_rows();
   if (kept_) return;
   for (int64_t panel = first; panel < last; ++panel) {
-    Scalar* packed = block.values.data() + (panel - first) * depth * max_panel_rows();
+    Scalar* packed = block.values.data() + (panel - first) * block.panel_stride;
     pack_panel(group, panel, first_depth, depth, packed);
     if (!count_zero) continue;
     int32_t* nonzero = block.nonzero.data() + (panel - first) * depth;

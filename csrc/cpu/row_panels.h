@@ -24,10 +24,18 @@ struct RowBlock {
   RowBlock(int64_t panels, int64_t panel_rows, int64_t depth)
       : values(panels * panel_rows * depth), nonzero(panels * depth) {}
 
+  // Of one of the panels, which hold `depth` updates: [depth][panel rows] and [depth].
+  const Scalar* panel_values(int64_t panel) const { return packed + (panel - first_panel) * panel_stride; }
+  const int32_t* panel_nonzero(int64_t panel, int64_t depth) const {
+    return nonzero.data() + (panel - first_panel) * depth;
+  }
+
   // What is packed; nothing before the first time.
   int64_t group = -1, first_panel = -1, first_depth = -1;
-  AlignedArray<Scalar> values;    // panel by panel, [depth][panel rows]
-  AlignedArray<int32_t> nonzero;  // [panel][depth]; of zeros that are counted
+  AlignedArray<Scalar> values;     // panel by panel, [depth][panel rows]
+  const Scalar* packed = nullptr;  // the values, unless they are kept elsewhere
+  int64_t panel_stride = 0;        // from one panel of `packed` to the next
+  AlignedArray<int32_t> nonzero;   // [panel][depth]; of zeros that are counted
 };
 
 // Where the elements of a row-major matrix lie: rows are so far apart, and have parts of so many dense elements.
@@ -72,15 +80,6 @@ class RowPanels {
   // Packs the panels from `first` on up to `last`, unless the block holds them already.
   void pack(int64_t group, int64_t first, int64_t last, int64_t first_depth, int64_t depth, bool count_zero,
             RowBlock<Scalar>& block) const noexcept;
-
-  // Of one of the block's panels, which hold `depth` updates: [depth][max_panel_rows()] and [depth].
-  const Scalar* values(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
-    if (kept_) return kept_->panel(block.group, block.first_depth, panel);
-    return block.values.data() + (panel - block.first_panel) * depth * max_panel_rows();
-  }
-  const int32_t* nonzero(const RowBlock<Scalar>& block, int64_t panel, int64_t depth) const {
-    return block.nonzero.data() + (panel - block.first_panel) * depth;
-  }
 
  private:
   void transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,

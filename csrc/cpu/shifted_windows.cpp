@@ -12,6 +12,10 @@ namespace {
 constexpr int64_t kBlockBytes = 256 * 1024;         // packed elements of a block, in L2
 constexpr int64_t kMaxBandBytes = 4 * kBlockBytes;  // of one row, where even that is larger
 
+// Updates of columns packed at a time, where vectors lie along them: the taps of a channel share cache lines, so that
+// L1 has room for more of them than of columns that are packed tap by tap.
+constexpr int64_t kMaxVectorUpdates = 320;
+
 // How many elements further than the first tap the last one reads.
 int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.dilation / axis.stride; }
 
@@ -32,7 +36,8 @@ std::vector<bool> phases_used(const Axis& axis) {
 
 // Input channels that are packed at a time.
 int64_t choose_channel_block(const ConvProblem& problem, const PanelWidth& width) {
-  const int64_t channels = std::max<int64_t>(1, max_depth_block(width) / kernel_size(problem));
+  const int64_t updates = width.step == 1 ? max_depth_block(width) : kMaxVectorUpdates;
+  const int64_t channels = std::max<int64_t>(1, updates / kernel_size(problem));
   return largest_part(problem.in_channels / problem.groups, channels);
 }
 
@@ -71,6 +76,7 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
       columns_inside_(outputs_inside(problem.width)),
+      interior_(problem),
       phase_rows_used_(phases_used(problem.height)),
       phase_columns_used_(phases_used(problem.width)) {}
 
@@ -141,7 +147,8 @@ void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, int64_t values_off
       const int64_t y = band.rows.begin + row;
       const int64_t x = run.begin - row * pitch_;
       const int64_t output_offset = slice_offset + y * out_width + x;
-      block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length()});
+      const bool is_padded = !interior_.contains(band.z, y, {x, x + run.length()});
+      block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length(), is_padded});
     }
     block.finish_panel(width_.rounded(panel.length()));
   };
@@ -175,32 +182,33 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
       }
     }
   }
-  for (size_t i = 0; i < block.panels.size(); ++i) {
-    for (int64_t k = 0; k < taps_; ++k) block.set_update(i, k, 0);
-    count_padding(i, block);
-  }
   for (int64_t k = taps_; k < depth_block(); ++k) {  // the other channels have the same taps
     block.value_offsets[k] = block.value_offsets[k - taps_] + problem_.depth.kernel_size * slice_size();
   }
-  for (size_t i = 0; i < block.panels.size(); ++i) {
-    for (int64_t k = taps_; k < depth_block(); ++k) block.set_update(i, k, padding_of(block.updates(i)[k - taps_]));
+  for (int64_t list = 0; list < block.update_lists(); ++list) {
+    for (int64_t k = 0; k < taps_; ++k) block.set_update(list, k, 0);
+  }
+  for (const ColumnPanel& panel : block.panels) {
+    for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
+      if (block.runs[i].is_padded) count_padding(block.runs[i], block.updates(panel.update_list));
+    }
+  }
+  for (int64_t list = 0; list < block.update_lists(); ++list) {
+    const Update* const updates = block.updates(list);
+    for (int64_t k = taps_; k < depth_block(); ++k) block.set_update(list, k, padding_of(updates[k - taps_]));
   }
 }
 
 template <class Scalar>
-void ShiftedWindows<Scalar>::count_padding(int64_t panel_index, ColumnLayout& block) const {
-  const ColumnPanel& panel = block.panels[panel_index];
-  for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
-    const ColumnRun& run = block.runs[i];
-    for (int64_t tap_x = 0; tap_x < problem_.width.kernel_size; ++tap_x) {
-      const int64_t beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
-      int64_t tap = tap_x;
-      for (const Range& slices : slices_inside_) {
-        for (const Range& rows : rows_inside_) {
-          const bool row_is_inside = slices.contains(run.z) && rows.contains(run.y);
-          block.add_padding(panel_index, tap, row_is_inside ? beside : run.length);
-          tap += problem_.width.kernel_size;
-        }
+void ShiftedWindows<Scalar>::count_padding(const ColumnRun& run, Update* updates) const {
+  for (int64_t tap_x = 0; tap_x < problem_.width.kernel_size; ++tap_x) {
+    const int64_t beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
+    int64_t tap = tap_x;
+    for (const Range& slices : slices_inside_) {
+      for (const Range& rows : rows_inside_) {
+        const bool row_is_inside = slices.contains(run.z) && rows.contains(run.y);
+        updates[tap] += make_update(0, row_is_inside ? beside : run.length);
+        tap += problem_.width.kernel_size;
       }
     }
   }

@@ -56,8 +56,8 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   int64_t band_size() const { return channel_block_ * problem_.depth.kernel_size * slice_size(); }
   void lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const;
   void lay_out_taps(ColumnLayout& block) const;
-  // Adds a panel's padding columns to the updates of the first channel's taps.
-  void count_padding(int64_t panel_index, ColumnLayout& block) const;
+  // Adds the padding of a run's columns to the updates of the first channel's taps.
+  void count_padding(const ColumnRun& run, Update* updates) const;
   void count_nonzero_columns(int64_t depth, ColumnBlock<Scalar>& block) const;
   void pack_slice(const Band& band, int64_t channel, int64_t tap_z, Scalar* target) const;
   void pack_phase(const Scalar* slice, int64_t first_row, int64_t phase_y, int64_t phase_x, int64_t rows,
@@ -72,6 +72,7 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   Partition bands_;        // of an output slice's rows
   Partition slices_;       // of all images
   std::vector<Range> slices_inside_, rows_inside_, columns_inside_;
+  Interior interior_;
   std::vector<bool> phase_rows_used_, phase_columns_used_;
 };
 

@@ -43,14 +43,21 @@ inline std::vector<Range> outputs_inside(const Axis& axis) {
   return ranges;
 }
 
-// Whether some tap of some output lies in the padding.
-inline bool has_padding(const Axis& axis) {
-  return tap_position(axis, 0, 0) < 0 || tap_position(axis, axis.out_size - 1, axis.kernel_size - 1) >= axis.in_size;
-}
+// The outputs of which no tap lies in the padding.
+struct Interior {
+  Range slices, rows, columns;
 
-inline bool has_padding(const ConvProblem& p) {
-  return has_padding(p.depth) || has_padding(p.height) || has_padding(p.width);
-}
+  explicit Interior(const ConvProblem& p) : slices(along(p.depth)), rows(along(p.height)), columns(along(p.width)) {}
+
+  bool contains(int64_t z, int64_t y, const Range& x) const {
+    return slices.contains(z) && rows.contains(y) && intersect(columns, x).length() == x.length();
+  }
+
+ private:
+  static Range along(const Axis& axis) {
+    return intersect(outputs_inside(axis, 0), outputs_inside(axis, axis.kernel_size - 1));
+  }
+};
 
 // Taps of a kernel in one channel.
 inline int64_t kernel_size(const ConvProblem& p) {

@@ -61,11 +61,12 @@ struct Accumulators {
   // Asks for the output's cache lines behind this tile, where the next panel of columns ends: a tile may be done before
   // its own come from memory.
   inline void prefetch(const Tile<Scalar>& tile) const {
+    constexpr int kColumns = kColumnVectors * kLanes, kLine = 64 / sizeof(Scalar);
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kColumnVectors; ++j) {
-        __builtin_prefetch(tile.output + i * tile.output_stride + (kColumnVectors + j) * kLanes, 1);
+      for (int end = kColumns; end > 0; end -= kLine) {
+        __builtin_prefetch(tile.output + i * tile.output_stride + kColumns + end - 1, 1);
       }
     }
   }
@@ -97,17 +98,17 @@ template <class Simd, int kRows, int kColumnVectors, int kRowStride, Vectors kVe
 void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) {
   using Scalar = typename Simd::Scalar;
   constexpr int64_t kLanes = kRows * kColumnVectors * Simd::kLanes;
-  static_assert(kLanes <= kMaxTileElements && kLanes * kMaxSummedUpdates <= PackedTally::kMax);
+  static_assert(kLanes <= kMaxTileElements && kLanes * (kMaxSummedUpdates + 1) <= PackedTally::kMax);
 
   Accumulators<Simd, kRows, kColumnVectors> accumulators;
   accumulators.start(tile);
-  accumulators.prefetch(tile);
+  if constexpr (kVectors == Vectors::kColumns) accumulators.prefetch(tile);  // others are parts of no output
 
   const int64_t products = kRows * tile.valid_columns;  // of one update that feed an output element
   const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
   const int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value at first
   PackedTally counts;
-  Tally updates, add, nonzero;
+  Tally updates, nonzero;
   const int64_t inside_before = counters.mul - counters.pad;
 
   // An address for each vector, hidden from the compiler: its load adds an update's offset, with no instruction for the
@@ -133,22 +134,26 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
     if constexpr (kCountZero) nonzero += int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
   };
 
-  update(0, PackedTally::pack(products, holding, kLanes));
-  for (int64_t k = 1, last = 0; last < tile.depth;) {
-    last = last + kMaxSummedUpdates < tile.depth ? last + kMaxSummedUpdates : tile.depth;
-#pragma GCC unroll 4
-    for (; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
+  const auto empty_counts = [&] {
     counts.empty_into(counters);
     counters.pad += padding_of(updates) * tile.products_per_input;
     updates = {};
-  }
+  };
 
+  update(0, PackedTally::pack(products, holding, kLanes));
+  for (int64_t k = 1, last = kMaxSummedUpdates;; last += kMaxSummedUpdates) {
+    if (last > tile.depth) last = tile.depth;
+#pragma GCC unroll 4
+    for (; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
+    if (last == tile.depth) break;
+    empty_counts();
+  }
   if (tile.start == Start::kOutput) {
     accumulators.add_output(tile);
-    add += products;
+    counts += PackedTally::pack(0, products, 0);
   }
+  empty_counts();
   accumulators.store(tile);
-  counters.add += add;
   if constexpr (kCountZero) counters.zero += counters.mul - counters.pad - inside_before - nonzero;
 }
 

@@ -32,7 +32,7 @@ int64_t TransposedColumns<Scalar>::depth_block() const {
 template <class Scalar>
 BlockLimits TransposedColumns<Scalar>::limits() const {
   const int64_t panels = blocks_.length(0);
-  return {panels, panels, panels * width_.max * depth_block(), 1};
+  return {panels, panels, panels * width_.max * depth_block(), 0};
 }
 
 template <class Scalar>
