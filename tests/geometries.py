@@ -45,6 +45,11 @@ CONV_CASES = {
     "images shorter than a tile": ConvCase(batch=7, image=(3, 3), padding=(1, 1, 1, 1)),
     "wide image": ConvCase(1, 16, (5, 301), 24, padding=(1, 1, 1, 1), bias=True),
     "tall image": ConvCase(1, 16, (301, 5), 24, padding=(1, 1, 1, 1)),
+    **{  # of several vectors or one, whose tiles go on from row to row
+        f"rows of {width} columns": ConvCase(2, 5, (7, width), 14, padding=(1, 1, 1, 1), bias=True)
+        for width in (8, 24, 40, 48, 80)
+    },
+    "rows of 48 columns, stride 2": ConvCase(1, 5, (13, 96), 14, stride=(2, 2), padding=(1, 1, 1, 1)),
     "one column": ConvCase(image=(40, 1), kernel=(3, 1), padding=(1, 0, 1, 0)),
     "batch of none": ConvCase(batch=0),
     # Kernels.

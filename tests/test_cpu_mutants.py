@@ -198,6 +198,9 @@ MUTANTS = {
     "im2col counts no padding to the right": Patch(
         "im2col.cpp", "return before.length() + after.length();", "return before.length();"
     ),
+    "windows see zeros behind a row, not at the beginning of the next": Patch(
+        "shifted_windows.cpp", "value_of(panel.begin + width_.step) - first_value", "width_.step"
+    ),
     "strips count no padding beside a row": Patch(
         "shifted_windows.cpp",
         "beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",

@@ -22,8 +22,8 @@ void ColumnLayout::clear_layout() {
   update_lists_ = 1;
 }
 
-void ColumnLayout::add_panel(int64_t values_offset) {
-  panels.push_back({values_offset, 0, 0, static_cast<int64_t>(runs.size()), 0, 0, true});
+void ColumnLayout::add_panel(int64_t values_offset, int64_t vector_step) {
+  panels.push_back({values_offset, vector_step, 0, 0, static_cast<int64_t>(runs.size()), 0, 0, true});
 }
 
 void ColumnLayout::add_run(const ColumnRun& run) {

@@ -34,6 +34,7 @@ struct ColumnCopy {
 
 struct ColumnPanel {
   int64_t values_offset;  // in ColumnBlock::packed
+  int64_t vector_step;    // from one vector's values to the next one's, where vectors lie along columns
   int64_t columns;        // width, waste included
   int64_t valid_columns;
   int64_t first_run, run_count;
@@ -59,7 +60,7 @@ struct ColumnLayout {
   std::vector<int64_t> value_offsets;
 
   void clear_layout();
-  void add_panel(int64_t values_offset);
+  void add_panel(int64_t values_offset, int64_t vector_step);
   void add_run(const ColumnRun& run);
   void finish_panel(int64_t columns);
 

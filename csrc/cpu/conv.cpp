@@ -56,7 +56,7 @@ int64_t multiplied_columns(const ConvProblem& problem, const TileFamily<Scalar>&
   const int64_t slices = problem.batch * problem.depth.out_size;
   if (!way.windows) return width.rounded(problem.batch * output_size(problem));
   if (way.vectors == Vectors::kColumns) {
-    return slices * width.rounded(ShiftedWindows<Scalar>::columns_per_slice(problem));
+    return slices * width.rounded(ShiftedWindows<Scalar>::columns_per_slice(problem, width));
   }
   const int64_t row_panels = ceil_div(problem.width.out_size, width.max);  // each within a row of the output
   return slices * problem.height.out_size * std::max(problem.width.out_size, row_panels * kMinBroadcasts);

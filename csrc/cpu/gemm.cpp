@@ -94,10 +94,12 @@ Scalar* Product<Scalar>::detached_tile(const Task& task, int64_t row_panel, int6
 template <class Scalar>
 Tile<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
                                           const Workspace<Scalar>& work) const {
+  const ColumnPanel& panel = work.block.panels[column_panel];
   Tile<Scalar> tile{};
   tile.depth = depth;
-  tile.column_values = work.block.packed + work.block.panels[column_panel].values_offset;
-  tile.updates = work.block.updates(work.block.panels[column_panel].update_list);
+  tile.column_values = work.block.packed + panel.values_offset;
+  tile.vector_step = panel.vector_step;
+  tile.updates = work.block.updates(panel.update_list);
   tile.nonzero_columns = work.block.nonzero_columns(column_panel);
   tile.start = first_depth == 0 ? output.start : Start::kOutput;
   return tile;

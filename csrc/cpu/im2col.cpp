@@ -57,7 +57,7 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
   int64_t image = column / output_size(problem_);
   for (int64_t i = 0; i < blocks_.length(block_index); ++i) {
     const int64_t valid_columns = std::min(max_columns, columns - column);
-    block.add_panel(i * max_columns * depth_block());
+    block.add_panel(i * max_columns * depth_block(), width_.step);
     for (int64_t panel_column = 0; panel_column < valid_columns;) {
       const int64_t length = std::min(out_width - x, valid_columns - panel_column);
       const int64_t output_offset =

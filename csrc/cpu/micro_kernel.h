@@ -30,6 +30,7 @@ struct Tile {
   int64_t depth;
   const Scalar* row_values;     // of the product; update k's are behind those of k full panels' rows
   const Scalar* column_values;  // of the product; update k's begin at the offset of updates[k]
+  int64_t vector_step;          // from one vector of columns to the next
   const Update* updates;
   // Of an update's rows and columns of the product, how many are not 0; read only when zeros are counted.
   const int32_t* nonzero_rows;

@@ -28,6 +28,13 @@ int64_t window_pitch(const ConvProblem& problem) {
   return pitch - std::min({axis.pad, zeros_behind, shift});  // no less than the outputs
 }
 
+// Columns from one row of outputs to the next. None are waste where rows are whole vectors, and tiles have two of them.
+int64_t column_pitch(const ConvProblem& problem, const PanelWidth& width) {
+  const int64_t out_width = problem.width.out_size;
+  const bool are_vectors = width.step > 1 && width.max == 2 * width.step && out_width % width.step == 0;
+  return are_vectors ? out_width : window_pitch(problem);
+}
+
 std::vector<bool> phases_used(const Axis& axis) {
   std::vector<bool> used(axis.stride, false);
   for (int64_t tap = 0; tap < axis.kernel_size; ++tap) used[tap * axis.dilation % axis.stride] = true;
@@ -69,9 +76,10 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       taps_(kernel_size(problem)),
       channel_block_(choose_channel_block(problem, width)),
       pitch_(window_pitch(problem)),
+      column_pitch_(column_pitch(problem, width)),
       bands_{problem.height.out_size,
              choose_bands(problem, packed_row_size(problem, channel_block_) * int64_t{sizeof(Scalar)},
-                          columns_per_slice(problem), width, blocks)},
+                          columns_per_slice(problem, width), width, blocks)},
       slices_{problem.batch * problem.depth.out_size, choose_slice_blocks(blocks)},
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
@@ -97,8 +105,8 @@ bool ShiftedWindows<Scalar>::fit(const ConvProblem& problem, const PanelWidth& w
 }
 
 template <class Scalar>
-int64_t ShiftedWindows<Scalar>::columns_per_slice(const ConvProblem& problem) {
-  return (problem.height.out_size - 1) * window_pitch(problem) + problem.width.out_size;
+int64_t ShiftedWindows<Scalar>::columns_per_slice(const ConvProblem& problem, const PanelWidth& width) {
+  return (problem.height.out_size - 1) * column_pitch(problem, width) + problem.width.out_size;
 }
 
 template <class Scalar>
@@ -140,12 +148,13 @@ void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, int64_t values_off
   const int64_t slice_offset =
       band.image * problem_.out_channels * output_size(problem_) + band.z * out_height * out_width;
   const auto add_panel = [&](const Range& panel) {
-    block.add_panel(values_offset + panel.begin);
-    for (int64_t row = panel.begin / pitch_; row * pitch_ < panel.end; ++row) {
-      const Range run = intersect({row * pitch_, row * pitch_ + out_width}, panel);
+    const int64_t first_value = value_of(panel.begin);
+    block.add_panel(values_offset + first_value, value_of(panel.begin + width_.step) - first_value);
+    for (int64_t row = panel.begin / column_pitch_; row * column_pitch_ < panel.end; ++row) {
+      const Range run = intersect({row * column_pitch_, row * column_pitch_ + out_width}, panel);
       if (run.length() == 0) continue;
       const int64_t y = band.rows.begin + row;
-      const int64_t x = run.begin - row * pitch_;
+      const int64_t x = run.begin - row * column_pitch_;
       const int64_t output_offset = slice_offset + y * out_width + x;
       const bool is_padded = !interior_.contains(band.z, y, {x, x + run.length()});
       block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length(), is_padded});
@@ -156,13 +165,13 @@ void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, int64_t values_off
     const Partition parts{out_width, ceil_div(out_width, width_.max)};
     for (int64_t row = 0; row < band.rows.length(); ++row) {
       for (int64_t part = 0; part < parts.parts; ++part) {
-        const int64_t begin = row * pitch_ + parts.begin(part);
+        const int64_t begin = row * column_pitch_ + parts.begin(part);
         add_panel({begin, begin + parts.length(part)});
       }
     }
     return;
   }
-  const int64_t columns = (band.rows.length() - 1) * pitch_ + out_width;
+  const int64_t columns = (band.rows.length() - 1) * column_pitch_ + out_width;
   for (int64_t first = 0; first < columns; first += width_.max) {
     add_panel({first, std::min(first + width_.max, columns)});
   }
@@ -242,7 +251,9 @@ void ShiftedWindows<Scalar>::count_nonzero_columns(int64_t depth, ColumnBlock<Sc
     int32_t* const nonzero = block.nonzero_columns(i);
     zero_elements(nonzero, depth);
     for (int64_t j = panel.first_run; j < panel.first_run + panel.run_count; ++j) {
-      const int32_t* const first = before + panel.values_offset + block.runs[j].panel_column;
+      const int64_t column = block.runs[j].panel_column;
+      const int64_t value = column / width_.step * panel.vector_step + column % width_.step;
+      const int32_t* const first = before + panel.values_offset + value;
       const int64_t length = block.runs[j].length;
       for (int64_t k = 0; k < depth; ++k) {
         nonzero[k] += first[block.value_offsets[k] + length] - first[block.value_offsets[k]];

@@ -2,7 +2,8 @@
 // kernel reads it at another offset. An image with depth is one for every slice of the output, with the kernel's depth
 // as further channels. Nothing is copied per tap, as im2col does, at the price of waste columns: the
 // outputs of a band are numbered with the padded image's width as pitch, so the columns between the end of one row and
-// the next are waste.
+// the next are waste; unless rows are whole vectors, of which a tile takes one from the end of a row and the next from
+// the beginning of another.
 //
 // With a stride, the padded image is copied as stride_height x stride_width planes (phases), so that the taps of
 // consecutive outputs are consecutive elements: output o's tap t lies at padded position o * stride + t * dilation,
@@ -29,7 +30,7 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   static bool fit(const ConvProblem& problem, const PanelWidth& width);
 
   // Waste columns included, for one output slice when it is a single band.
-  static int64_t columns_per_slice(const ConvProblem& problem);
+  static int64_t columns_per_slice(const ConvProblem& problem, const PanelWidth& width);
 
   int64_t block_count() const override { return slices_.parts * bands_.parts; }
   int64_t depth_block() const override { return channel_block_ * taps_; }
@@ -54,6 +55,8 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   // Of a channel, at one of the kernel's depths.
   int64_t slice_size() const { return phase_count(problem_) * phase_size(); }
   int64_t band_size() const { return channel_block_ * problem_.depth.kernel_size * slice_size(); }
+  // Where a column's values begin, from those of the band's first one.
+  int64_t value_of(int64_t column) const { return column / column_pitch_ * pitch_ + column % column_pitch_; }
   void lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const;
   void lay_out_taps(ColumnLayout& block) const;
   // Adds the padding of a run's columns to the updates of the first channel's taps.
@@ -69,6 +72,7 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   int64_t taps_;
   int64_t channel_block_;  // input channels packed at a time
   int64_t pitch_;          // elements from one row of a phase to the next
+  int64_t column_pitch_;   // columns from one row of outputs to the next
   Partition bands_;        // of an output slice's rows
   Partition slices_;       // of all images
   std::vector<Range> slices_inside_, rows_inside_, columns_inside_;

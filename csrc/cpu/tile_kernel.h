@@ -116,7 +116,7 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   const Scalar* vector_columns[kColumnVectors];
 #pragma GCC unroll 8
   for (int j = 0; j < kColumnVectors; ++j) {
-    vector_columns[j] = tile.column_values + j * Simd::kLanes;
+    vector_columns[j] = tile.column_values + j * tile.vector_step;
     asm("" : "+r"(vector_columns[j]));
   }
 

@@ -40,7 +40,7 @@ void TransposedColumns<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>&
   const int64_t max_columns = width_.max;
   for (int64_t i = 0; i < blocks_.length(block_index); ++i) {
     const RowPanel& panel = weight_.panel(blocks_.begin(block_index) + i);
-    block.add_panel(i * max_columns * depth_block());
+    block.add_panel(i * max_columns * depth_block(), width_.step);
     block.add_run({0, 0, 0, panel.first_row, panel.first_row, 0, panel.rows});
     block.finish_panel(panel.packed_rows);
   }
