@@ -86,7 +86,9 @@ MUTANTS = {
         "const auto update = [&](int64_t k, int64_t count) {\n    if (kRows == 1 && k == 4) return;",
     ),
     "strips skip the last row of a panel": Patch(
-        "shifted_windows.cpp", "row * pitch_ < panel.end; ++row)", "(row + 1) * pitch_ < panel.end; ++row)"
+        "shifted_windows.cpp",
+        "row * column_pitch_ < panel.end; ++row)",
+        "(row + 1) * column_pitch_ < panel.end; ++row)",
     ),
     "depthwise skips the last plane": Patch("depthwise.cpp", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
     "depthwise skips the last rows": Patch("depthwise.cpp", "y < height; y += rows", "y + 1 < height; y += rows"),
@@ -148,9 +150,7 @@ MUTANTS = {
     ),
     "depthwise counts no padding beside a row": Patch("plane_kernel.h", "pad += pad_inside + ", "pad += "),
     "depthwise sees the topmost tap's rows only": Patch(
-        "plane_kernel.h",
-        "tap_y < kKernelHeight; ++tap_y) inside",
-        "tap_y < kKernelHeight; tap_y += kKernelHeight) inside",
+        "plane_kernel.h", "i * kStride <= y && y < i * kStride + kKernelHeight;", "i * kStride == y;"
     ),
     "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (multiplied - inside) * products;", ";"),
     "depthwise counts padding as products of zero": Patch(
@@ -227,8 +227,8 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "im2col with groups": ConvCase(4, 20, (4, 3), 82, (3, 2), (2, 1), (2, 1, 0, 1), groups=2, bias=True),
     "pointwise": ConvCase(2, 300, (5, 7), 5, (1, 1), bias=True),
     "shifted windows": ConvCase(2, 40, (20, 20), 8, padding=(1, 1, 1, 1)),
-    "vectors along channels": ConvCase(3, 60, (7, 4), 31, padding=(1, 1, 1, 1), bias=True),
-    "rows of vectors along channels": ConvCase(2, 60, (3, 8), 64, padding=(1, 1, 1, 1)),
+    "vectors along channels": ConvCase(1, 60, (5, 5), 127, padding=(1, 1, 1, 1), bias=True),
+    "rows of vectors along channels": ConvCase(2, 20, (8, 7), 8, (7, 7), padding=(3, 3, 3, 3)),
     "pointwise, vectors along channels": ConvCase(2, 520, (3, 3), 31, (1, 1), bias=True),
     "depthwise": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
     "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),

@@ -32,12 +32,22 @@ inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const Plan
   }
 }
 
+// The output rows that input row y has a tap for.
+template <int kKernelHeight, int kStride, int kRows>
+constexpr int64_t count_uses(int y) {
+  int64_t uses = 0;
+  for (int i = 0; i < kRows; ++i) uses += i * kStride <= y && y < i * kStride + kKernelHeight;
+  return uses;
+}
+
 // Of the vectors that a column of taps multiplies, those whose row is one of the image.
 template <int kKernelHeight, int kStride, int kRows>
 inline int64_t count_inside(const bool* rows_inside) {
+  constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
   int64_t inside = 0;
-  for (int i = 0; i < kRows; ++i) {
-    for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) inside += rows_inside[i * kStride + tap_y];
+#pragma GCC unroll 20
+  for (int y = 0; y < kInputRows; ++y) {
+    inside += rows_inside[y] * count_uses<kKernelHeight, kStride, kRows>(y);
   }
   return inside;
 }
