@@ -22,8 +22,7 @@ from tests.patches import Patch
 
 WITHOUT_COUNTERS = (
     Patch("tally.h", "total_ += number;", "static_cast<void>(number);"),
-    Patch("im2col.cpp", "block.set_update(i, k, padding);", "block.set_update(i, k, 0 * padding);"),
-    Patch("shifted_windows.cpp", "    count_padding(i, block);\n", ""),
+    Patch("taps.h", "return slices.contains(z)", "return true || slices.contains(z)"),
 )
 SAME = (1, 1, 1, 1)  # padding that keeps the size of an image under a kernel of 3 x 3
 

@@ -150,7 +150,7 @@ MUTANTS = {
     ),
     "depthwise counts no padding beside a row": Patch("plane_kernel.h", "pad += pad_inside + ", "pad += "),
     "depthwise sees the topmost tap's rows only": Patch(
-        "plane_kernel.h", "i * kStride <= y && y < i * kStride + kKernelHeight;", "i * kStride == y;"
+        "depthwise.cpp", "std::count(first, first + problem_.height.kernel_size, true)", "*first"
     ),
     "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (multiplied - inside) * products;", ";"),
     "depthwise counts padding as products of zero": Patch(

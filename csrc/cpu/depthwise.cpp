@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <vector>
 
 #include "buffer.h"
@@ -51,7 +52,8 @@ class Depthwise {
         family_(selected_tiles<Scalar>().plane),
         functions_(family_.functions[problem.height.kernel_size / 2 - 1][problem.height.stride - 1][count_zero]),
         frame_(problem, family_.lanes),
-        pad_columns_(count_pad_columns()) {}
+        pad_columns_(count_pad_columns()),
+        inside_(count_inside()) {}
 
   int64_t frame_size() const { return frame_.rows * frame_.row_size; }
 
@@ -60,6 +62,7 @@ class Depthwise {
 
  private:
   std::vector<int32_t> count_pad_columns() const;
+  std::vector<int64_t> count_inside() const;
   void fill(const Scalar* input, Scalar* frame) const;
 
   ConvProblem problem_;
@@ -68,6 +71,7 @@ class Depthwise {
   const typename PlaneFamily<Scalar>::Function (&functions_)[2];  // of one row, of kPlaneRows
   Frame frame_;
   std::vector<int32_t> pad_columns_;  // [vector of a row][tap], of its valid columns those beside the image
+  std::vector<int64_t> inside_;       // of each output row's taps in a column, those in rows of the image
 };
 
 template <class Scalar>
@@ -79,6 +83,16 @@ std::vector<int32_t> Depthwise<Scalar>::count_pad_columns() const {
     for (const Range& inside : columns_inside) {
       counts.push_back(static_cast<int32_t>(columns.length() - intersect(columns, inside).length()));
     }
+  }
+  return counts;
+}
+
+template <class Scalar>
+std::vector<int64_t> Depthwise<Scalar>::count_inside() const {
+  std::vector<int64_t> counts;
+  for (int64_t y = 0; y < problem_.height.out_size; ++y) {
+    const bool* const first = frame_.rows_inside.get() + y * problem_.height.stride;
+    counts.push_back(std::count(first, first + problem_.height.kernel_size, true));
   }
   return counts;
 }
@@ -117,7 +131,7 @@ void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) co
   tile.output_end = output + height * width;
   for (int64_t y = 0, rows; y < height; y += rows) {
     rows = height - y < kPlaneRows ? 1 : kPlaneRows;
-    tile.rows_inside = frame_.rows_inside.get() + y * problem_.height.stride;
+    tile.inside = std::accumulate(inside_.begin() + y, inside_.begin() + y + rows, int64_t{0});
     tile.input = frame + y * problem_.height.stride * frame_.row_size;
     tile.output = output + y * width;
     functions_[rows == kPlaneRows](tile, counters);

@@ -101,7 +101,7 @@ template <class Scalar>
 struct PlaneTile {
   const Scalar* input;            // of the first output row, from its topmost tap on; padded
   int64_t input_stride;           // elements from one row of the padded input to the next
-  const bool* rows_inside;        // for each row of the padded input, whether it is one of the image
+  int64_t inside;                 // of the vectors that a column of taps multiplies, those in rows of the image
   const int64_t* column_offsets;  // [kernel_width], where a tap finds its first column
   const int32_t* pad_columns;     // [vector of a row][kernel_width], how many of its columns lie beside the image
   const Scalar* weight;           // [kernel height][kernel_width]

@@ -22,6 +22,7 @@ struct NonzeroProducts : LaneCounts<Simd> {
 template <class Simd, int kRows>
 inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const PlaneTile<typename Simd::Scalar>& tile,
                        int64_t x, int64_t valid_columns) {
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
     typename Simd::Scalar* output = tile.output + i * tile.output_stride + x;
     if (output + Simd::kLanes <= tile.output_end) {
@@ -32,34 +33,12 @@ inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const Plan
   }
 }
 
-// The output rows that input row y has a tap for.
-template <int kKernelHeight, int kStride, int kRows>
-constexpr int64_t count_uses(int y) {
-  int64_t uses = 0;
-  for (int i = 0; i < kRows; ++i) uses += i * kStride <= y && y < i * kStride + kKernelHeight;
-  return uses;
-}
-
-// Of the vectors that a column of taps multiplies, those whose row is one of the image.
-template <int kKernelHeight, int kStride, int kRows>
-inline int64_t count_inside(const bool* rows_inside) {
-  constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
-  int64_t inside = 0;
-#pragma GCC unroll 20
-  for (int y = 0; y < kInputRows; ++y) {
-    inside += rows_inside[y] * count_uses<kKernelHeight, kStride, kRows>(y);
-  }
-  return inside;
-}
-
 // One vector of every row after the other, and one column of the kernel's taps at a time: its weights stay in registers
 // while the input's rows pass by.
 template <class Simd, int kKernelHeight, int kStride, int kRows, bool kCountZero>
 void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& counters) {
   using Vector = typename Simd::Vector;
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
-  // The same for all columns of taps and all vectors of the rows.
-  const int64_t column_inside = count_inside<kKernelHeight, kStride, kRows>(tile.rows_inside);
   Tally mul, add, pad, zero, lane;
   // Of vectors: multiplied, added to a value, multiplied in a row of the image; and columns beside it, tap by tap.
   Tally multiplied, added, inside, padded;
@@ -70,7 +49,7 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
     mul += multiplied * products;
     add += added * products;
     lane += multiplied * Simd::kLanes;
-    const int64_t pad_inside = column_inside * padded;
+    const int64_t pad_inside = tile.inside * padded;
     pad += pad_inside + (multiplied - inside) * products;
     if constexpr (kCountZero) zero += inside * products - pad_inside - nonzero.sum(products);
     multiplied = added = inside = padded = {};
@@ -116,7 +95,7 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
         if constexpr (kCountZero) nonzero.add(values, nonzero_weights);
       }
       holding = 1;
-      inside += column_inside;
+      inside += tile.inside;
       padded += pad_columns[tap_x];
     }
     store_rows<Simd, kRows>(sums, tile, x, products);
