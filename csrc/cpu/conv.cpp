@@ -128,7 +128,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
     // The weights are packed for every block: few where the threads can share panels of rows instead.
     const bool rows_are_enough = threads == 1 || problem.groups * rows.panel_count() >= 2 * threads;
     const int64_t blocks_wanted = rows_are_enough ? 1 : 4 * threads;
-    columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, columns_width, blocks_wanted);
+    columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, columns_width, blocks_wanted, threads);
     grid = plan_tasks(problem.groups, rows.panel_count(), columns->block_count(), 1, threads);
   } else {
     const int64_t panels = Im2col<Scalar>::panel_count(problem, columns_width);

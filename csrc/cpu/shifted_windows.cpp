@@ -65,11 +65,20 @@ int64_t choose_bands(const ConvProblem& problem, int64_t row_bytes, int64_t colu
   return std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), out_rows);
 }
 
+// A few bands more, so that no thread has a block more than another one; unless their halo would matter. A single band
+// stays one: its block holds further slices, and threads share the rows of weights.
+int64_t share_bands(const ConvProblem& problem, int64_t bands, int64_t threads) {
+  int64_t shared = bands;
+  while (shared * problem.batch * problem.depth.out_size * problem.groups % threads != 0) ++shared;
+  const bool halo_is_small = problem.height.out_size >= 4 * largest_shift(problem.height) * shared;
+  return bands > 1 && shared <= problem.height.out_size && halo_is_small ? shared : bands;
+}
+
 }  // namespace
 
 template <class Scalar>
 ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar* input, const PanelWidth& width,
-                                       int64_t blocks)
+                                       int64_t blocks, int64_t threads)
     : problem_(problem),
       input_(input),
       width_(width),
@@ -78,8 +87,10 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       pitch_(window_pitch(problem)),
       column_pitch_(column_pitch(problem, width)),
       bands_{problem.height.out_size,
-             choose_bands(problem, packed_row_size(problem, channel_block_) * int64_t{sizeof(Scalar)},
-                          columns_per_slice(problem, width), width, blocks)},
+             share_bands(problem,
+                         choose_bands(problem, packed_row_size(problem, channel_block_) * int64_t{sizeof(Scalar)},
+                                      columns_per_slice(problem, width), width, blocks),
+                         threads)},
       slices_{problem.batch * problem.depth.out_size, choose_slice_blocks(blocks)},
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),

@@ -23,8 +23,9 @@ namespace flopcuda::cpu {
 template <class Scalar>
 class ShiftedWindows : public ColumnSource<Scalar> {
  public:
-  // `blocks` are wanted, all groups taken together.
-  ShiftedWindows(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks);
+  // `blocks` are wanted, all groups taken together, for so many threads.
+  ShiftedWindows(const ConvProblem& problem, const Scalar* input, const PanelWidth& width, int64_t blocks,
+                 int64_t threads);
 
   // Whether a band of one row stays in L2. Otherwise, as with long signals of many channels, windows are no gain.
   static bool fit(const ConvProblem& problem, const PanelWidth& width);
