@@ -53,7 +53,7 @@ MUTANTS = {
     "im2col skips the last image": Patch(
         "im2col.cpp",
         "return ceil_div(problem.batch * output_size",
-        "return ceil_div((problem.batch - 1) * output_size",
+        "return ceil_div((problem.batch - (problem.batch > 1)) * output_size",
     ),
     "windows skip the last image": Patch(
         "shifted_windows.cpp",
