@@ -149,7 +149,13 @@ def _names(operators: Iterable[str]) -> str:
 
 def tables() -> dict[str, str]:
     """Each table by the name that its markers have."""
-    makers = {"cpu": cpu_table, "cpu_avx2": cpu_table, "ptxvm": ptxvm_table, "sass": sass_table, "taps": taps.sentence}
+    makers = {
+        "cpu": cpu_table,
+        "cpu_avx512": cpu_table,
+        "ptxvm": ptxvm_table,
+        "sass": sass_table,
+        "taps": taps.sentence,
+    }
     measured = {name: make(json.loads((FOLDER / f"{name}.json").read_text())) for name, make in makers.items()}
     return {"coverage": coverage_table(), "prediction": prediction.sentence(), **measured}
 
