@@ -28,7 +28,8 @@ inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const Plan
     if (output + Simd::kLanes <= tile.output_end) {
       Simd::store(vectors[i], output);
     } else {
-      __builtin_memcpy(output, &vectors[i], valid_columns * sizeof(typename Simd::Scalar));
+      const typename Simd::Vector last = vectors[i];  // a copy, so that the others need no address
+      __builtin_memcpy(output, &last, valid_columns * sizeof(typename Simd::Scalar));
     }
   }
 }
@@ -99,8 +100,8 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
       padded += pad_columns[tap_x];
     }
     store_rows<Simd, kRows>(sums, tile, x, products);
-    // The last vector alone may be wider than its row: the others are counted together.
-    if (vector == last_vector || vector == 0) count_products(products);
+    // The last vector alone may be wider than its row: all others are counted together.
+    if (products < Simd::kLanes || vector == 0) count_products(products);
   }
   counters.mul += mul;
   counters.add += add;
