@@ -53,18 +53,6 @@ int64_t packed_row_size(const ConvProblem& problem, int64_t channel_block) {
   return channel_block * problem.depth.kernel_size * phase_count(problem) * window_pitch(problem);
 }
 
-// Few enough output rows in a band that its packed channels fit; bands enough for as many blocks as are wanted, unless
-// they would become so small that their halo or the waste at their ends matters.
-int64_t choose_bands(const ConvProblem& problem, int64_t row_bytes, int64_t columns_per_slice, const PanelWidth& width,
-                     int64_t blocks) {
-  const int64_t out_rows = problem.height.out_size;
-  const int64_t max_rows = std::max<int64_t>(1, kBlockBytes / row_bytes - largest_shift(problem.height));
-  const int64_t bands_that_fit = ceil_div(out_rows, max_rows);
-  const int64_t bands_wanted = ceil_div(blocks, problem.batch * problem.depth.out_size * problem.groups);
-  const int64_t bands_not_small = width.step == 1 ? out_rows / 2 : columns_per_slice / (4 * width.max);
-  return std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), out_rows);
-}
-
 // A few bands more, so that no thread has a block more than another one; unless their halo would matter. A single band
 // stays one: its block holds further slices, and threads share the rows of weights.
 int64_t share_bands(const ConvProblem& problem, int64_t bands, int64_t threads) {
@@ -72,6 +60,19 @@ int64_t share_bands(const ConvProblem& problem, int64_t bands, int64_t threads) 
   while (shared * problem.batch * problem.depth.out_size * problem.groups % threads != 0) ++shared;
   const bool halo_is_small = problem.height.out_size >= 4 * largest_shift(problem.height) * shared;
   return bands > 1 && shared <= problem.height.out_size && halo_is_small ? shared : bands;
+}
+
+// Few enough output rows in a band that its packed channels fit; bands enough for as many blocks as are wanted, unless
+// they would become so small that their halo or the waste at their ends matters; and as many for each thread.
+int64_t choose_bands(const ConvProblem& problem, int64_t row_bytes, int64_t columns_per_slice, const PanelWidth& width,
+                     int64_t blocks, int64_t threads) {
+  const int64_t out_rows = problem.height.out_size;
+  const int64_t max_rows = std::max<int64_t>(1, kBlockBytes / row_bytes - largest_shift(problem.height));
+  const int64_t bands_that_fit = ceil_div(out_rows, max_rows);
+  const int64_t bands_wanted = ceil_div(blocks, problem.batch * problem.depth.out_size * problem.groups);
+  const int64_t bands_not_small = width.step == 1 ? out_rows / 2 : columns_per_slice / (4 * width.max);
+  const int64_t bands = std::min(std::max(bands_that_fit, std::min(bands_wanted, bands_not_small)), out_rows);
+  return share_bands(problem, bands, threads);
 }
 
 }  // namespace
@@ -87,10 +88,8 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       pitch_(window_pitch(problem)),
       column_pitch_(column_pitch(problem, width)),
       bands_{problem.height.out_size,
-             share_bands(problem,
-                         choose_bands(problem, packed_row_size(problem, channel_block_) * int64_t{sizeof(Scalar)},
-                                      columns_per_slice(problem, width), width, blocks),
-                         threads)},
+             choose_bands(problem, packed_row_size(problem, channel_block_) * int64_t{sizeof(Scalar)},
+                          columns_per_slice(problem, width), width, blocks, threads)},
       slices_{problem.batch * problem.depth.out_size, choose_slice_blocks(blocks)},
       slices_inside_(outputs_inside(problem.depth)),
       rows_inside_(outputs_inside(problem.height)),
