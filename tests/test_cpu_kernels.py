@@ -139,6 +139,11 @@ def test_named_linear_layer(kernels: Kernels, case: LinearCase, count_zero: bool
     assert check_linear(kernels, case, count_zero, dtype=dtype) < tolerance(dtype, NORM_TOLERANCE)
 
 
+@pytest.mark.parametrize("width", [33_000, 34_000])  # 2^21 - 1 products of a column of seven rows are tallied at most
+def test_long_rows_of_a_depthwise_convolution(kernels: Kernels, width: int) -> None:
+    check_conv(kernels, ConvCase(1, 1, (8, width), 1, padding=(1, 1, 1, 1)), count_zero=True)
+
+
 def test_threads_change_neither_results_nor_counts(kernels: Kernels) -> None:
     case = ConvCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1), bias=True)
     tensors = case.tensors()

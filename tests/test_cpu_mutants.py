@@ -143,21 +143,24 @@ MUTANTS = {
     ),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "depthwise counts waste columns as products": Patch(
-        "plane_kernel.h", "products = left < Simd::kLanes ? left : Simd::kLanes;", "products = Simd::kLanes;"
+        "depthwise.cpp", "problem_.width.out_size - (problem_.width.out_size - 1) / lanes * lanes", "lanes"
     ),
     "depthwise counts an addition for the first product": Patch(
-        "plane_kernel.h", "added += tap_y == 0 ? holding : 1;", "added += 1;"
+        "plane_kernel.h", "empty_rows = tile.bias ? 0 : kRows;", "empty_rows = 0;"
     ),
-    "depthwise counts no padding beside a row": Patch("plane_kernel.h", "pad += pad_inside + ", "pad += "),
+    "depthwise counts no padding beside a row": Patch("depthwise.cpp", "* columns + vectors.padding;", "* columns;"),
+    "depthwise counts a column of taps twice": Patch("plane_kernel.h", "pack(0, 0, 1)", "pack(0, 0, 2)"),
     "depthwise sees the topmost tap's rows only": Patch(
-        "depthwise.cpp", "std::count(first, first + problem_.height.kernel_size, true)", "*first"
+        "depthwise.cpp", "{first, first + problem_.height.kernel_size}", "{first, first + 1}"
     ),
-    "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (multiplied - inside) * products;", ";"),
+    "depthwise counts no padding above and below": Patch(
+        "depthwise.cpp", "(vectors.multiplied - vectors.inside) * columns + ", ""
+    ),
     "depthwise counts padding as products of zero": Patch(
-        "plane_kernel.h", "zero += inside * products - pad_inside - ", "zero += multiplied * products - "
+        "depthwise.cpp", "vectors.inside * columns - vectors.padding - ", "vectors.multiplied * columns - "
     ),
     "depthwise sees no zeros among the weights": Patch(
-        "plane_kernel.h", "nonzero_weights += weight[tap_y * tile.kernel_width] != 0;", "nonzero_weights += 1;"
+        "plane_kernel.h", "nonzero_weights += weight[tap_y * kernel_width] != 0;", "nonzero_weights += 1;"
     ),
     "depthwise sees zeros in waste columns": Patch(
         "plane_kernel.h", "nonzero.sum(products)", "nonzero.sum(Simd::kLanes)"

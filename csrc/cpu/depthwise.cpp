@@ -4,13 +4,13 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <memory>
 #include <numeric>
 #include <vector>
 
 #include "buffer.h"
 #include "copy.h"
 #include "micro_kernel.h"
+#include "tally.h"
 #include "taps.h"
 
 namespace flopcuda::cpu {
@@ -19,28 +19,30 @@ namespace {
 // The padded input of a plane. Its columns are sorted by their remainder modulo the horizontal stride, the phase, so
 // that the taps of neighbouring outputs are neighbours.
 struct Frame {
+  // In each row, the elements of a phase: every stride-th of the image's row from `source` on, as many as `target` has.
+  struct Phase {
+    int64_t source;
+    Range target;
+  };
+
   Frame(const ConvProblem& problem, int64_t lanes)
       : rows((problem.height.out_size - 1) * problem.height.stride + problem.height.kernel_size),
         phase_size(ceil_div(problem.width.out_size, lanes) * lanes +
                    (problem.width.kernel_size - 1) * problem.width.dilation / problem.width.stride),
         row_size(problem.width.stride * phase_size),
-        rows_inside(std::make_unique<bool[]>(rows)) {
-    for (int64_t y = 0; y < rows; ++y) {
-      rows_inside[y] = y >= problem.height.pad && y < problem.height.pad + problem.height.in_size;
-    }
-    for (int64_t tap = 0; tap < problem.width.kernel_size; ++tap) {
-      const int64_t step = tap * problem.width.dilation;
-      column_offsets.push_back(step % problem.width.stride * phase_size + step / problem.width.stride);
-    }
+        rows_inside(intersect({problem.height.pad, problem.height.pad + problem.height.in_size}, {0, rows})) {
     for (int64_t phase = 0; phase < problem.width.stride; ++phase) {
-      phases.push_back({problem.width.in_size, phase_size, 1, problem.width.stride, problem.width.pad - phase, 1});
+      // Element i lies where the only tap of this axis' output i does.
+      const Axis axis{problem.width.in_size, phase_size, 1, problem.width.stride, problem.width.pad - phase, 1};
+      const Range inside = outputs_inside(axis, 0);
+      const int64_t first = phase * phase_size;
+      phases.push_back({tap_position(axis, inside.begin, 0), {first + inside.begin, first + inside.end}});
     }
   }
 
   int64_t rows, phase_size, row_size;
-  std::unique_ptr<bool[]> rows_inside;
-  std::vector<int64_t> column_offsets;  // of the taps
-  std::vector<Axis> phases;             // element i of a phase lies where the only tap of this axis' output i does
+  Range rows_inside;  // those that are rows of the image
+  std::vector<Phase> phases;
 };
 
 template <class Scalar>
@@ -51,17 +53,22 @@ class Depthwise {
         operands_(operands),
         family_(selected_tiles<Scalar>().plane),
         functions_(family_.functions[problem.height.kernel_size / 2 - 1][problem.height.stride - 1][count_zero]),
+        count_zero_(count_zero),
+        multiplier_(problem.out_channels / problem.in_channels),
         frame_(problem, family_.lanes),
-        pad_columns_(count_pad_columns()),
+        taps_(lay_out_taps()),
         inside_(count_inside()) {}
 
   int64_t frame_size() const { return frame_.rows * frame_.row_size; }
 
   // The plane of one output channel of one image. `frame` is zero where no input element is ever copied to.
-  void run(int64_t plane, Scalar* frame, Counters& counters) const;
+  void run(int64_t plane, Scalar* frame, PlaneCounts& counts) const;
+
+  // What that counted.
+  Counters products(const PlaneCounts& counts) const;
 
  private:
-  std::vector<int32_t> count_pad_columns() const;
+  std::vector<PlaneTap> lay_out_taps() const;
   std::vector<int64_t> count_inside() const;
   void fill(const Scalar* input, Scalar* frame) const;
 
@@ -69,63 +76,63 @@ class Depthwise {
   const Operands<Scalar>& operands_;
   const PlaneFamily<Scalar>& family_;
   const typename PlaneFamily<Scalar>::Function (&functions_)[2];  // of one row, of kPlaneRows
+  bool count_zero_;
+  int64_t multiplier_;  // output channels of each input channel
   Frame frame_;
-  std::vector<int32_t> pad_columns_;  // [vector of a row][tap], of its valid columns those beside the image
-  std::vector<int64_t> inside_;       // of each output row's taps in a column, those in rows of the image
+  std::vector<PlaneTap> taps_;   // [vector of a row][column of taps]
+  std::vector<int64_t> inside_;  // of each output row's taps in a column, those in rows of the image
 };
 
 template <class Scalar>
-std::vector<int32_t> Depthwise<Scalar>::count_pad_columns() const {
-  const std::vector<Range> columns_inside = outputs_inside(problem_.width);
-  std::vector<int32_t> counts;
-  for (int64_t x = 0; x < problem_.width.out_size; x += family_.lanes) {
-    const Range columns{x, std::min(x + family_.lanes, problem_.width.out_size)};
-    for (const Range& inside : columns_inside) {
-      counts.push_back(static_cast<int32_t>(columns.length() - intersect(columns, inside).length()));
+std::vector<PlaneTap> Depthwise<Scalar>::lay_out_taps() const {
+  const Axis& axis = problem_.width;
+  std::vector<PlaneTap> taps;
+  for (int64_t x = 0; x < axis.out_size; x += family_.lanes) {
+    const Range columns{x, std::min(x + family_.lanes, axis.out_size)};
+    for (int64_t tap = 0; tap < axis.kernel_size; ++tap) {
+      const int64_t step = tap * axis.dilation;
+      const int64_t first_column = x + step % axis.stride * frame_.phase_size + step / axis.stride;
+      taps.push_back({first_column, columns.length() - intersect(columns, outputs_inside(axis, tap)).length()});
     }
   }
-  return counts;
+  return taps;
 }
 
 template <class Scalar>
 std::vector<int64_t> Depthwise<Scalar>::count_inside() const {
   std::vector<int64_t> counts;
   for (int64_t y = 0; y < problem_.height.out_size; ++y) {
-    const bool* const first = frame_.rows_inside.get() + y * problem_.height.stride;
-    counts.push_back(std::count(first, first + problem_.height.kernel_size, true));
+    const int64_t first = y * problem_.height.stride;
+    counts.push_back(intersect({first, first + problem_.height.kernel_size}, frame_.rows_inside).length());
   }
   return counts;
 }
 
 template <class Scalar>
 void Depthwise<Scalar>::fill(const Scalar* input, Scalar* frame) const {
-  for (const Axis& phase : frame_.phases) {
-    const Range inside = outputs_inside(phase, 0);
-    const Scalar* source = input + tap_position(phase, inside.begin, 0);
-    Scalar* target = frame + inside.begin;
-    for (int64_t y = 0; y < frame_.rows; ++y) {
-      if (!frame_.rows_inside[y]) continue;
-      copy_strided(source + (y - problem_.height.pad) * problem_.width.in_size, problem_.width.stride, inside.length(),
-                   target + y * frame_.row_size);
+  const int64_t first_row = frame_.rows_inside.begin;
+  for (const Frame::Phase& phase : frame_.phases) {
+    const Scalar* source = input + (first_row - problem_.height.pad) * problem_.width.in_size + phase.source;
+    Scalar* target = frame + first_row * frame_.row_size + phase.target.begin;
+    for (int64_t y = first_row; y < frame_.rows_inside.end; ++y) {
+      copy_strided(source, problem_.width.stride, phase.target.length(), target);
+      source += problem_.width.in_size, target += frame_.row_size;
     }
-    frame += frame_.phase_size;
   }
 }
 
 template <class Scalar>
-void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) const {
-  const int64_t image = plane / problem_.out_channels, channel = plane % problem_.out_channels;
-  const int64_t in_channel = channel / (problem_.out_channels / problem_.groups);
+void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, PlaneCounts& counts) const {
+  const int64_t channel = plane % problem_.out_channels;
   const int64_t height = problem_.height.out_size, width = problem_.width.out_size;
-  fill(operands_.input + (image * problem_.in_channels + in_channel) * channel_size(problem_), frame);
+  fill(operands_.input + plane / multiplier_ * channel_size(problem_), frame);
 
   PlaneTile<Scalar> tile;
   tile.input_stride = frame_.row_size;
-  tile.column_offsets = frame_.column_offsets.data();
   tile.weight = operands_.weight + channel * kernel_size(problem_);
   tile.kernel_width = problem_.width.kernel_size;
   tile.bias = operands_.bias ? operands_.bias + channel : nullptr;
-  tile.pad_columns = pad_columns_.data();
+  tile.taps = taps_.data();
   tile.columns = tile.output_stride = width;
   Scalar* const output = operands_.output + plane * height * width;
   tile.output_end = output + height * width;
@@ -134,8 +141,24 @@ void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) co
     tile.inside = std::accumulate(inside_.begin() + y, inside_.begin() + y + rows, int64_t{0});
     tile.input = frame + y * problem_.height.stride * frame_.row_size;
     tile.output = output + y * width;
-    functions_[rows == kPlaneRows](tile, counters);
+    functions_[rows == kPlaneRows](tile, counts);
   }
+}
+
+template <class Scalar>
+Counters Depthwise<Scalar>::products(const PlaneCounts& counts) const {
+  Counters counters;
+  const auto add = [&](const VectorCounts& vectors, int64_t columns) {
+    counters.mul += vectors.multiplied * columns;
+    counters.add += (vectors.multiplied - vectors.emptied) * columns;
+    counters.pad += (vectors.multiplied - vectors.inside) * columns + vectors.padding;
+    counters.lane += vectors.multiplied * family_.lanes;
+    if (count_zero_) counters.zero += vectors.inside * columns - vectors.padding - vectors.nonzero;
+  };
+  const int64_t lanes = family_.lanes;
+  add(counts.last, problem_.width.out_size - (problem_.width.out_size - 1) / lanes * lanes);
+  add(counts.whole, lanes);
+  return counters;
 }
 
 // One thread's storage.
@@ -144,7 +167,7 @@ struct alignas(kThreadAlignment) PlaneWorkspace {
   explicit PlaneWorkspace(int64_t size) : frame(size) { zero_elements(frame.data(), size); }
 
   AlignedArray<Scalar> frame;
-  Counters counters;
+  PlaneCounts counts;
 };
 
 }  // namespace
@@ -152,8 +175,10 @@ struct alignas(kThreadAlignment) PlaneWorkspace {
 bool is_depthwise(const ConvProblem& problem) {
   const Axis &depth = problem.depth, &height = problem.height;
   const bool is_flat = depth.in_size == 1 && depth.out_size == 1 && depth.kernel_size == 1 && depth.pad == 0;
-  return problem.in_channels == problem.groups && is_flat && height.dilation == 1 && height.kernel_size % 2 == 1 &&
-         height.kernel_size >= 3 && height.kernel_size <= kMaxPlaneKernelHeight && height.stride <= kMaxPlaneStride;
+  const bool fits_tally = kPlaneRows * kernel_size(problem) * problem.width.out_size <= PackedTally::kMax;
+  return problem.in_channels == problem.groups && is_flat && fits_tally && height.dilation == 1 &&
+         height.kernel_size % 2 == 1 && height.kernel_size >= 3 && height.kernel_size <= kMaxPlaneKernelHeight &&
+         height.stride <= kMaxPlaneStride;
 }
 
 template <class Scalar>
@@ -169,9 +194,9 @@ void depthwise(const ConvProblem& problem, const Operands<Scalar>& operands, boo
 #pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
   for (int64_t plane = 0; plane < planes; ++plane) {
     PlaneWorkspace<Scalar>& work = workspaces[omp_get_thread_num()];
-    convolution.run(plane, work.frame.data(), work.counters);
+    convolution.run(plane, work.frame.data(), work.counts);
   }
-  for (const PlaneWorkspace<Scalar>& work : workspaces) counters += work.counters;
+  for (const PlaneWorkspace<Scalar>& work : workspaces) counters += convolution.products(work.counts);
 }
 
 template void depthwise(const ConvProblem&, const Operands<float>&, bool, Counters&);

@@ -95,16 +95,21 @@ struct DotFamily {
   Function functions[2][kMaxDotRows][kMaxDotColumns];  // [count_zero][rows - 1][columns - 1]
 };
 
+// Where a vector of a plane's rows finds the columns that a column of taps multiplies.
+struct PlaneTap {
+  int64_t first_column;  // in a row of the padded input
+  int64_t padding;       // of the columns that feed an output element, those beside the image
+};
+
 // Consecutive rows of an output plane, convolved with a kernel of kernel_width columns, a vector of each row at a time.
 // The number of rows, the kernel's height and the vertical stride are those of the function it is passed to.
 template <class Scalar>
 struct PlaneTile {
-  const Scalar* input;            // of the first output row, from its topmost tap on; padded
-  int64_t input_stride;           // elements from one row of the padded input to the next
-  int64_t inside;                 // of the vectors that a column of taps multiplies, those in rows of the image
-  const int64_t* column_offsets;  // [kernel_width], where a tap finds its first column
-  const int32_t* pad_columns;     // [vector of a row][kernel_width], how many of its columns lie beside the image
-  const Scalar* weight;           // [kernel height][kernel_width]
+  const Scalar* input;   // of the first output row, from its topmost tap on; padded
+  int64_t input_stride;  // elements from one row of the padded input to the next
+  int64_t inside;        // of the vectors that a column of taps multiplies, those in rows of the image
+  const PlaneTap* taps;  // [vector of a row][kernel_width]
+  const Scalar* weight;  // [kernel height][kernel_width]
   int64_t kernel_width;
   int64_t columns;     // of the output; those of the last vector beyond them are tile-edge waste
   const Scalar* bias;  // one, or null
@@ -113,13 +118,28 @@ struct PlaneTile {
   Scalar* output_end;
 };
 
+// What is counted of a plane's vectors, in vectors: what that is in products depends on how many of their columns feed
+// an output element.
+struct VectorCounts {
+  int64_t multiplied = 0;
+  int64_t emptied = 0;  // set to nothing for their first product
+  int64_t inside = 0;   // multiplied in a row of the image
+  int64_t padding = 0;  // of these, the columns beside the image: products
+  int64_t nonzero = 0;  // products that are not 0, if zeros are counted
+};
+
+struct PlaneCounts {
+  VectorCounts last;   // the last vector of each row, which may be wider than the row
+  VectorCounts whole;  // the others
+};
+
 constexpr int kMaxPlaneKernelHeight = 7;
 constexpr int kMaxPlaneStride = 2;
 constexpr int kPlaneRows = 7;  // divides the heights that images of 224 x 224 shrink to
 
 template <class Scalar>
 struct PlaneFamily {
-  using Function = void (*)(const PlaneTile<Scalar>&, Counters&);
+  using Function = void (*)(const PlaneTile<Scalar>&, PlaneCounts&);
 
   int lanes;
   // [kernel height / 2 - 1][stride - 1][count_zero][kPlaneRows rows or one], for the kernel heights 3, 5 and 7

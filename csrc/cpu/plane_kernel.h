@@ -19,69 +19,95 @@ struct NonzeroProducts : LaneCounts<Simd> {
   }
 };
 
-template <class Simd, int kRows>
-inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const PlaneTile<typename Simd::Scalar>& tile,
-                       int64_t x, int64_t valid_columns) {
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
-    typename Simd::Scalar* output = tile.output + i * tile.output_stride + x;
-    if (output + Simd::kLanes <= tile.output_end) {
-      Simd::store(vectors[i], output);
+// Where the vectors of a tile's rows go. From `last` on, there is no room for whole ones: the first `columns` elements
+// are stored.
+template <class Simd>
+struct RowsOfOutput {
+  using Scalar = typename Simd::Scalar;
+  using Vector = typename Simd::Vector;
+
+  Scalar* first;
+  int64_t stride;
+  const Scalar* last;
+  int64_t columns;
+
+  inline void store(const Vector& vector, int row) const {
+    Scalar* output = first + row * stride;
+    if (output <= last) {
+      Simd::store(vector, output);
     } else {
-      const typename Simd::Vector last = vectors[i];  // a copy, so that the others need no address
-      __builtin_memcpy(output, &last, valid_columns * sizeof(typename Simd::Scalar));
+      Simd::store_first(vector, columns, output);
     }
   }
+};
+
+// Apart from the loops, whose registers it would take: rows of less than a vector, at the end of a plane.
+template <class Simd, int kRows>
+[[gnu::noinline, gnu::cold]] void store_short_rows(const typename Simd::Vector (&vectors)[kRows],
+                                                   const RowsOfOutput<Simd>& output) {
+  for (int i = 0; i < kRows; ++i) output.store(vectors[i], i);
+}
+
+template <class Simd, int kRows>
+inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const RowsOfOutput<Simd>& output) {
+  if (output.first + (kRows - 2) * output.stride > output.last) {
+    typename Simd::Vector copies[kRows];  // so that the vectors themselves need no address
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) copies[i] = vectors[i];
+    return store_short_rows<Simd, kRows>(copies, output);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows - 1; ++i) Simd::store(vectors[i], output.first + i * output.stride);
+  const typename Simd::Vector copy = vectors[kRows - 1];
+  output.store(copy, kRows - 1);
 }
 
 // One vector of every row after the other, and one column of the kernel's taps at a time: its weights stay in registers
 // while the input's rows pass by.
 template <class Simd, int kKernelHeight, int kStride, int kRows, bool kCountZero>
-void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& counters) {
+void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, PlaneCounts& plane) {
+  using Scalar = typename Simd::Scalar;
   using Vector = typename Simd::Vector;
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
-  Tally mul, add, pad, zero, lane;
-  // Of vectors: multiplied, added to a value, multiplied in a row of the image; and columns beside it, tap by tap.
-  Tally multiplied, added, inside, padded;
+  PackedTally counts;  // vectors multiplied, vectors set to nothing for their first product, columns of taps
+  Tally padding;       // of the columns of such taps
   NonzeroProducts<Simd> nonzero;
 
-  // What those vectors are in products, so many of each that feed an output element.
-  const auto count_products = [&](int64_t products) {
-    mul += multiplied * products;
-    add += added * products;
-    lane += multiplied * Simd::kLanes;
-    const int64_t pad_inside = tile.inside * padded;
-    pad += pad_inside + (multiplied - inside) * products;
-    if constexpr (kCountZero) zero += inside * products - pad_inside - nonzero.sum(products);
-    multiplied = added = inside = padded = {};
+  const auto count_vectors = [&](VectorCounts& vectors, int64_t products) {
+    int64_t tap_columns = 0;
+    counts.empty_into(vectors.multiplied, vectors.emptied, tap_columns);
+    vectors.inside += tap_columns * tile.inside;
+    vectors.padding += padding * tile.inside;
+    if constexpr (kCountZero) vectors.nonzero += nonzero.sum(products);
+    padding = {};
     nonzero = {};
   };
 
   // From the right: a vector that is wider than its row writes waste where later ones are still to be written.
   const int64_t last_vector = (tile.columns - 1) / Simd::kLanes;
+  const int64_t kernel_width = tile.kernel_width, input_stride = tile.input_stride, output_stride = tile.output_stride;
+  const int64_t empty_rows = tile.bias ? 0 : kRows;
+  const Vector first = tile.bias ? Simd::broadcast(*tile.bias) : Vector{};
+  const Scalar* const last_output = tile.output_end - Simd::kLanes;
   for (int64_t vector = last_vector; vector >= 0; --vector) {
-    const int64_t x = vector * Simd::kLanes;
-    const int64_t left = tile.columns - x;
-    const int64_t products = left < Simd::kLanes ? left : Simd::kLanes;
-    const int32_t* pad_columns = tile.pad_columns + vector * tile.kernel_width;
-    int64_t holding = tile.bias ? 1 : 0;  // 1 if a row's accumulators hold a value
+    const PlaneTap* const taps = tile.taps + vector * kernel_width;
 
     Vector sums[kRows];
-    const Vector first = tile.bias ? Simd::broadcast(*tile.bias) : Vector{};
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) sums[i] = first;
+    counts += PackedTally::pack(0, empty_rows, 0);
 
-    for (int64_t tap_x = 0; tap_x < tile.kernel_width; ++tap_x) {
-      const typename Simd::Scalar* weight = tile.weight + tap_x;
-      const typename Simd::Scalar* input = tile.input + x + tile.column_offsets[tap_x];
+    for (int64_t tap_x = 0; tap_x < kernel_width; ++tap_x) {
+      const Scalar* weight = tile.weight + tap_x;
+      const Scalar* input = tile.input + taps[tap_x].first_column;
       Vector weights[kKernelHeight];
 #pragma GCC unroll 8
       for (int tap_y = 0; tap_y < kKernelHeight; ++tap_y) {
-        weights[tap_y] = Simd::broadcast(weight[tap_y * tile.kernel_width]);
+        weights[tap_y] = Simd::broadcast(weight[tap_y * kernel_width]);
       }
 #pragma GCC unroll 20
       for (int y = 0; y < kInputRows; ++y) {
-        const Vector values = Simd::load(input + y * tile.input_stride);
+        const Vector values = Simd::load(input + y * input_stride);
         int nonzero_weights = 0;
 #pragma GCC unroll 8
         for (int i = 0; i < kRows; ++i) {
@@ -89,25 +115,20 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& coun
           if (tap_y < 0 || tap_y >= kKernelHeight) continue;
           sums[i] += values * weights[tap_y];
 
-          multiplied += 1;
-          added += tap_y == 0 ? holding : 1;  // a row's first tap of the column is the topmost
-          if constexpr (kCountZero) nonzero_weights += weight[tap_y * tile.kernel_width] != 0;
+          counts += PackedTally::pack(1, 0, 0);
+          if constexpr (kCountZero) nonzero_weights += weight[tap_y * kernel_width] != 0;
         }
         if constexpr (kCountZero) nonzero.add(values, nonzero_weights);
       }
-      holding = 1;
-      inside += tile.inside;
-      padded += pad_columns[tap_x];
+      counts += PackedTally::pack(0, 0, 1);
+      padding += taps[tap_x].padding;
     }
-    store_rows<Simd, kRows>(sums, tile, x, products);
-    // The last vector alone may be wider than its row: all others are counted together.
-    if (products < Simd::kLanes || vector == 0) count_products(products);
+
+    const int64_t x = vector * Simd::kLanes;
+    store_rows<Simd, kRows>(sums, {tile.output + x, output_stride, last_output, tile.columns - x});
+    if (vector == last_vector) count_vectors(plane.last, tile.columns - x);  // it alone may be wider than its row
   }
-  counters.mul += mul;
-  counters.add += add;
-  counters.pad += pad;
-  counters.zero += zero;
-  counters.lane += lane;
+  if (last_vector > 0) count_vectors(plane.whole, Simd::kLanes);
 }
 
 template <class Simd, int kKernelHeight, int kStride>

@@ -22,6 +22,18 @@ struct Simd {
 
   static inline void store(const Vector& vector, Scalar* target) { __builtin_memcpy(target, &vector, sizeof(Vector)); }
 
+  // Its first `count` lanes.
+  [[gnu::noinline]] static void store_first(const Vector& vector, int64_t count, Scalar* target) {
+    constexpr int64_t kPart = 16 / sizeof(Scalar);
+    const Scalar* source = reinterpret_cast<const Scalar*>(&vector);
+    if (count < kPart) {
+      for (int64_t i = 0; i < count; ++i) target[i] = source[i];
+      return;
+    }
+    for (int64_t i = 0; i + kPart <= count; i += kPart) __builtin_memcpy(target + i, source + i, 16);
+    __builtin_memcpy(target + count - kPart, source + count - kPart, 16);
+  }
+
   static inline Vector broadcast(Scalar value) { return value - Vector{}; }
 };
 

@@ -7,8 +7,6 @@
 
 #include <cstdint>
 
-#include "../common/counters.h"
-
 namespace flopcuda::cpu {
 namespace {
 
@@ -22,22 +20,23 @@ class Tally {
   int64_t total_ = 0;
 };
 
-// Products, additions and lanes.
 class PackedTally {
  public:
   static constexpr int64_t kMax = (int64_t{1} << 21) - 1;  // of each number
 
   // What a step adds.
-  static constexpr int64_t pack(int64_t mul, int64_t add, int64_t lane) { return mul << 42 | add << 21 | lane; }
+  static constexpr int64_t pack(int64_t first, int64_t second, int64_t third) {
+    return first << 42 | second << 21 | third;
+  }
 
   void operator+=(int64_t packed) { tally_ += packed; }
 
-  // Moves the numbers to the counters.
-  void empty_into(Counters& counters) {
+  // Moves the numbers to others.
+  void empty_into(int64_t& first, int64_t& second, int64_t& third) {
     const int64_t packed = tally_;
-    counters.mul += packed >> 42;
-    counters.add += packed >> 21 & kMax;
-    counters.lane += packed & kMax;
+    first += packed >> 42;
+    second += packed >> 21 & kMax;
+    third += packed & kMax;
     tally_ = {};
   }
 

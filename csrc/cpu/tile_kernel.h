@@ -135,7 +135,7 @@ void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) 
   };
 
   const auto empty_counts = [&] {
-    counts.empty_into(counters);
+    counts.empty_into(counters.mul, counters.add, counters.lane);
     counters.pad += padding_of(updates) * tile.products_per_input;
     updates = {};
   };
