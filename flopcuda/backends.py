@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,12 +15,10 @@ from flopcuda.timing import Stopwatch
 Operands = tuple[Tensor, Tensor, Tensor | None]  # input, weight, bias
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one counted operator gave.
+class Execution(NamedTuple):
+    """How one counted operator was computed.
 
     Attributes:
-        output: of the operator.
         counters: int64 of :data:`flopcuda.ops.COUNTER_FIELDS`, still where the kernel wrote them.
         kernel: the kernel that ran.
         seconds: its duration, when asked for; None where none was measured.
@@ -30,7 +27,6 @@ class Outcome:
         splits: likewise; 1 on the CPU.
     """
 
-    output: Tensor
     counters: Tensor
     kernel: str
     seconds: Callable[[], float | None]
@@ -47,8 +43,10 @@ class Backend(Protocol):
     def takes(self, tensor: Tensor) -> bool:
         """Whether there is anything to compute of a tensor that is not empty."""
 
-    def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
-        """Run one operator.
+    def run(
+        self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool
+    ) -> tuple[Tensor, Execution]:
+        """Run one operator; gives its output, too.
 
         Raises:
             RuntimeError, TypeError: as :data:`flopcuda.ops.OPERATORS`.
@@ -64,7 +62,9 @@ class NativeBackend:
         """Meta and fake tensors give shapes only."""
         return holds_data(tensor)
 
-    def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
+    def run(
+        self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool
+    ) -> tuple[Tensor, Execution]:
         """Run one operator and time it."""
         stopwatch = Stopwatch(operands[0].device)
         # Gradients are flopcuda.autograd's: the rules of the bare operators would be looked up for nothing.
@@ -72,7 +72,7 @@ class NativeBackend:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         seconds = stopwatch.stop()
         kernel, splits, wave_efficiency = _C.last_launch() if holds_data(counters) else ("none", 1, None)
-        return Outcome(output, counters, kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
+        return output, Execution(counters, kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
 
 
 def holds_data(tensor: Tensor) -> bool:

@@ -22,6 +22,7 @@ from flopcuda.gradients import FORWARD, bias_gradient, gradients
 # are; any other kernel has them widened to float32.
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
+DEVICE_TYPES = ("cpu", "cuda", "meta")
 COUNTER_FIELDS = ("mul", "add", "pad", "zero", "lane")
 
 
@@ -92,8 +93,8 @@ def _convolution(
     images = input.unsqueeze(0) if input.dim() == axes + 1 else input
     _check_operands(op, images, weight, bias)
     stride, padding, dilation, groups = geometry
-    output, counters = getattr(torch.ops.flopcuda, op)(
-        images, weight, bias, list(stride), list(padding), list(dilation), groups, count_zero, allow_tf32
+    output, counters = getattr(torch.ops.flopcuda, op).default(
+        images, weight, bias, stride, padding, dilation, groups, count_zero, allow_tf32
     )
     return (output.squeeze(0) if input.dim() == axes + 1 else output), counters
 
@@ -271,6 +272,8 @@ def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None)
         RuntimeError: the operands are not all on one device, or not all of one dtype.
         TypeError: an operand is nested, sparse, quantised, of another dtype or on a device without counted kernels.
     """
+    if _are_alike(input, weight) and (bias is None or _are_alike(input, bias)) and unsupported_kind(input) is None:
+        return  # the shortest way for what is as it should be
     operands = {"input": input, "weight": weight, "bias": bias}
     for name, operand in operands.items():
         if operand is None:
@@ -282,6 +285,17 @@ def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None)
             raise TypeError(f"{op}: {name} is {reason}; the counted kernels take dense tensors of {DTYPE_NAMES}")
         if operand.dtype != input.dtype:
             raise RuntimeError(f"{op}: {name} is of {operand.dtype}, but input is of {input.dtype}")
+
+
+def _are_alike(a: Tensor, b: Tensor) -> bool:
+    """Whether what holds of one tensor's dtype, device and layout holds of another's."""
+    return (
+        a.dtype is b.dtype
+        and a.device == b.device
+        and a.layout is b.layout
+        and a.is_nested == b.is_nested
+        and a.is_quantized == b.is_quantized
+    )
 
 
 def autocast(operand: Tensor) -> Tensor:
@@ -304,7 +318,7 @@ def unsupported_kind(tensor: Tensor) -> str | None:
         return "quantised"
     if tensor.dtype not in DTYPES:
         return f"of {tensor.dtype}"
-    if tensor.device.type not in ("cpu", "cuda", "meta"):
+    if tensor.device.type not in DEVICE_TYPES:
         return f"on device {tensor.device}"
     return None
 

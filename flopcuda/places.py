@@ -53,7 +53,9 @@ class ModuleStack:
 
     def pop(self, module: nn.Module) -> None:
         """It ends, and with it what an exception has left running inside it."""
-        if any(running is module for running, _ in self._running):
+        if self._running and self._running[-1][0] is module:
+            self._running.pop()
+        elif any(running is module for running, _ in self._running):
             while self._running.pop()[0] is not module:
                 pass
 

@@ -18,7 +18,7 @@ from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopcuda import _C, ptx
-from flopcuda.backends import Operands, Outcome, holds_data
+from flopcuda.backends import Execution, Operands, holds_data
 from flopcuda.info import ptx_files
 from flopcuda.ops import OPERATORS
 
@@ -111,7 +111,9 @@ class MachineBackend:
         """Meta and fake tensors give shapes only."""
         return holds_data(tensor)
 
-    def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
+    def run(
+        self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool
+    ) -> tuple[Tensor, Execution]:
         """Run one operator. Its duration on the machine says nothing of a GPU's, so there is none.
 
         Raises:
@@ -119,7 +121,9 @@ class MachineBackend:
         """
         with _LaunchesOnMachine(self) as launches:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
-        return Outcome(output, counters, launches.kernel, lambda: None, launches.executed_macs, splits=launches.splits)
+        return output, Execution(
+            counters, launches.kernel, lambda: None, launches.executed_macs, splits=launches.splits
+        )
 
     def launch(self, planned: PlannedLaunch) -> ptx.LaunchResult:
         """Run a planned launch of at least one block.

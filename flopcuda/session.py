@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from flopcuda import _C, ptx, swapping, virtual_cuda
 from flopcuda.autograd import differentiable, is_transformed
-from flopcuda.backends import Backend, NativeBackend, Operands, holds_data
+from flopcuda.backends import Backend, Execution, NativeBackend, Operands, holds_data
 from flopcuda.capture import Capture
 from flopcuda.ops import COUNTER_FIELDS, autocast
 from flopcuda.ptx_backend import MachineBackend
@@ -90,13 +89,20 @@ def _eagerly(method: Method) -> Method:
     return cast(Method, torch.compiler.disable(method))  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True)
-class _PendingLaunch:
-    """A launch whose counters are still where the kernel wrote them."""
+class _PendingLaunch(NamedTuple):
+    """A launch whose counters are still where the kernel wrote them; what takes time is left to the report."""
 
-    fields: Mapping[str, Any]
-    counters: Tensor
-    seconds: Callable[[], float | None]
+    place: Place
+    phase: str
+    op: str
+    input_shape: tuple[int, ...]
+    weight_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    has_bias: bool
+    options: Mapping[str, Any]
+    dtype: torch.dtype
+    device: str
+    execution: Execution
 
 
 class Session:
@@ -152,19 +158,15 @@ class Session:
             The launches and their sums, and what was seen but not counted.
         """
         pending = list(self._pending)
-        counters = _read_counters([launch.counters for launch in pending])
-        launches = (
-            Launch(**launch.fields, counters=self._counters(values), seconds=launch.seconds())
-            for launch, values in zip(pending, counters, strict=True)
-        )
+        counters = _read_counters([launch.execution.counters for launch in pending])
+        launches = (self._launch(launch, values) for launch, values in zip(pending, counters, strict=True))
         not_counted = (
             NotCounted(place.module, place.module_type, operator, calls)
             for (place, operator), calls in self._skipped.items()
         )
         return Report(tuple(launches), tuple(not_counted))
 
-    @_eagerly
-    def counts_below_transforms(self, place: Place) -> bool:
+    def _counts_below_transforms(self, place: Place) -> bool:
         """Whether a layer's own operators are seen below ``torch.func`` transforms or forward-mode differentiation.
 
         They have no rules for the counted operators, but resolve torch's own into ones without a transform.
@@ -179,44 +181,69 @@ class Session:
         return True
 
     @_eagerly
-    def run(self, place: Place, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
-        """Run one counted operator for a layer, and its gradients when they are asked for; returns the output.
+    def run(
+        self,
+        layer: swapping.CountedLayer,
+        original: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Run a layer by counted operators, its gradients too when they are asked for; returns the output.
+
+        Args:
+            layer: the layer.
+            original: torch's own code for it.
+            input: of both.
+            weight: of both.
+            bias: of both, or None.
 
         Raises:
-            RuntimeError, TypeError: what the operator raised, with the place before it.
+            RuntimeError, TypeError: what an operator raised, with the place before it.
         """
-        input, weight, bias = operands
+        place = layer.counted_place
+        if self._counts_below_transforms(place):
+            return original(input, weight, bias)
         run = differentiable(partial(self._execute, place))
-        return run(op, autocast(input), autocast(weight), None if bias is None else autocast(bias), **options)
+        return layer.counted(run, autocast(input), autocast(weight), None if bias is None else autocast(bias))
 
     def _execute(self, place: Place, phase: str, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
         """Run one counted operator and keep its record."""
         input, weight, bias = operands
         try:
             with self._capture.aside() if self._capture else nullcontext():
-                outcome = self._backend.run(op, operands, options, self.count_zero)
+                output, execution = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
-        if holds_data(outcome.counters):
-            fields = {
-                "module": place.module,
-                "module_type": place.module_type,
-                "phase": phase,
-                "op": op,
-                "input_shape": tuple(input.shape),
-                "weight_shape": tuple(weight.shape),
-                "output_shape": tuple(outcome.output.shape),
-                "options": {"bias": bias is not None, **options},
-                "dtype": str(input.dtype).removeprefix("torch."),
-                "device": virtual_cuda.label(input.device),
-                "backend": self._backend.name,
-                "kernel": outcome.kernel,
-                "executed_macs": outcome.executed_macs,
-                "wave_efficiency": outcome.wave_efficiency,
-                "splits": outcome.splits,
-            }
-            self._pending.append(_PendingLaunch(fields, outcome.counters, outcome.seconds))
-        return outcome.output
+        if holds_data(execution.counters):
+            shapes = input.shape, weight.shape, output.shape
+            device = virtual_cuda.label(input.device)
+            self._pending.append(
+                _PendingLaunch(place, phase, op, *shapes, bias is not None, options, input.dtype, device, execution)
+            )
+        return output
+
+    def _launch(self, pending: _PendingLaunch, counters: list[int]) -> Launch:
+        execution = pending.execution
+        return Launch(
+            module=pending.place.module,
+            module_type=pending.place.module_type,
+            phase=pending.phase,
+            op=pending.op,
+            input_shape=tuple(pending.input_shape),
+            weight_shape=tuple(pending.weight_shape),
+            output_shape=tuple(pending.output_shape),
+            options={"bias": pending.has_bias, **pending.options},
+            dtype=str(pending.dtype).removeprefix("torch."),
+            device=pending.device,
+            backend=self._backend.name,
+            kernel=execution.kernel,
+            counters=self._counters(counters),
+            seconds=execution.seconds(),
+            executed_macs=execution.executed_macs,
+            wave_efficiency=execution.wave_efficiency,
+            splits=execution.splits,
+        )
 
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1

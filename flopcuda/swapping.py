@@ -11,12 +11,13 @@ A counted layer stands between a user's subclass and the torch class it derives 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from flopcuda.gradients import operator_of, sides_of
+from flopcuda.gradients import Run, operator_of, sides_of
 from flopcuda.report import Place
 
 if TYPE_CHECKING:
@@ -24,16 +25,15 @@ if TYPE_CHECKING:
 
 
 class CountedLayer(nn.Module):
-    """What every counted layer has: its name, its own class and the session that counts it."""
+    """What every counted layer has: its place in the model, its own class and the session that counts it."""
 
-    counted_name: ClassVar[str]
+    counted_place: ClassVar[Place]
     counted_session: ClassVar[Session]
     original_class: ClassVar[type[nn.Module]]
 
-    @property
-    def place(self) -> Place:
-        """Where its operators run."""
-        return Place(self.counted_name, self.original_class.__name__)
+    def counted(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What the layer computes, by counted operators."""
+        raise NotImplementedError
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A copy or pickle of a counted layer is the original layer: it outlives the session, or leaves the process."""
@@ -45,44 +45,55 @@ def _blank(layer: type[nn.Module]) -> nn.Module:
     return layer.__new__(layer)
 
 
-def _convolve(layer: CountedConv2d | CountedConv3d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _convolve(
+    layer: CountedConv2d | CountedConv3d, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
     """A layer's convolution of images, or of one without the batch dimension."""
-    padding = _padding_sides(layer)
+    padding = _padding_sides(layer.padding, layer.kernel_size, layer.dilation)
     if layer.padding_mode != "zeros":
         input = nn.functional.pad(input, padding, mode=layer.padding_mode)
         padding = (0,) * len(padding)
-    options = {"stride": layer.stride, "padding": padding, "dilation": layer.dilation, "groups": layer.groups}
     axes = len(layer.kernel_size)
     images = input.unsqueeze(0) if input.dim() == axes + 1 else input
-    output = layer.counted_session.run(layer.place, operator_of(images), (images, weight, bias), options)
+    output = run(
+        operator_of(images),
+        images,
+        weight,
+        bias,
+        stride=layer.stride,
+        padding=padding,
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
     return output.squeeze(0) if input.dim() == axes + 1 else output
 
 
 class CountedConv2d(CountedLayer, nn.Conv2d):
     """``torch.nn.Conv2d`` through the counted kernels."""
 
+    counted = _convolve
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.counted_session.counts_below_transforms(self.place):
-            return cast(Tensor, super()._conv_forward(input, weight, bias))
-        return _convolve(self, input, weight, bias)
+        return self.counted_session.run(self, super()._conv_forward, input, weight, bias)
 
 
 class CountedConv3d(CountedLayer, nn.Conv3d):
     """``torch.nn.Conv3d`` through the counted kernels."""
 
+    counted = _convolve
+
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if self.counted_session.counts_below_transforms(self.place):
-            return cast(Tensor, super()._conv_forward(input, weight, bias))
-        return _convolve(self, input, weight, bias)
+        return self.counted_session.run(self, super()._conv_forward, input, weight, bias)
 
 
 class CountedLinear(CountedLayer, nn.Linear):
     """``torch.nn.Linear`` through the counted kernels."""
 
+    def counted(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return run("linear", input, weight, bias)
+
     def forward(self, input: Tensor) -> Tensor:
-        if self.counted_session.counts_below_transforms(self.place):
-            return super().forward(input)
-        return self.counted_session.run(self.place, "linear", (input, self.weight, self.bias), {})
+        return self.counted_session.run(self, nn.functional.linear, input, self.weight, self.bias)
 
 
 COUNTED_LAYERS: dict[type[nn.Module], type[CountedLayer]] = {
@@ -92,16 +103,18 @@ COUNTED_LAYERS: dict[type[nn.Module], type[CountedLayer]] = {
 }
 
 
-def _padding_sides(conv: nn.Conv2d | nn.Conv3d) -> tuple[int, ...]:
+@cache
+def _padding_sides(
+    padding: str | tuple[int, ...], kernel_size: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...]:
     """Zeros before and behind each axis, the last first; "same" puts the odd one behind, as torch does."""
-    axes = len(conv.kernel_size)
-    if conv.padding == "valid":
-        return (0,) * (2 * axes)
-    if conv.padding == "same":
-        total = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
+    if padding == "valid":
+        return (0,) * (2 * len(kernel_size))
+    if padding == "same":
+        total = [step * (size - 1) for step, size in zip(dilation, kernel_size, strict=True)]
         return sides_of([zeros // 2 for zeros in total], [zeros - zeros // 2 for zeros in total])
-    padding = cast("tuple[int, ...]", conv.padding)
-    return sides_of(padding, padding)
+    sides = cast("tuple[int, ...]", padding)
+    return sides_of(sides, sides)
 
 
 def swap(model: nn.Module, session: Session) -> list[CountedLayer]:
@@ -154,7 +167,7 @@ def _counted_class(
     # After the user's class and before torch's: the method resolution order puts the counted layer's base behind it.
     bases = (layer,) if original in COUNTED_LAYERS else (original, layer)
     namespace = {
-        "counted_name": name,
+        "counted_place": Place(name, original.__name__),
         "counted_session": session,
         "original_class": original,
         "__module__": original.__module__,

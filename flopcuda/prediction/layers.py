@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from flopcuda import _C
 from flopcuda.arguments import as_arguments
-from flopcuda.backends import Operands, Outcome
+from flopcuda.backends import Execution, Operands
 from flopcuda.formulas import TriangleSizes
 from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
@@ -183,7 +183,9 @@ class _PredictingBackend:
         """Shapes are enough."""
         return True
 
-    def run(self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool) -> Outcome:
+    def run(
+        self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool
+    ) -> tuple[Tensor, Execution]:
         """Predict one operator on tensors of the meta device."""
         output, _ = OPERATORS[op](*operands, **options, count_zero=count_zero)
         choice = choose_kernel(
@@ -211,8 +213,7 @@ class _PredictingBackend:
         )
         counters = torch.zeros(len(COUNTER_FIELDS), dtype=torch.int64)
         seconds = time.seconds + conversion
-        return Outcome(
-            output,
+        return output, Execution(
             counters,
             choice.name,
             lambda: seconds,
