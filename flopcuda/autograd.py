@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,10 +14,15 @@ from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
 
 # Computes one counted operator without a gradient and keeps its record: phase, op, operands, options.
 Execute = Callable[[str, str, tuple[Tensor, Tensor, Tensor | None], Mapping[str, Any]], Tensor]
+# Gives a context in which nobody sees the operators that are called.
+Aside = Callable[[], AbstractContextManager[Any]]
 
 
-def differentiable(execute: Execute) -> Run:
-    """``run`` of :mod:`flopcuda.gradients` from what only computes: gradients of any order run through it again."""
+def differentiable(execute: Execute, aside: Aside) -> Run:
+    """``run`` of :mod:`flopcuda.gradients` from what only computes: gradients of any order run through it again.
+
+    What only moves data for them is nobody's business, and done aside.
+    """
 
     def run(
         op: str, input: Tensor, weight: Tensor, bias: Tensor | None = None, *, phase: str = FORWARD, **options: Any
@@ -24,8 +30,9 @@ def differentiable(execute: Execute) -> Run:
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
         ):
-            operands = [_behind_a_node(tensor) for tensor in (input, weight, bias)]
-            result: Tensor = _CountedOperator.apply(run, execute, phase, op, options, *operands)
+            with aside():
+                operands = [_behind_a_node(tensor) for tensor in (input, weight, bias)]
+                result: Tensor = _CountedOperator.apply(run, execute, aside, phase, op, options, *operands)
             return result
         return execute(phase, op, (input, weight, bias), options)
 
@@ -56,6 +63,7 @@ class _CountedOperator(torch.autograd.Function):
     def forward(
         run: Run,
         execute: Execute,
+        aside: Aside,
         phase: str,
         op: str,
         options: Mapping[str, Any],
@@ -67,7 +75,7 @@ class _CountedOperator(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.run, _, _, ctx.op, ctx.options, input, weight, bias = inputs
+        ctx.run, _, ctx.aside, _, ctx.op, ctx.options, input, weight, bias = inputs
         ctx.save_for_backward(input, weight)
         ctx.bias_is_summed = bias is not None
 
@@ -76,6 +84,7 @@ class _CountedOperator(torch.autograd.Function):
         (grad,) = grads
         input, weight = ctx.saved_tensors
         needs = _needed(ctx)
-        of_input, of_weight = gradients(ctx.op, ctx.run, grad, input, weight, needs, **ctx.options)
-        of_bias = bias_gradient(ctx.op, grad) if needs[2] else None
-        return (None,) * 5 + (of_input, of_weight, of_bias)
+        with ctx.aside():
+            of_input, of_weight = gradients(ctx.op, ctx.run, grad, input, weight, needs, **ctx.options)
+            of_bias = bias_gradient(ctx.op, grad) if needs[2] else None
+        return (None,) * 6 + (of_input, of_weight, of_bias)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, TypeVar, cast
@@ -204,14 +204,14 @@ class Session:
         place = layer.counted_place
         if self._counts_below_transforms(place):
             return original(input, weight, bias)
-        run = differentiable(partial(self._execute, place))
+        run = differentiable(partial(self._execute, place), self._aside)
         return layer.counted(run, autocast(input), autocast(weight), None if bias is None else autocast(bias))
 
     def _execute(self, place: Place, phase: str, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
         """Run one counted operator and keep its record."""
         input, weight, bias = operands
         try:
-            with self._capture.aside() if self._capture else nullcontext():
+            with self._aside():
                 output, execution = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
@@ -244,6 +244,10 @@ class Session:
             wave_efficiency=execution.wave_efficiency,
             splits=execution.splits,
         )
+
+    def _aside(self) -> AbstractContextManager[Any]:
+        """Inside, nothing is captured."""
+        return self._capture.aside() if self._capture else nullcontext()
 
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1
