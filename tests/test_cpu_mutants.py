@@ -21,6 +21,9 @@ MUTANTS = {
     "skips the last update of every tile": Patch(
         "tile_kernel.h", "for (; k < last; ++k) update", "for (; k < last - 1; ++k) update"
     ),
+    "skips every other tile of several": Patch(
+        "tile_kernel.h", "index < tiles.count; ++index", "index < tiles.count; index += 2"
+    ),
     "skips every 9th update, a tap of a 3 x 3 kernel": Patch(
         "tile_kernel.h",
         "const auto update = [&](int64_t k, int64_t count) {",
@@ -126,8 +129,8 @@ MUTANTS = {
     # Work that is done but counted wrongly.
     "counts an addition of partial sums that is not done": Patch(
         "tile_kernel.h",
-        "  if (tile.start == Start::kOutput) {",
-        "  counts += PackedTally::pack(0, products, 0);\n  if (tile.start == Start::kOutput) {",
+        "    if (tiles.start == Start::kOutput) {",
+        "    counts += PackedTally::pack(0, products, 0);\n    if (tiles.start == Start::kOutput) {",
     ),
     "few rows count waste lanes as products": Patch(
         "dot_kernel.h", "mul += kOutputs * count;", "mul += kOutputs * kLanes;"
@@ -169,7 +172,7 @@ MUTANTS = {
         "tile_kernel.h", "pack(products, products, kLanes)", "pack(2 * products, products, kLanes)"
     ),
     "keeps what is counted already": Patch("tally.h", "    tally_ = {};\n", ""),
-    "counts waste columns as products": Patch("tile_kernel.h", "kRows * tile.valid_columns;  ", "kLanes;  "),
+    "counts waste columns as products": Patch("tile_kernel.h", "kRows * tiles.valid_columns;  ", "kLanes;  "),
     "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
     "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
     "counts no addition onto an earlier depth block": Patch(
@@ -212,8 +215,10 @@ MUTANTS = {
     "counts padding as products of zero": Patch(
         "tile_kernel.h", "counters.mul - counters.pad - inside_before", "counters.mul - inside_before"
     ),
-    "sees no zeros among the weights": Patch("tile_kernel.h", "int64_t{tile.nonzero_rows[k]}", "int64_t{kRows}"),
-    "sees no zeros among the inputs": Patch("tile_kernel.h", "* tile.nonzero_columns[k];", "* tile.valid_columns;"),
+    "sees no zeros among the weights": Patch(
+        "tile_kernel.h", "int64_t{tiles.nonzero_rows[index * depth + k]}", "int64_t{kRows}"
+    ),
+    "sees no zeros among the inputs": Patch("tile_kernel.h", "* tiles.nonzero_columns[k];", "* tiles.valid_columns;"),
     "windows see zeros of the columns before": Patch(
         "shifted_windows.cpp",
         "+ length] - first[block.value_offsets[k]]",

@@ -50,6 +50,8 @@ struct Product {
   bool count_zero;
 
   bool is_one_depth_block() const { return rows.depth() <= columns.depth_block(); }
+  // Whether a tile's output is not a part of the product's.
+  bool is_detached_panel(const ColumnPanel& panel) const { return vectors == Vectors::kRows || !panel.contiguous; }
   int64_t tile_elements() const { return family.max_rows * family.max_columns(); }
 
   // Workspace::tiles of a task of so many panels.
@@ -60,10 +62,10 @@ struct Product {
   void run_task(const Task& task, Workspace<Scalar>& work) const;
   void run_row_block(const Task& task, int64_t first_panel, int64_t last_panel, int64_t first_depth, int64_t depth,
                      Workspace<Scalar>& work) const;
-  Tile<Scalar> column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
-                           const Workspace<Scalar>& work) const;
-  void run_tile(const Task& task, int64_t row_panel, int64_t column_panel, bool is_last, Tile<Scalar>& tile,
-                Workspace<Scalar>& work) const;
+  Tiles<Scalar> column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
+                            const Workspace<Scalar>& work) const;
+  void run_tiles(const Task& task, int64_t first_panel, int64_t column_panel, bool is_last, Tiles<Scalar>& tiles,
+                 Workspace<Scalar>& work) const;
   Scalar* detached_tile(const Task& task, int64_t row_panel, int64_t column_panel, Workspace<Scalar>& work) const;
 };
 
@@ -92,48 +94,57 @@ Scalar* Product<Scalar>::detached_tile(const Task& task, int64_t row_panel, int6
 
 // What all tiles of a column panel share.
 template <class Scalar>
-Tile<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
-                                          const Workspace<Scalar>& work) const {
+Tiles<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
+                                           const Workspace<Scalar>& work) const {
   const ColumnPanel& panel = work.block.panels[column_panel];
-  Tile<Scalar> tile{};
-  tile.depth = depth;
-  tile.column_values = work.block.packed + panel.values_offset;
-  tile.vector_step = panel.vector_step;
-  tile.updates = work.block.updates(panel.update_list);
-  tile.nonzero_columns = work.block.nonzero_columns(column_panel);
-  tile.start = first_depth == 0 ? output.start : Start::kOutput;
-  return tile;
+  Tiles<Scalar> tiles{};
+  tiles.depth = depth;
+  tiles.row_values_step = work.rows.panel_stride;
+  tiles.column_values = work.block.packed + panel.values_offset;
+  tiles.vector_step = panel.vector_step;
+  tiles.updates = work.block.updates(panel.update_list);
+  tiles.nonzero_columns = work.block.nonzero_columns(column_panel);
+  tiles.start = first_depth == 0 ? output.start : Start::kOutput;
+  return tiles;
 }
 
+// The tiles of a column panel and of so many row panels, which are alike, from first_panel on.
 template <class Scalar>
-void Product<Scalar>::run_tile(const Task& task, int64_t row_panel_index, int64_t column_panel, bool is_last,
-                               Tile<Scalar>& tile, Workspace<Scalar>& work) const {
+void Product<Scalar>::run_tiles(const Task& task, int64_t first_panel, int64_t column_panel, bool is_last,
+                                Tiles<Scalar>& tiles, Workspace<Scalar>& work) const {
   const ColumnPanel& panel = work.block.panels[column_panel];
   const ColumnRun* first_run = work.block.runs.data() + panel.first_run;
-  const RowPanel& row_panel = rows.panel(row_panel_index);
+  const RowPanel& row_panel = rows.panel(first_panel);
   const int64_t first_row = task.group * rows.rows() + row_panel.first_row;
   Scalar* output_rows = output.values + first_row * output.row_stride;
   const bool transposed = vectors == Vectors::kRows;
-  const int64_t tile_rows = transposed ? panel.columns : row_panel.rows;
+  const int64_t tile_rows = transposed ? panel.columns : row_panel.packed_rows;
   const int64_t tile_columns = transposed ? row_panel.packed_rows : panel.columns;
 
-  tile.row_values = work.rows.panel_values(row_panel_index);
-  tile.nonzero_rows = work.rows.panel_nonzero(row_panel_index, tile.depth);
-  tile.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
-  tile.products_per_input = row_panel.rows;
-  tile.bias = output.bias;
-  if (tile.start != Start::kNothing)
-    tile.bias += transposed || tile.start == Start::kRowBias ? first_row : first_run->output_offset;
-  const bool is_detached = transposed || !panel.contiguous;
-  tile.output =
-      is_detached ? detached_tile(task, row_panel_index, column_panel, work) : output_rows + first_run->output_offset;
-  tile.output_stride = is_detached ? tile_columns : output.row_stride;
+  tiles.row_values = work.rows.panel_values(first_panel);
+  tiles.nonzero_rows = work.rows.panel_nonzero(first_panel, tiles.depth);
+  tiles.valid_columns = transposed ? row_panel.rows : panel.valid_columns;
+  tiles.products_per_input = row_panel.rows;
+  tiles.bias = output.bias;
+  if (tiles.start != Start::kNothing) {
+    const bool is_of_rows = transposed || tiles.start == Start::kRowBias;
+    tiles.bias += is_of_rows ? first_row : first_run->output_offset;
+    tiles.bias_step = is_of_rows ? row_panel.rows : 0;
+  }
+  const bool is_detached = is_detached_panel(panel);
+  tiles.output =
+      is_detached ? detached_tile(task, first_panel, column_panel, work) : output_rows + first_run->output_offset;
+  tiles.output_step = is_detached ? tile_elements() : row_panel.rows * output.row_stride;
+  tiles.output_stride = is_detached ? tile_columns : output.row_stride;
 
-  family.function(vectors, count_zero, tile_rows, tile_columns)(tile, work.counters);
+  family.function(vectors, count_zero, tile_rows, tile_columns)(tiles, work.counters);
 
   if (!is_detached || !is_last) return;
-  for (const ColumnRun* run = first_run; run < first_run + panel.run_count; ++run) {
-    scatter(vectors, *run, row_panel.rows, tile.output, tile_columns, output_rows, output.row_stride);
+  for (int64_t i = 0; i < tiles.count; ++i, output_rows += row_panel.rows * output.row_stride) {
+    for (const ColumnRun* run = first_run; run < first_run + panel.run_count; ++run) {
+      scatter(vectors, *run, row_panel.rows, tiles.output + i * tiles.output_step, tile_columns, output_rows,
+              output.row_stride);
+    }
   }
 }
 
@@ -143,9 +154,11 @@ void Product<Scalar>::run_row_block(const Task& task, int64_t first_panel, int64
   const int64_t column_panels = static_cast<int64_t>(work.block.panels.size());
   const bool is_last = first_depth + depth == rows.depth();
   for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
-    Tile<Scalar> tile = column_side(column_panel, first_depth, depth, work);
-    for (int64_t row_panel = first_panel; row_panel < last_panel; ++row_panel) {
-      run_tile(task, row_panel, column_panel, is_last, tile, work);
+    Tiles<Scalar> tiles = column_side(column_panel, first_depth, depth, work);
+    const bool one_by_one = is_one_depth_block() && is_detached_panel(work.block.panels[column_panel]);
+    for (int64_t row_panel = first_panel; row_panel < last_panel; row_panel += tiles.count) {
+      tiles.count = one_by_one ? 1 : std::min(last_panel, rows.panel(row_panel).alike_end) - row_panel;
+      run_tiles(task, row_panel, column_panel, is_last, tiles, work);
     }
   }
 }

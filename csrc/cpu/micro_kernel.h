@@ -22,29 +22,33 @@ enum class Start {
 // Along which side of the product the vectors of a tile lie; its other side is broadcast.
 enum class Vectors { kColumns, kRows };
 
-// One register tile of the product: `depth` rank-1 updates of rows x columns accumulators, which are the product's rows
-// and columns, or the reverse if vectors lie along the rows. The number of rows and of column vectors, and the side of
-// the vectors, are those of the function it is passed to.
+// Register tiles of the product, of some panels of rows and one of columns. Each is `depth` rank-1 updates of rows x
+// columns accumulators, which are the product's rows and columns, or the reverse if vectors lie along the rows. The
+// number of rows and of column vectors, and the side of the vectors, are those of the function they are passed to.
 template <class Scalar>
-struct Tile {
+struct Tiles {
+  int64_t count;
   int64_t depth;
   const Scalar* row_values;     // of the product; update k's are behind those of k full panels' rows
+  int64_t row_values_step;      // from one tile to the next, as are other steps
   const Scalar* column_values;  // of the product; update k's begin at the offset of updates[k]
   int64_t vector_step;          // from one vector of columns to the next
   const Update* updates;
   // Of an update's rows and columns of the product, how many are not 0; read only when zeros are counted.
-  const int32_t* nonzero_rows;
+  const int32_t* nonzero_rows;  // [count][depth]
   const int32_t* nonzero_columns;
-  int64_t valid_columns;       // of the tile, those that feed an output element; the others are tile-edge waste
+  int64_t valid_columns;       // of a tile, those that feed an output element; the others are tile-edge waste
   int64_t products_per_input;  // products that a column of the product, which may be padding, is a factor of
   Start start;
   const Scalar* bias;
+  int64_t bias_step;
   Scalar* output;
+  int64_t output_step;
   int64_t output_stride;  // elements from one row of the output to the next
 };
 
 template <class Scalar>
-using TileFunction = void (*)(const Tile<Scalar>&, Counters&);
+using TileFunction = void (*)(const Tiles<Scalar>&, Counters&);
 
 constexpr int kMaxTileRows = 14;
 constexpr int kMaxTileColumnVectors = 8;

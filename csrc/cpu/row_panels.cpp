@@ -113,7 +113,10 @@ RowPanels<Scalar>::RowPanels(const Scalar* values, const MatrixLayout& layout, i
   const Partition steps{ceil_div(rows, width.step), ceil_div(rows, width.max)};
   for (int64_t panel = 0; panel < steps.parts; ++panel) {
     const int64_t first_row = steps.begin(panel) * width.step, packed_rows = steps.length(panel) * width.step;
-    panels_.push_back({first_row, std::min(packed_rows, rows - first_row), packed_rows});
+    panels_.push_back({first_row, std::min(packed_rows, rows - first_row), packed_rows, panel + 1});
+  }
+  for (int64_t panel = panel_count() - 2; panel >= 0; --panel) {
+    if (panels_[panel].rows == panels_[panel + 1].rows) panels_[panel].alike_end = panels_[panel + 1].alike_end;
   }
 }
 

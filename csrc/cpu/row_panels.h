@@ -49,6 +49,7 @@ struct RowPanel {
   int64_t first_row;  // in a group
   int64_t rows;
   int64_t packed_rows;  // those beyond `rows` are zeros
+  int64_t alike_end;    // the panels from this one on up to that one have as many rows
 };
 
 template <class Scalar>

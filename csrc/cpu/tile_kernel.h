@@ -1,5 +1,5 @@
-// The micro-kernel: one register tile, `depth` rank-1 updates, and the counters incremented beside them. A template
-// over GCC/Clang vectors; each micro_kernel_*.cpp instantiates it for those of its instruction set.
+// The micro-kernel: register tiles, `depth` rank-1 updates of each, and the counters incremented beside them. A
+// template over GCC/Clang vectors; each micro_kernel_*.cpp instantiates it for those of its instruction set.
 //
 // Everything is in an unnamed namespace and nothing of the standard library is used: an inline function with external
 // linkage, compiled here with AVX-512, could be the copy that the linker keeps for the whole program.
@@ -31,12 +31,12 @@ struct Accumulators {
     }
   }
 
-  inline void start(const Tile<Scalar>& tile) {
-    switch (tile.start) {
+  inline void begin(Start start, const Scalar* bias) {
+    switch (start) {
       case Start::kRowBias:
-        return set([&](int i, int) { return Simd::broadcast(tile.bias[i]); });
+        return set([&](int i, int) { return Simd::broadcast(bias[i]); });
       case Start::kColumnBias:
-        return set([&](int, int j) { return Simd::load(tile.bias + j * kLanes); });
+        return set([&](int, int j) { return Simd::load(bias + j * kLanes); });
       case Start::kOutput:  // added at the end, when it has come from memory
       case Start::kNothing:
         break;
@@ -60,34 +60,34 @@ struct Accumulators {
 
   // Asks for the output's cache lines behind this tile, where the next panel of columns ends: a tile may be done before
   // its own come from memory.
-  inline void prefetch(const Tile<Scalar>& tile) const {
+  inline void prefetch(const Scalar* output, int64_t output_stride) const {
     constexpr int kColumns = kColumnVectors * kLanes, kLine = 64 / sizeof(Scalar);
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
       for (int end = kColumns; end > 0; end -= kLine) {
-        __builtin_prefetch(tile.output + i * tile.output_stride + kColumns + end - 1, 1);
+        __builtin_prefetch(output + i * output_stride + kColumns + end - 1, 1);
       }
     }
   }
 
   // Adds the partial sums of earlier depth blocks.
-  inline void add_output(const Tile<Scalar>& tile) {
+  inline void add_output(const Scalar* output, int64_t output_stride) {
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < kColumnVectors; ++j) {
-        vectors[i][j] += Simd::load(tile.output + i * tile.output_stride + j * kLanes);
+        vectors[i][j] += Simd::load(output + i * output_stride + j * kLanes);
       }
     }
   }
 
-  inline void store(const Tile<Scalar>& tile) const {
+  inline void store(Scalar* output, int64_t output_stride) const {
 #pragma GCC unroll 14
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < kColumnVectors; ++j) {
-        Simd::store(vectors[i][j], tile.output + i * tile.output_stride + j * kLanes);
+        Simd::store(vectors[i][j], output + i * output_stride + j * kLanes);
       }
     }
   }
@@ -95,65 +95,77 @@ struct Accumulators {
 
 // kRowStride: elements from one update's rows of the product to the next one's.
 template <class Simd, int kRows, int kColumnVectors, int kRowStride, Vectors kVectors, bool kCountZero>
-void multiply_tile(const Tile<typename Simd::Scalar>& tile, Counters& counters) {
+void multiply_tiles(const Tiles<typename Simd::Scalar>& tiles, Counters& counters) {
   using Scalar = typename Simd::Scalar;
   constexpr int64_t kLanes = kRows * kColumnVectors * Simd::kLanes;
-  static_assert(kLanes <= kMaxTileElements && kLanes * (kMaxSummedUpdates + 1) <= PackedTally::kMax);
+  // Each of a tile's updates counts its lanes, and adding partial sums of earlier blocks counts once more.
+  static_assert(kLanes <= kMaxTileElements && 2 * kLanes * kMaxSummedUpdates <= PackedTally::kMax);
 
-  Accumulators<Simd, kRows, kColumnVectors> accumulators;
-  accumulators.start(tile);
-  if constexpr (kVectors == Vectors::kColumns) accumulators.prefetch(tile);  // others are parts of no output
-
-  const int64_t products = kRows * tile.valid_columns;  // of one update that feed an output element
-  const bool starts_empty = tile.start == Start::kNothing || tile.start == Start::kOutput;
+  const int64_t depth = tiles.depth, output_stride = tiles.output_stride;
+  const int64_t products = kRows * tiles.valid_columns;  // of one update that feed an output element
+  const bool starts_empty = tiles.start == Start::kNothing || tiles.start == Start::kOutput;
   const int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value at first
   PackedTally counts;
   Tally updates, nonzero;
+  int64_t summed = 0;  // of the updates, those whose counts are not emptied yet
   const int64_t inside_before = counters.mul - counters.pad;
+
+  const auto empty_counts = [&] {
+    counts.empty_into(counters.mul, counters.add, counters.lane);
+    counters.pad += padding_of(updates) * tiles.products_per_input;
+    updates = {};
+    summed = 0;
+  };
 
   // An address for each vector, hidden from the compiler: its load adds an update's offset, with no instruction for the
   // sum that two vectors would share.
   const Scalar* vector_columns[kColumnVectors];
 #pragma GCC unroll 8
   for (int j = 0; j < kColumnVectors; ++j) {
-    vector_columns[j] = tile.column_values + j * tile.vector_step;
+    vector_columns[j] = tiles.column_values + j * tiles.vector_step;
     asm("" : "+r"(vector_columns[j]));
   }
 
-  const auto update = [&](int64_t k, int64_t count) {
-    const Update where = tile.updates[k];
-    const Scalar* rows = tile.row_values + k * kRowStride;
-    if constexpr (kVectors == Vectors::kRows) {
-      accumulators.multiply_add(tile.column_values + offset_of(where), [&](int j) { return rows + j * Simd::kLanes; });
-    } else {
-      accumulators.multiply_add(rows, [&](int j) { return vector_columns[j] + offset_of(where); });
-    }
+  for (int64_t index = 0; index < tiles.count; ++index) {
+    const Scalar* const row_values = tiles.row_values + index * tiles.row_values_step;
+    Scalar* const output = tiles.output + index * tiles.output_step;
+    Accumulators<Simd, kRows, kColumnVectors> accumulators;
+    accumulators.begin(tiles.start, tiles.bias + index * tiles.bias_step);
+    if constexpr (kVectors == Vectors::kColumns)
+      accumulators.prefetch(output, output_stride);  // others are in no output
 
-    counts += count;
-    updates += static_cast<int64_t>(where);  // their padding
-    if constexpr (kCountZero) nonzero += int64_t{tile.nonzero_rows[k]} * tile.nonzero_columns[k];
-  };
+    const auto update = [&](int64_t k, int64_t count) {
+      const Update where = tiles.updates[k];
+      const Scalar* rows = row_values + k * kRowStride;
+      if constexpr (kVectors == Vectors::kRows) {
+        accumulators.multiply_add(tiles.column_values + offset_of(where),
+                                  [&](int j) { return rows + j * Simd::kLanes; });
+      } else {
+        accumulators.multiply_add(rows, [&](int j) { return vector_columns[j] + offset_of(where); });
+      }
 
-  const auto empty_counts = [&] {
-    counts.empty_into(counters.mul, counters.add, counters.lane);
-    counters.pad += padding_of(updates) * tile.products_per_input;
-    updates = {};
-  };
+      counts += count;
+      updates += static_cast<int64_t>(where);  // their padding
+      if constexpr (kCountZero) nonzero += int64_t{tiles.nonzero_rows[index * depth + k]} * tiles.nonzero_columns[k];
+    };
 
-  update(0, PackedTally::pack(products, holding, kLanes));
-  for (int64_t k = 1, last = kMaxSummedUpdates;; last += kMaxSummedUpdates) {
-    if (last > tile.depth) last = tile.depth;
+    if (summed + depth > kMaxSummedUpdates) empty_counts();
+    update(0, PackedTally::pack(products, holding, kLanes));
+    for (int64_t k = 1, last = kMaxSummedUpdates;; last += kMaxSummedUpdates) {
+      if (last > depth) last = depth;
 #pragma GCC unroll 4
-    for (; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
-    if (last == tile.depth) break;
-    empty_counts();
-  }
-  if (tile.start == Start::kOutput) {
-    accumulators.add_output(tile);
-    counts += PackedTally::pack(0, products, 0);
+      for (; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
+      if (last == depth) break;
+      empty_counts();
+    }
+    summed += depth;
+    if (tiles.start == Start::kOutput) {
+      accumulators.add_output(output, output_stride);
+      counts += PackedTally::pack(0, products, 0);
+    }
+    accumulators.store(output, output_stride);
   }
   empty_counts();
-  accumulators.store(tile);
   if constexpr (kCountZero) counters.zero += counters.mul - counters.pad - inside_before - nonzero;
 }
 
@@ -162,9 +174,9 @@ template <class Simd, int kRows, int kColumnVectors, int kRowStride, Vectors kVe
 constexpr void add_functions(TileFamily<typename Simd::Scalar>& family) {
   auto& functions = family.functions[static_cast<int>(kVectors)];
   functions[false][kRows - 1][kColumnVectors - 1] =
-      multiply_tile<Simd, kRows, kColumnVectors, kRowStride, kVectors, false>;
+      multiply_tiles<Simd, kRows, kColumnVectors, kRowStride, kVectors, false>;
   functions[true][kRows - 1][kColumnVectors - 1] =
-      multiply_tile<Simd, kRows, kColumnVectors, kRowStride, kVectors, true>;
+      multiply_tiles<Simd, kRows, kColumnVectors, kRowStride, kVectors, true>;
   if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1, kRowStride, kVectors>(family);
 }
 
