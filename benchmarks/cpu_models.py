@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -72,11 +72,22 @@ def zero_counting(name: str, batch: int, rounds: int) -> dict[str, Any]:
     return {"model": name, "batch": batch, **summary(ratios)}
 
 
+def scaled_inputs() -> Iterator[tuple[int, int]]:
+    """Batches and image sizes: small images also as many as have the pixels of one of :data:`SIZE`.
+
+    A model's weights come from memory for each batch, which few pixels wait for, however fast they are multiplied.
+    """
+    yield from ((batch, SIZE) for batch in BATCHES)
+    for size in SIZES:
+        if size != SIZE:
+            yield from ((batch, size) for batch in dict.fromkeys((1, max(1, SIZE**2 // size**2))))
+
+
 def scaling(rounds: int) -> list[dict[str, Any]]:
     """Seconds a MAC of the instrumented and the original model, over batches and over image sizes."""
     original, counted = make_model(SCALED), make_model(SCALED)
     rows = []
-    for batch, size in [*((batch, SIZE) for batch in BATCHES), *((1, size) for size in SIZES if size != SIZE)]:
+    for batch, size in scaled_inputs():
         images = make_images(batch, size)
         with torch.no_grad(), flopcuda.instrument(counted) as session:
             ours, theirs = paired_times(lambda x=images: counted(x), lambda x=images: original(x), rounds)

@@ -78,7 +78,9 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, PlaneCounts& p
     counts.empty_into(vectors.multiplied, vectors.emptied, tap_columns);
     vectors.inside += tap_columns * tile.inside;
     vectors.padding += padding * tile.inside;
-    if constexpr (kCountZero) vectors.nonzero += nonzero.sum(products);
+    Tally nonzero_products;
+    if constexpr (kCountZero) nonzero_products += nonzero.sum(products);
+    vectors.nonzero += nonzero_products;
     padding = {};
     nonzero = {};
   };
