@@ -14,7 +14,7 @@ from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
 
 # Computes one counted operator without a gradient and keeps its record: phase, op, operands, options.
 Execute = Callable[[str, str, tuple[Tensor, Tensor, Tensor | None], Mapping[str, Any]], Tensor]
-# Gives a context in which nobody sees the operators that are called.
+# Gives a context in which the capture sees no operators, where it is the innermost mode.
 Aside = Callable[[], AbstractContextManager[Any]]
 
 
@@ -32,7 +32,7 @@ def differentiable(execute: Execute, aside: Aside) -> Run:
         ):
             with aside():
                 operands = [_behind_a_node(tensor) for tensor in (input, weight, bias)]
-                result: Tensor = _CountedOperator.apply(run, execute, aside, phase, op, options, *operands)
+            result: Tensor = _CountedOperator.apply(run, execute, aside, phase, op, options, *operands)
             return result
         return execute(phase, op, (input, weight, bias), options)
 

@@ -205,7 +205,7 @@ class Session:
         if self._counts_below_transforms(place):
             return original(input, weight, bias)
         run = differentiable(partial(self._execute, place), self._aside)
-        return layer.counted(run, autocast(input), autocast(weight), None if bias is None else autocast(bias))
+        return layer.counted_output(run, autocast(input), autocast(weight), None if bias is None else autocast(bias))
 
     def _execute(self, place: Place, phase: str, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
         """Run one counted operator and keep its record."""
@@ -246,7 +246,7 @@ class Session:
         )
 
     def _aside(self) -> AbstractContextManager[Any]:
-        """Inside, nothing is captured."""
+        """Inside, the capture sees nothing, where it is the innermost mode."""
         return self._capture.aside() if self._capture else nullcontext()
 
     def _skip(self, place: Place, operator: str) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flopcuda.gradients import Run, operator_of, sides_of
+from flopcuda.ops import autocast
 from flopcuda.report import Place
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class CountedLayer(nn.Module):
     counted_session: ClassVar[Session]
     original_class: ClassVar[type[nn.Module]]
 
-    def counted(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def counted_output(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """What the layer computes, by counted operators."""
         raise NotImplementedError
 
@@ -49,9 +50,13 @@ def _convolve(
     layer: CountedConv2d | CountedConv3d, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """A layer's convolution of images, or of one without the batch dimension."""
-    padding = _padding_sides(layer.padding, layer.kernel_size, layer.dilation)
+    padding = _padding_sides(
+        layer.padding if isinstance(layer.padding, str) else tuple(layer.padding),
+        tuple(layer.kernel_size),
+        tuple(layer.dilation),
+    )
     if layer.padding_mode != "zeros":
-        input = nn.functional.pad(input, padding, mode=layer.padding_mode)
+        input = autocast(nn.functional.pad(input, padding, mode=layer.padding_mode))  # which may be in float32
         padding = (0,) * len(padding)
     axes = len(layer.kernel_size)
     images = input.unsqueeze(0) if input.dim() == axes + 1 else input
@@ -71,7 +76,7 @@ def _convolve(
 class CountedConv2d(CountedLayer, nn.Conv2d):
     """``torch.nn.Conv2d`` through the counted kernels."""
 
-    counted = _convolve
+    counted_output = _convolve
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self.counted_session.run(self, super()._conv_forward, input, weight, bias)
@@ -80,7 +85,7 @@ class CountedConv2d(CountedLayer, nn.Conv2d):
 class CountedConv3d(CountedLayer, nn.Conv3d):
     """``torch.nn.Conv3d`` through the counted kernels."""
 
-    counted = _convolve
+    counted_output = _convolve
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return self.counted_session.run(self, super()._conv_forward, input, weight, bias)
@@ -89,7 +94,7 @@ class CountedConv3d(CountedLayer, nn.Conv3d):
 class CountedLinear(CountedLayer, nn.Linear):
     """``torch.nn.Linear`` through the counted kernels."""
 
-    def counted(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def counted_output(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return run("linear", input, weight, bias)
 
     def forward(self, input: Tensor) -> Tensor:

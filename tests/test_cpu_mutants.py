@@ -146,21 +146,19 @@ MUTANTS = {
     ),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "depthwise counts waste columns as products": Patch(
-        "depthwise.cpp", "problem_.width.out_size - (problem_.width.out_size - 1) / lanes * lanes", "lanes"
+        "plane_kernel.h", "count_products(tile.columns - x)", "count_products(Simd::kLanes)"
     ),
     "depthwise counts an addition for the first product": Patch(
         "plane_kernel.h", "empty_rows = tile.bias ? 0 : kRows;", "empty_rows = 0;"
     ),
-    "depthwise counts no padding beside a row": Patch("depthwise.cpp", "* columns + vectors.padding;", "* columns;"),
+    "depthwise counts no padding beside a row": Patch("plane_kernel.h", "pad += padding_inside + ", "pad += "),
     "depthwise counts a column of taps twice": Patch("plane_kernel.h", "pack(0, 0, 1)", "pack(0, 0, 2)"),
     "depthwise sees the topmost tap's rows only": Patch(
         "depthwise.cpp", "{first, first + problem_.height.kernel_size}", "{first, first + 1}"
     ),
-    "depthwise counts no padding above and below": Patch(
-        "depthwise.cpp", "(vectors.multiplied - vectors.inside) * columns + ", ""
-    ),
+    "depthwise counts no padding above and below": Patch("plane_kernel.h", " + (multiplied - inside) * products;", ";"),
     "depthwise counts padding as products of zero": Patch(
-        "depthwise.cpp", "vectors.inside * columns - vectors.padding - ", "vectors.multiplied * columns - "
+        "plane_kernel.h", "inside * products - padding_inside - ", "multiplied * products - "
     ),
     "depthwise sees no zeros among the weights": Patch(
         "plane_kernel.h", "nonzero_weights += weight[tap_y * kernel_width] != 0;", "nonzero_weights += 1;"

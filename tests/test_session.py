@@ -269,6 +269,34 @@ def test_every_kind_of_padding(padding: int | tuple[int, int] | str, padding_mod
     assert (total.pad > 0) == (padding_mode == "zeros" and padding not in (0, "valid"))
 
 
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect", "replicate", "circular"])
+def test_every_kind_of_padding_under_autocast(padding_mode: str) -> None:
+    layer = nn.Conv2d(3, 4, 3, padding=1, padding_mode=padding_mode)
+    input = torch.randn(2, 3, 8, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        with flopcuda.instrument(layer) as session:
+            output = layer(input)
+        torch.testing.assert_close(output, layer(input))
+    assert {launch.dtype for launch in session.report().launches} == {"bfloat16"}
+
+
+def test_a_layer_whose_geometry_was_changed_to_lists() -> None:
+    layer = nn.Conv2d(3, 4, 3)
+    layer.padding, layer.dilation = [1, 2], [1, 1]  # type: ignore[assignment]
+    input = torch.randn(2, 3, 8, 7)
+    with flopcuda.instrument(layer):
+        output = layer(input)
+    torch.testing.assert_close(output, layer(input))
+
+
+def test_products_of_hooks_that_pack_saved_tensors_are_captured() -> None:
+    layer, identity = nn.Linear(4, 4), torch.eye(4)
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor @ identity, lambda tensor: tensor)
+    with flopcuda.instrument(layer) as session, hooks:
+        layer(torch.randn(2, 4))
+    assert sorted(launch.output_shape for launch in session.report().launches) == [(1, 2, 4), (1, 4, 4), (2, 4)]
+
+
 def test_an_empty_batch_counts_nothing(model: SmallNet) -> None:
     model.eval()
     with flopcuda.instrument(model) as session:

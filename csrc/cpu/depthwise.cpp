@@ -53,7 +53,6 @@ class Depthwise {
         operands_(operands),
         family_(selected_tiles<Scalar>().plane),
         functions_(family_.functions[problem.height.kernel_size / 2 - 1][problem.height.stride - 1][count_zero]),
-        count_zero_(count_zero),
         multiplier_(problem.out_channels / problem.in_channels),
         frame_(problem, family_.lanes),
         taps_(lay_out_taps()),
@@ -62,10 +61,7 @@ class Depthwise {
   int64_t frame_size() const { return frame_.rows * frame_.row_size; }
 
   // The plane of one output channel of one image. `frame` is zero where no input element is ever copied to.
-  void run(int64_t plane, Scalar* frame, PlaneCounts& counts) const;
-
-  // What that counted.
-  Counters products(const PlaneCounts& counts) const;
+  void run(int64_t plane, Scalar* frame, Counters& counters) const;
 
  private:
   std::vector<PlaneTap> lay_out_taps() const;
@@ -76,8 +72,7 @@ class Depthwise {
   const Operands<Scalar>& operands_;
   const PlaneFamily<Scalar>& family_;
   const typename PlaneFamily<Scalar>::Function (&functions_)[2];  // of one row, of kPlaneRows
-  bool count_zero_;
-  int64_t multiplier_;  // output channels of each input channel
+  int64_t multiplier_;                                            // output channels of each input channel
   Frame frame_;
   std::vector<PlaneTap> taps_;   // [vector of a row][column of taps]
   std::vector<int64_t> inside_;  // of each output row's taps in a column, those in rows of the image
@@ -122,7 +117,7 @@ void Depthwise<Scalar>::fill(const Scalar* input, Scalar* frame) const {
 }
 
 template <class Scalar>
-void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, PlaneCounts& counts) const {
+void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) const {
   const int64_t channel = plane % problem_.out_channels;
   const int64_t height = problem_.height.out_size, width = problem_.width.out_size;
   fill(operands_.input + plane / multiplier_ * channel_size(problem_), frame);
@@ -141,24 +136,8 @@ void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, PlaneCounts& counts) c
     tile.inside = std::accumulate(inside_.begin() + y, inside_.begin() + y + rows, int64_t{0});
     tile.input = frame + y * problem_.height.stride * frame_.row_size;
     tile.output = output + y * width;
-    functions_[rows == kPlaneRows](tile, counts);
+    functions_[rows == kPlaneRows](tile, counters);
   }
-}
-
-template <class Scalar>
-Counters Depthwise<Scalar>::products(const PlaneCounts& counts) const {
-  Counters counters;
-  const auto add = [&](const VectorCounts& vectors, int64_t columns) {
-    counters.mul += vectors.multiplied * columns;
-    counters.add += (vectors.multiplied - vectors.emptied) * columns;
-    counters.pad += (vectors.multiplied - vectors.inside) * columns + vectors.padding;
-    counters.lane += vectors.multiplied * family_.lanes;
-    if (count_zero_) counters.zero += vectors.inside * columns - vectors.padding - vectors.nonzero;
-  };
-  const int64_t lanes = family_.lanes;
-  add(counts.last, problem_.width.out_size - (problem_.width.out_size - 1) / lanes * lanes);
-  add(counts.whole, lanes);
-  return counters;
 }
 
 // One thread's storage.
@@ -167,7 +146,7 @@ struct alignas(kThreadAlignment) PlaneWorkspace {
   explicit PlaneWorkspace(int64_t size) : frame(size) { zero_elements(frame.data(), size); }
 
   AlignedArray<Scalar> frame;
-  PlaneCounts counts;
+  Counters counters;
 };
 
 }  // namespace
@@ -194,9 +173,9 @@ void depthwise(const ConvProblem& problem, const Operands<Scalar>& operands, boo
 #pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
   for (int64_t plane = 0; plane < planes; ++plane) {
     PlaneWorkspace<Scalar>& work = workspaces[omp_get_thread_num()];
-    convolution.run(plane, work.frame.data(), work.counts);
+    convolution.run(plane, work.frame.data(), work.counters);
   }
-  for (const PlaneWorkspace<Scalar>& work : workspaces) counters += convolution.products(work.counts);
+  for (const PlaneWorkspace<Scalar>& work : workspaces) counters += work.counters;
 }
 
 template void depthwise(const ConvProblem&, const Operands<float>&, bool, Counters&);

@@ -50,8 +50,6 @@ struct Product {
   bool count_zero;
 
   bool is_one_depth_block() const { return rows.depth() <= columns.depth_block(); }
-  // Whether a tile's output is not a part of the product's.
-  bool is_detached_panel(const ColumnPanel& panel) const { return vectors == Vectors::kRows || !panel.contiguous; }
   int64_t tile_elements() const { return family.max_rows * family.max_columns(); }
 
   // Workspace::tiles of a task of so many panels.
@@ -64,8 +62,8 @@ struct Product {
                      Workspace<Scalar>& work) const;
   Tiles<Scalar> column_side(int64_t column_panel, int64_t first_depth, int64_t depth,
                             const Workspace<Scalar>& work) const;
-  void run_tiles(const Task& task, int64_t first_panel, int64_t column_panel, bool is_last, Tiles<Scalar>& tiles,
-                 Workspace<Scalar>& work) const;
+  void run_tiles(const Task& task, int64_t first_panel, int64_t column_panel, bool is_detached, bool is_last,
+                 Tiles<Scalar>& tiles, Workspace<Scalar>& work) const;
   Scalar* detached_tile(const Task& task, int64_t row_panel, int64_t column_panel, Workspace<Scalar>& work) const;
 };
 
@@ -110,8 +108,8 @@ Tiles<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t first_d
 
 // The tiles of a column panel and of so many row panels, which are alike, from first_panel on.
 template <class Scalar>
-void Product<Scalar>::run_tiles(const Task& task, int64_t first_panel, int64_t column_panel, bool is_last,
-                                Tiles<Scalar>& tiles, Workspace<Scalar>& work) const {
+void Product<Scalar>::run_tiles(const Task& task, int64_t first_panel, int64_t column_panel, bool is_detached,
+                                bool is_last, Tiles<Scalar>& tiles, Workspace<Scalar>& work) const {
   const ColumnPanel& panel = work.block.panels[column_panel];
   const ColumnRun* first_run = work.block.runs.data() + panel.first_run;
   const RowPanel& row_panel = rows.panel(first_panel);
@@ -131,7 +129,6 @@ void Product<Scalar>::run_tiles(const Task& task, int64_t first_panel, int64_t c
     tiles.bias += is_of_rows ? first_row : first_run->output_offset;
     tiles.bias_step = is_of_rows ? row_panel.rows : 0;
   }
-  const bool is_detached = is_detached_panel(panel);
   tiles.output =
       is_detached ? detached_tile(task, first_panel, column_panel, work) : output_rows + first_run->output_offset;
   tiles.output_step = is_detached ? tile_elements() : row_panel.rows * output.row_stride;
@@ -155,10 +152,12 @@ void Product<Scalar>::run_row_block(const Task& task, int64_t first_panel, int64
   const bool is_last = first_depth + depth == rows.depth();
   for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
     Tiles<Scalar> tiles = column_side(column_panel, first_depth, depth, work);
-    const bool one_by_one = is_one_depth_block() && is_detached_panel(work.block.panels[column_panel]);
+    // Whether their outputs are not a part of the product's.
+    const bool is_detached = vectors == Vectors::kRows || !work.block.panels[column_panel].contiguous;
+    const bool one_by_one = is_detached && is_one_depth_block();
     for (int64_t row_panel = first_panel; row_panel < last_panel; row_panel += tiles.count) {
       tiles.count = one_by_one ? 1 : std::min(last_panel, rows.panel(row_panel).alike_end) - row_panel;
-      run_tiles(task, row_panel, column_panel, is_last, tiles, work);
+      run_tiles(task, row_panel, column_panel, is_detached, is_last, tiles, work);
     }
   }
 }

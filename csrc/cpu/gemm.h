@@ -4,7 +4,7 @@
 //     for each depth block                        columns packed here: they stay in L2
 //       for each row block                        rows packed here: they stay in L2
 //         for each column panel                   stays in L1
-//           for each row panel: micro-kernel      accumulators stay in registers
+//           micro-kernel: for each row panel      accumulators stay in registers
 #pragma once
 
 #include <algorithm>

@@ -7,7 +7,7 @@
 //   column_source.h        says how the columns are laid out and packed; im2col.*, shifted_windows.* and
 //                          transposed_columns.* do it
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles
-//   tile_kernel.h          multiplies one register tile; the counters are incremented here, beside the multiply-add
+//   tile_kernel.h          multiplies register tiles; the counters are incremented here, beside the multiply-add
 //   dot_kernel.h, widen.h  do so for the dot products of a linear layer with few rows, where nothing is packed, and
 //                          for those of triangular.cpp
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;

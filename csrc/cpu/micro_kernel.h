@@ -30,7 +30,7 @@ struct Tiles {
   int64_t count;
   int64_t depth;
   const Scalar* row_values;     // of the product; update k's are behind those of k full panels' rows
-  int64_t row_values_step;      // from one tile to the next, as are other steps
+  int64_t row_values_step;      // from one tile to the next, as are bias_step and output_step
   const Scalar* column_values;  // of the product; update k's begin at the offset of updates[k]
   int64_t vector_step;          // from one vector of columns to the next
   const Update* updates;
@@ -122,28 +122,13 @@ struct PlaneTile {
   Scalar* output_end;
 };
 
-// What is counted of a plane's vectors, in vectors: what that is in products depends on how many of their columns feed
-// an output element.
-struct VectorCounts {
-  int64_t multiplied = 0;
-  int64_t emptied = 0;  // set to nothing for their first product
-  int64_t inside = 0;   // multiplied in a row of the image
-  int64_t padding = 0;  // of these, the columns beside the image: products
-  int64_t nonzero = 0;  // products that are not 0, if zeros are counted
-};
-
-struct PlaneCounts {
-  VectorCounts last;   // the last vector of each row, which may be wider than the row
-  VectorCounts whole;  // the others
-};
-
 constexpr int kMaxPlaneKernelHeight = 7;
 constexpr int kMaxPlaneStride = 2;
 constexpr int kPlaneRows = 7;  // divides the heights that images of 224 x 224 shrink to
 
 template <class Scalar>
 struct PlaneFamily {
-  using Function = void (*)(const PlaneTile<Scalar>&, PlaneCounts&);
+  using Function = void (*)(const PlaneTile<Scalar>&, Counters&);
 
   int lanes;
   // [kernel height / 2 - 1][stride - 1][count_zero][kPlaneRows rows or one], for the kernel heights 3, 5 and 7

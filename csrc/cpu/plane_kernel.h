@@ -19,7 +19,7 @@ struct NonzeroProducts : LaneCounts<Simd> {
   }
 };
 
-// Where the vectors of a tile's rows go. From `last` on, there is no room for whole ones: the first `columns` elements
+// Where the vectors of a tile's rows go. Beyond `last`, there is no room for whole ones: the first `columns` elements
 // are stored.
 template <class Simd>
 struct RowsOfOutput {
@@ -65,7 +65,7 @@ inline void store_rows(const typename Simd::Vector (&vectors)[kRows], const Rows
 // One vector of every row after the other, and one column of the kernel's taps at a time: its weights stay in registers
 // while the input's rows pass by.
 template <class Simd, int kKernelHeight, int kStride, int kRows, bool kCountZero>
-void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, PlaneCounts& plane) {
+void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, Counters& counters) {
   using Scalar = typename Simd::Scalar;
   using Vector = typename Simd::Vector;
   constexpr int kInputRows = (kRows - 1) * kStride + kKernelHeight;
@@ -73,14 +73,18 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, PlaneCounts& p
   Tally padding;       // of the columns of such taps
   NonzeroProducts<Simd> nonzero;
 
-  const auto count_vectors = [&](VectorCounts& vectors, int64_t products) {
-    int64_t tap_columns = 0;
-    counts.empty_into(vectors.multiplied, vectors.emptied, tap_columns);
-    vectors.inside += tap_columns * tile.inside;
-    vectors.padding += padding * tile.inside;
-    Tally nonzero_products;
-    if constexpr (kCountZero) nonzero_products += nonzero.sum(products);
-    vectors.nonzero += nonzero_products;
+  // What those vectors are in products, so many of each that feed an output element.
+  const auto count_products = [&](int64_t products) {
+    int64_t multiplied = 0, emptied = 0, tap_columns = 0;
+    counts.empty_into(multiplied, emptied, tap_columns);
+    const int64_t inside = tap_columns * tile.inside, padding_inside = padding * tile.inside;
+    counters.mul += multiplied * products;
+    counters.add += (multiplied - emptied) * products;
+    counters.pad += padding_inside + (multiplied - inside) * products;
+    counters.lane += multiplied * Simd::kLanes;
+    Tally zero;
+    if constexpr (kCountZero) zero += inside * products - padding_inside - nonzero.sum(products);
+    counters.zero += zero;
     padding = {};
     nonzero = {};
   };
@@ -128,9 +132,9 @@ void convolve_plane(const PlaneTile<typename Simd::Scalar>& tile, PlaneCounts& p
 
     const int64_t x = vector * Simd::kLanes;
     store_rows<Simd, kRows>(sums, {tile.output + x, output_stride, last_output, tile.columns - x});
-    if (vector == last_vector) count_vectors(plane.last, tile.columns - x);  // it alone may be wider than its row
+    if (vector == last_vector) count_products(tile.columns - x);  // it alone may be wider than its row
   }
-  if (last_vector > 0) count_vectors(plane.whole, Simd::kLanes);
+  if (last_vector > 0) count_products(Simd::kLanes);
 }
 
 template <class Simd, int kKernelHeight, int kStride>

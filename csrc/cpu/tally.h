@@ -1,6 +1,6 @@
 // A number that a micro-kernel counts. All increments go through this one operator, so that a build which leaves its
 // body out is the same kernels without counters: benchmarks/counting_cost.py makes one to time what counting costs. A
-// packed tally holds three numbers that grow together, so that a loop with no instruction to spare counts all by one.
+// packed tally holds three numbers, so that a loop with no instruction to spare counts all by one.
 //
 // In an unnamed namespace, as tile_kernel.h says.
 #pragma once
@@ -31,7 +31,7 @@ class PackedTally {
 
   void operator+=(int64_t packed) { tally_ += packed; }
 
-  // Moves the numbers to others.
+  // Adds the numbers to these, and starts again.
   void empty_into(int64_t& first, int64_t& second, int64_t& third) {
     const int64_t packed = tally_;
     first += packed >> 42;
