@@ -23,6 +23,7 @@ ONLY_IN_ZERO = {
     "few rows see no zeros in the rows",
     "few rows see no zeros in the columns",
     "windows see zeros of the columns before",
+    "windows see zeros behind a row, not at the beginning of the next",
     "compares one value of a vector",
     "depthwise counts padding as products of zero",
     "depthwise sees no zeros among the weights",
@@ -40,6 +41,8 @@ class EveryPath(nn.Module):
         self.pointwise = nn.Conv2d(300, 5, 1)
         self.windows = nn.Conv2d(40, 8, 3, padding=1)
         self.channel_vectors = nn.Conv2d(60, 31, 3, padding=1)
+        self.channel_windows = nn.Conv2d(120, 8, 5, padding=2)
+        self.one_pixel = nn.Conv2d(60, 31, 3, padding=1)
         self.split_rows = nn.Conv2d(240, 64, 3, padding=1, bias=False)
         self.small_pointwise = nn.Conv2d(300, 31, 1)
         self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
@@ -57,6 +60,8 @@ class EveryPath(nn.Module):
             self.pointwise(x[:2, :300, :5, :7].contiguous()),
             self.windows(x[:2, :40]),
             self.channel_vectors(x[:3, :60, :7, :4].contiguous()),
+            self.channel_windows(x[:2, :120, :3, :3].contiguous()),
+            self.one_pixel(x[:2, :60, :1, :1].contiguous()),
             self.split_rows(x[:2, :240, :3, :8].contiguous()),
             self.small_pointwise(x[:2, :300, :3, :3].contiguous()),
             self.depthwise(x[:2, :6, :9, :11]),
