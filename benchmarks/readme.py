@@ -46,7 +46,7 @@ def cpu_table(measured: dict[str, object]) -> str:
         f"The same kernels with counters over those without, median of {len(cost)} layers: "
         f"{typical:.3f}; dearest: {dearest['layer']}, {dearest['median']:.3f}.",
         f"Counting products with zero as well, time over that without: {zero}.",
-        *_scaling_notes(measured["scaling"]),
+        _scaling_note(measured["scaling"]),
         f"Peak resident memory of {measured['memory']['model']}, batch {measured['memory']['batch']}: "
         f"{measured['memory']['ratio']:.2f} of the original's.",
         f"Machine: {measured['machine']}, load average {measured['load_average']:.1f} before the run; "
@@ -55,7 +55,7 @@ def cpu_table(measured: dict[str, object]) -> str:
     return "\n".join([*heading, *rows, "", *(f"- {note}" for note in notes)])
 
 
-def _scaling_notes(rows: Sequence[dict[str, object]]) -> list[str]:
+def _scaling_note(rows: Sequence[dict[str, object]]) -> str:
     """Of other batches and sizes of images, the time of a MAC over that of the first row; and the original model's."""
     first, *others = rows
     ratios = ", ".join(
@@ -63,10 +63,10 @@ def _scaling_notes(rows: Sequence[dict[str, object]]) -> list[str]:
         f"({row['original'] / first['original']:.2f})"
         for row in others
     )
-    return [
+    return (
         f"Time of a MAC of {first['model']} over that with {first['batch']} image of {first['size']}x{first['size']}, "
         f"the original's in parentheses: {ratios}."
-    ]
+    )
 
 
 def _dtype_notes(rows: Sequence[dict[str, object]]) -> list[str]:

@@ -81,13 +81,14 @@ class Depthwise {
 template <class Scalar>
 std::vector<PlaneTap> Depthwise<Scalar>::lay_out_taps() const {
   const Axis& axis = problem_.width;
+  const std::vector<Range> columns_inside = outputs_inside(axis);
   std::vector<PlaneTap> taps;
   for (int64_t x = 0; x < axis.out_size; x += family_.lanes) {
     const Range columns{x, std::min(x + family_.lanes, axis.out_size)};
     for (int64_t tap = 0; tap < axis.kernel_size; ++tap) {
       const int64_t step = tap * axis.dilation;
       const int64_t first_column = x + step % axis.stride * frame_.phase_size + step / axis.stride;
-      taps.push_back({first_column, columns.length() - intersect(columns, outputs_inside(axis, tap)).length()});
+      taps.push_back({first_column, columns.length() - intersect(columns, columns_inside[tap]).length()});
     }
   }
   return taps;
