@@ -94,7 +94,9 @@ MUTANTS = {
         "(row + 1) * column_pitch_ < panel.end; ++row)",
     ),
     "depthwise skips the last plane": Patch("depthwise.cpp", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
-    "depthwise skips the last rows": Patch("depthwise.cpp", "y < height; y += rows", "y + 1 < height; y += rows"),
+    "depthwise skips the last rows": Patch(
+        "depthwise.cpp", "y < axis.out_size; y += rows", "y + 1 < axis.out_size; y += rows"
+    ),
     "depthwise skips the last columns": Patch(
         "plane_kernel.h", "(tile.columns - 1) / Simd::kLanes;", "tile.columns / Simd::kLanes - 1;"
     ),

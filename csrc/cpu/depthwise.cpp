@@ -16,6 +16,33 @@
 namespace flopcuda::cpu {
 namespace {
 
+// Neighbouring columns of the output planes, computed by the vectors of one family.
+template <class Scalar>
+struct VectorColumns {
+  VectorColumns(const PlaneFamily<Scalar>& family, const Range& columns) : family(&family), columns(columns) {}
+
+  int64_t end() const {  // waste columns included
+    return columns.begin + ceil_div(columns.length(), family->lanes) * family->lanes;
+  }
+
+  const PlaneFamily<Scalar>* family;
+  Range columns;
+  std::vector<PlaneTap> taps;  // [vector of a row][column of taps]
+};
+
+// All columns of the output planes, from the right. The end of a row that fills no whole vector is one of half the
+// width, if it fits.
+template <class Scalar>
+std::vector<VectorColumns<Scalar>> cover_columns(int64_t width) {
+  const PlaneFamily<Scalar>& wide = selected_tiles<Scalar>().plane;
+  const PlaneFamily<Scalar>& narrow = selected_tiles<Scalar>().narrow_plane;
+  const Range whole{0, width - width % wide.lanes}, rest{whole.end, width};
+  if (rest.length() == 0 || rest.length() > narrow.lanes || narrow.lanes == wide.lanes) return {{wide, {0, width}}};
+  std::vector<VectorColumns<Scalar>> cover{{narrow, rest}};
+  if (whole.length() > 0) cover.emplace_back(wide, whole);
+  return cover;
+}
+
 // The padded input of a plane. Its columns are sorted by their remainder modulo the horizontal stride, the phase, so
 // that the taps of neighbouring outputs are neighbours.
 struct Frame {
@@ -25,10 +52,10 @@ struct Frame {
     Range target;
   };
 
-  Frame(const ConvProblem& problem, int64_t lanes)
+  // `columns` of each output row are computed, waste included.
+  Frame(const ConvProblem& problem, int64_t columns)
       : rows((problem.height.out_size - 1) * problem.height.stride + problem.height.kernel_size),
-        phase_size(ceil_div(problem.width.out_size, lanes) * lanes +
-                   (problem.width.kernel_size - 1) * problem.width.dilation / problem.width.stride),
+        phase_size(columns + (problem.width.kernel_size - 1) * problem.width.dilation / problem.width.stride),
         row_size(problem.width.stride * phase_size),
         rows_inside(intersect({problem.height.pad, problem.height.pad + problem.height.in_size}, {0, rows})) {
     for (int64_t phase = 0; phase < problem.width.stride; ++phase) {
@@ -51,12 +78,13 @@ class Depthwise {
   Depthwise(const ConvProblem& problem, const Operands<Scalar>& operands, bool count_zero)
       : problem_(problem),
         operands_(operands),
-        family_(selected_tiles<Scalar>().plane),
-        functions_(family_.functions[problem.height.kernel_size / 2 - 1][problem.height.stride - 1][count_zero]),
+        count_zero_(count_zero),
         multiplier_(problem.out_channels / problem.in_channels),
-        frame_(problem, family_.lanes),
-        taps_(lay_out_taps()),
-        inside_(count_inside()) {}
+        cover_(cover_columns<Scalar>(problem.width.out_size)),
+        frame_(problem, cover_.front().end()),
+        inside_(count_inside()) {
+    for (VectorColumns<Scalar>& part : cover_) lay_out_taps(part);
+  }
 
   int64_t frame_size() const { return frame_.rows * frame_.row_size; }
 
@@ -64,34 +92,34 @@ class Depthwise {
   void run(int64_t plane, Scalar* frame, Counters& counters) const;
 
  private:
-  std::vector<PlaneTap> lay_out_taps() const;
+  void lay_out_taps(VectorColumns<Scalar>& part) const;
   std::vector<int64_t> count_inside() const;
   void fill(const Scalar* input, Scalar* frame) const;
+  // A part of the output plane. `tile` has what all tiles of the plane share.
+  void run_columns(const VectorColumns<Scalar>& part, const Scalar* frame, Scalar* output, PlaneTile<Scalar>& tile,
+                   Counters& counters) const;
 
   ConvProblem problem_;
   const Operands<Scalar>& operands_;
-  const PlaneFamily<Scalar>& family_;
-  const typename PlaneFamily<Scalar>::Function (&functions_)[2];  // of one row, of kPlaneRows
-  int64_t multiplier_;                                            // output channels of each input channel
+  bool count_zero_;
+  int64_t multiplier_;  // output channels of each input channel
+  std::vector<VectorColumns<Scalar>> cover_;
   Frame frame_;
-  std::vector<PlaneTap> taps_;   // [vector of a row][column of taps]
   std::vector<int64_t> inside_;  // of each output row's taps in a column, those in rows of the image
 };
 
 template <class Scalar>
-std::vector<PlaneTap> Depthwise<Scalar>::lay_out_taps() const {
+void Depthwise<Scalar>::lay_out_taps(VectorColumns<Scalar>& part) const {
   const Axis& axis = problem_.width;
   const std::vector<Range> columns_inside = outputs_inside(axis);
-  std::vector<PlaneTap> taps;
-  for (int64_t x = 0; x < axis.out_size; x += family_.lanes) {
-    const Range columns{x, std::min(x + family_.lanes, axis.out_size)};
+  for (int64_t x = part.columns.begin; x < part.columns.end; x += part.family->lanes) {
+    const Range columns = intersect({x, x + part.family->lanes}, part.columns);
     for (int64_t tap = 0; tap < axis.kernel_size; ++tap) {
       const int64_t step = tap * axis.dilation;
       const int64_t first_column = x + step % axis.stride * frame_.phase_size + step / axis.stride;
-      taps.push_back({first_column, columns.length() - intersect(columns, columns_inside[tap]).length()});
+      part.taps.push_back({first_column, columns.length() - intersect(columns, columns_inside[tap]).length()});
     }
   }
-  return taps;
 }
 
 template <class Scalar>
@@ -118,9 +146,25 @@ void Depthwise<Scalar>::fill(const Scalar* input, Scalar* frame) const {
 }
 
 template <class Scalar>
+void Depthwise<Scalar>::run_columns(const VectorColumns<Scalar>& part, const Scalar* frame, Scalar* output,
+                                    PlaneTile<Scalar>& tile, Counters& counters) const {
+  const Axis& axis = problem_.height;
+  const auto& functions = part.family->functions[axis.kernel_size / 2 - 1][axis.stride - 1][count_zero_];
+  tile.taps = part.taps.data();
+  tile.columns = part.columns.length();
+  for (int64_t y = 0, rows; y < axis.out_size; y += rows) {
+    rows = axis.out_size - y < kPlaneRows ? 1 : kPlaneRows;
+    tile.inside = std::accumulate(inside_.begin() + y, inside_.begin() + y + rows, int64_t{0});
+    tile.input = frame + y * axis.stride * tile.input_stride;
+    tile.output = output + y * tile.output_stride + part.columns.begin;
+    functions[rows == kPlaneRows](tile, counters);
+  }
+}
+
+template <class Scalar>
 void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) const {
   const int64_t channel = plane % problem_.out_channels;
-  const int64_t height = problem_.height.out_size, width = problem_.width.out_size;
+  const int64_t size = output_size(problem_);
   fill(operands_.input + plane / multiplier_ * channel_size(problem_), frame);
 
   PlaneTile<Scalar> tile;
@@ -128,17 +172,10 @@ void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) co
   tile.weight = operands_.weight + channel * kernel_size(problem_);
   tile.kernel_width = problem_.width.kernel_size;
   tile.bias = operands_.bias ? operands_.bias + channel : nullptr;
-  tile.taps = taps_.data();
-  tile.columns = tile.output_stride = width;
-  Scalar* const output = operands_.output + plane * height * width;
-  tile.output_end = output + height * width;
-  for (int64_t y = 0, rows; y < height; y += rows) {
-    rows = height - y < kPlaneRows ? 1 : kPlaneRows;
-    tile.inside = std::accumulate(inside_.begin() + y, inside_.begin() + y + rows, int64_t{0});
-    tile.input = frame + y * problem_.height.stride * frame_.row_size;
-    tile.output = output + y * width;
-    functions_[rows == kPlaneRows](tile, counters);
-  }
+  tile.output_stride = problem_.width.out_size;
+  Scalar* const output = operands_.output + plane * size;
+  tile.output_end = output + size;
+  for (const VectorColumns<Scalar>& part : cover_) run_columns(part, frame, output, tile, counters);
 }
 
 // One thread's storage.

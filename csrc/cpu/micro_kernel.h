@@ -137,9 +137,10 @@ struct PlaneFamily {
 
 template <class Scalar>
 struct TileFamilies {
-  TileFamily<Scalar> block;   // many rows: a column vector is used once per row
-  TileFamily<Scalar> strip;   // one row, many columns: groups of few output channels
-  PlaneFamily<Scalar> plane;  // depthwise convolutions
+  TileFamily<Scalar> block;          // many rows: a column vector is used once per row
+  TileFamily<Scalar> strip;          // one row, many columns: groups of few output channels
+  PlaneFamily<Scalar> plane;         // depthwise convolutions
+  PlaneFamily<Scalar> narrow_plane;  // the ends of their rows, by narrower vectors if there are any
 };
 
 // What an instruction set offers.
