@@ -129,14 +129,18 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
     const bool rows_are_enough = threads == 1 || problem.groups * rows.panel_count() >= 2 * threads;
     const int64_t blocks_wanted = rows_are_enough ? 1 : 4 * threads;
     columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, columns_width, blocks_wanted, threads);
-    grid = plan_tasks(problem.groups, rows.panel_count(), columns->block_count(), 1, threads);
+    grid = plan_tasks(problem.groups, rows.panel_count(), columns->block_count(), 1, kSharedPackingCost, threads);
   } else {
     const int64_t panels = Im2col<Scalar>::panel_count(problem, columns_width);
     const int64_t max_panels = max_block_panels(columns_width, sizeof(Scalar));
-    grid = plan_tasks(problem.groups, rows.panel_count(), panels, max_panels, threads);
+    grid = plan_tasks(problem.groups, rows.panel_count(), panels, max_panels, kPackingCost, threads);
     columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, columns_width, grid.column_blocks);
   }
-  if (operands.kept) rows.keep(*operands.kept, columns->depth_block());
+  if (operands.kept) {
+    rows.keep(*operands.kept, columns->depth_block());
+  } else if (columns->block_count() > 1 && !count_zero) {  // rows are looked at for zeros where they are packed
+    rows.pack_all(columns->depth_block());
+  }
   const bool wide = way.vectors == Vectors::kRows;
   const AlignedArray<Scalar> wide_bias = widen_bias(wide ? operands.bias : nullptr, problem.out_channels);
   const Start start = !operands.bias ? Start::kNothing : wide ? Start::kColumnBias : Start::kRowBias;

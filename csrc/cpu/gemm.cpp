@@ -14,9 +14,6 @@ namespace {
 
 constexpr int64_t kRowBlockBytes = 64 * 1024;  // packed rows that are reused from L2
 
-// Measured: packing a column panel takes as long as multiplying it by this many row panels.
-constexpr int64_t kPackingCost = 4;
-
 // One thread's storage.
 template <class Scalar>
 struct alignas(kThreadAlignment) Workspace {
@@ -198,10 +195,10 @@ int64_t max_block_panels(const PanelWidth& width, int64_t scalar_bytes) {
 }
 
 TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
-                    int64_t threads) {
+                    int64_t packing_cost, int64_t threads) {
   const auto finish_time = [&](const TaskGrid& grid) {
     const int64_t task =
-        (ceil_div(row_panels, grid.row_ranges) + kPackingCost) * ceil_div(column_panels, grid.column_blocks);
+        (ceil_div(row_panels, grid.row_ranges) + packing_cost) * ceil_div(column_panels, grid.column_blocks);
     return task * ceil_div(groups * grid.column_blocks * grid.row_ranges, threads);
   };
   const int64_t fewest_blocks = ceil_div(column_panels, max_block_panels);

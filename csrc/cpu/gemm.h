@@ -43,9 +43,13 @@ PanelWidth column_width(const TileFamily<Scalar>& family, Vectors vectors) {
   return row_width(family, vectors == Vectors::kRows ? Vectors::kColumns : Vectors::kRows);
 }
 
+// Measured: packing a panel of columns takes as long as multiplying it by this many row panels; but where its taps
+// share what is packed, next to nothing.
+constexpr int64_t kPackingCost = 4, kSharedPackingCost = 0;
+
 // The grid that finishes first on `threads` threads, when blocks may have at most `max_block_panels` panels.
 TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
-                    int64_t threads);
+                    int64_t packing_cost, int64_t threads);
 
 // Where a product's accumulators begin and its results go.
 template <class Scalar>

@@ -31,8 +31,11 @@ bool PackedLayout::operator==(const PackedLayout& other) const {
 }
 
 template <class Scalar>
-PackedMatrix<Scalar>::PackedMatrix(const PackedLayout& layout, const Scalar* source)
-    : layout_(layout), values_(panel_count() * panel_size()) {
+PackedMatrix<Scalar>::PackedMatrix(const PackedLayout& layout)
+    : layout_(layout), values_(panel_count() * panel_size()) {}
+
+template <class Scalar>
+PackedMatrix<Scalar>::PackedMatrix(const PackedLayout& layout, const Scalar* source) : PackedMatrix(layout) {
   for (int64_t row = 0; row < layout.groups * layout.rows; ++row) samples_.push_back(sample(layout, source, row));
 }
 

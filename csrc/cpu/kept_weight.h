@@ -30,6 +30,9 @@ template <class Scalar>
 class PackedMatrix {
  public:
   // Leaves the panels to be filled in.
+  explicit PackedMatrix(const PackedLayout& layout);
+
+  // Likewise, of the dense matrix at `source`.
   PackedMatrix(const PackedLayout& layout, const Scalar* source);
 
   Scalar* panel(int64_t group, int64_t first_depth, int64_t index) const;

@@ -57,9 +57,9 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
   const TileFamily<Scalar>& family = selected_tiles<Scalar>().block;
   const PanelWidth row_panels = row_width(family, Vectors::kColumns);
   const PanelWidth column_panels = column_width(family, Vectors::kColumns);
-  const TaskGrid grid = plan_tasks(1, ceil_div(problem.rows, row_panels.max),
-                                   TransposedColumns<Scalar>::panel_count(problem, column_panels),
-                                   max_block_panels(column_panels, sizeof(Scalar)), omp_get_max_threads());
+  const TaskGrid grid = plan_tasks(
+      1, ceil_div(problem.rows, row_panels.max), TransposedColumns<Scalar>::panel_count(problem, column_panels),
+      max_block_panels(column_panels, sizeof(Scalar)), kPackingCost, omp_get_max_threads());
   const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks, operands.kept);
   const RowPanels<Scalar> rows(operands.input, MatrixLayout::dense(problem.in_features), 1, problem.rows,
                                problem.in_features, row_panels);

@@ -121,11 +121,23 @@ RowPanels<Scalar>::RowPanels(const Scalar* values, const MatrixLayout& layout, i
 }
 
 template <class Scalar>
+void RowPanels<Scalar>::pack_all(int64_t depth_block) {
+  packed_ = std::make_shared<const PackedMatrix<Scalar>>(packed_layout(depth_block));
+  fill(*packed_, depth_block);
+}
+
+template <class Scalar>
 void RowPanels<Scalar>::keep(KeptWeight& kept, int64_t depth_block) {
-  const PackedLayout layout{groups_, rows_, depth_, depth_block, width_};
-  kept_ = kept.find(layout, source_);
-  if (kept_) return;
-  const auto packed = std::make_shared<const PackedMatrix<Scalar>>(layout, source_);
+  const PackedLayout layout = packed_layout(depth_block);
+  packed_ = kept.find(layout, source_);
+  if (packed_) return;
+  packed_ = std::make_shared<const PackedMatrix<Scalar>>(layout, source_);
+  fill(*packed_, depth_block);
+  kept.keep(packed_);
+}
+
+template <class Scalar>
+void RowPanels<Scalar>::fill(const PackedMatrix<Scalar>& matrix, int64_t depth_block) const {
   const int64_t blocks = ceil_div(depth_, depth_block);
 #pragma omp parallel for collapse(3)
   for (int64_t group = 0; group < groups_; ++group) {
@@ -133,12 +145,10 @@ void RowPanels<Scalar>::keep(KeptWeight& kept, int64_t depth_block) {
       for (int64_t panel = 0; panel < panel_count(); ++panel) {
         const int64_t first_depth = block * depth_block;
         pack_panel(group, panel, first_depth, std::min(depth_block, depth_ - first_depth),
-                   packed->panel(group, first_depth, panel));
+                   matrix.panel(group, first_depth, panel));
       }
     }
   }
-  kept_ = packed;
-  kept.keep(kept_);
 }
 
 template <class Scalar>
@@ -151,6 +161,8 @@ void RowPanels<Scalar>::transpose_parts(const Scalar* rows, int64_t row_count, i
     length = std::min(layout_.part_length - offset, depth - k);
     if (layout_.row_stride == 1 && length == 1) {
       copy_elements(source, row_count, target);
+    } else if (length >= kCacheLineBytes / int64_t{sizeof(Scalar)}) {
+      transpose_from_memory(source, layout_.row_stride, row_count, length, target, max_panel_rows());
     } else {
       transpose(source, layout_.row_stride, row_count, length, target, max_panel_rows());
     }
@@ -162,11 +174,7 @@ void RowPanels<Scalar>::pack_panel(int64_t group, int64_t panel, int64_t first_d
                                    Scalar* packed) const noexcept {
   const int64_t rows = panels_[panel].rows, waste = panels_[panel].packed_rows - rows, stride = max_panel_rows();
   const Scalar* source = source_ + (group * rows_ + panels_[panel].first_row) * layout_.row_stride;
-  if (layout_.part_length == depth_) {
-    transpose_from_memory(source + first_depth, layout_.row_stride, rows, depth, packed, stride);
-  } else {
-    transpose_parts(source, rows, first_depth, depth, packed);
-  }
+  transpose_parts(source, rows, first_depth, depth, packed);
   for (int64_t k = 0; k < depth && waste > 0; ++k) zero_elements(packed + k * stride + rows, waste);
 }
 
@@ -175,9 +183,9 @@ void RowPanels<Scalar>::pack(int64_t group, int64_t first, int64_t last, int64_t
                              bool count_zero, RowBlock<Scalar>& block) const noexcept {
   if (block.group == group && block.first_panel == first && block.first_depth == first_depth) return;
   block.group = group, block.first_panel = first, block.first_depth = first_depth;
-  block.packed = kept_ ? kept_->panel(group, first_depth, first) : block.values.data();
-  block.panel_stride = kept_ ? kept_->panel_size() : depth * max_panel_rows();
-  if (kept_) return;
+  block.packed = packed_ ? packed_->panel(group, first_depth, first) : block.values.data();
+  block.panel_stride = packed_ ? packed_->panel_size() : depth * max_panel_rows();
+  if (packed_) return;
   for (int64_t panel = first; panel < last; ++panel) {
     Scalar* packed = block.values.data() + (panel - first) * block.panel_stride;
     pack_panel(group, panel, first_depth, depth, packed);

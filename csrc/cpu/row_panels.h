@@ -33,7 +33,7 @@ struct RowBlock {
   // What is packed; nothing before the first time.
   int64_t group = -1, first_panel = -1, first_depth = -1;
   AlignedArray<Scalar> values;     // panel by panel, [depth][panel rows]
-  const Scalar* packed = nullptr;  // the values, unless they are kept elsewhere
+  const Scalar* packed = nullptr;  // the values, unless all panels are packed elsewhere
   int64_t panel_stride = 0;        // from one panel of `packed` to the next
   AlignedArray<int32_t> nonzero;   // [panel][depth]; of zeros that are counted
 };
@@ -66,13 +66,15 @@ class RowPanels {
   int64_t rows() const { return rows_; }
   const RowPanel& panel(int64_t index) const { return panels_[index]; }
 
-  // From now on, panels of so many updates are those that are kept of this matrix, which is dense; packs them if there
-  // are none.
+  // Packs all panels of so many updates, once for every block of columns that they are multiplied by.
+  void pack_all(int64_t depth_block);
+
+  // Likewise, but takes those that are kept of this matrix, which is dense; keeps them if there are none.
   void keep(KeptWeight& kept, int64_t depth_block);
 
-  // A panel of all that are kept; null if none are.
-  const Scalar* kept_panel(int64_t group, int64_t first_depth, int64_t panel) const {
-    return kept_ ? kept_->panel(group, first_depth, panel) : nullptr;
+  // A panel of all that are packed; null if they are not.
+  const Scalar* packed_panel(int64_t group, int64_t first_depth, int64_t panel) const {
+    return packed_ ? packed_->panel(group, first_depth, panel) : nullptr;
   }
 
   // Packs one panel: [depth][max_panel_rows()].
@@ -83,6 +85,8 @@ class RowPanels {
             RowBlock<Scalar>& block) const noexcept;
 
  private:
+  PackedLayout packed_layout(int64_t depth_block) const { return {groups_, rows_, depth_, depth_block, width_}; }
+  void fill(const PackedMatrix<Scalar>& matrix, int64_t depth_block) const;
   void transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,
                        Scalar* packed) const noexcept;
 
@@ -93,7 +97,7 @@ class RowPanels {
   std::vector<RowPanel> panels_;
   int64_t depth_;
   PanelWidth width_;
-  SharedMatrix<Scalar> kept_;
+  SharedMatrix<Scalar> packed_;
 };
 
 }  // namespace flopcuda::cpu

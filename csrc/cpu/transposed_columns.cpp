@@ -54,7 +54,7 @@ template <class Scalar>
 void TransposedColumns<Scalar>::pack(int64_t group, int64_t first_depth, int64_t depth, bool count_zero,
                                      ColumnBlock<Scalar>& block) const noexcept {
   const int64_t first_panel = blocks_.begin(block.index);
-  if (const Scalar* kept = weight_.kept_panel(group, first_depth, first_panel)) {
+  if (const Scalar* kept = weight_.packed_panel(group, first_depth, first_panel)) {
     block.packed = kept;
     return;
   }
