@@ -19,7 +19,7 @@ class Execution(NamedTuple):
     """How one counted operator was computed.
 
     Attributes:
-        counters: int64 of :data:`flopcuda.ops.COUNTER_FIELDS`, still where the kernel wrote them.
+        counters: of :data:`flopcuda.ops.COUNTER_FIELDS`; a tensor where a device holds them still, or no kernel ran.
         kernel: the kernel that ran.
         seconds: its duration, when asked for; None where none was measured.
         executed_macs: multiply-accumulate lanes that the PTX machine saw; None elsewhere.
@@ -27,7 +27,7 @@ class Execution(NamedTuple):
         splits: likewise; 1 on the CPU.
     """
 
-    counters: Tensor
+    counters: Tensor | list[int]
     kernel: str
     seconds: Callable[[], float | None]
     executed_macs: int | None = None
@@ -72,7 +72,19 @@ class NativeBackend:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         seconds = stopwatch.stop()
         kernel, splits, wave_efficiency = _C.last_launch() if holds_data(counters) else ("none", 1, None)
-        return output, Execution(counters, kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
+        return output, Execution(fetched(counters), kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
+
+
+def fetched(counters: Tensor) -> Tensor | list[int]:
+    """The values of counters that are in the host's memory, or else the tensor.
+
+    Tensors that are kept for each launch would lie between those that a model frees, whose memory could then not be
+    joined for the next ones of its size: a training step would get new pages from the system again and again.
+    """
+    if counters.device.type != "cpu" or not holds_data(counters):
+        return counters
+    values: list[int] = counters.tolist()
+    return values
 
 
 def holds_data(tensor: Tensor) -> bool:

@@ -18,7 +18,7 @@ from torch._prims_common import suggest_memory_format
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopcuda import _C, ptx
-from flopcuda.backends import Execution, Operands, holds_data
+from flopcuda.backends import Execution, Operands, fetched, holds_data
 from flopcuda.info import ptx_files
 from flopcuda.ops import OPERATORS
 
@@ -122,7 +122,7 @@ class MachineBackend:
         with _LaunchesOnMachine(self) as launches:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         return output, Execution(
-            counters, launches.kernel, lambda: None, launches.executed_macs, splits=launches.splits
+            fetched(counters), launches.kernel, lambda: None, launches.executed_macs, splits=launches.splits
         )
 
     def launch(self, planned: PlannedLaunch) -> ptx.LaunchResult:

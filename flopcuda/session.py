@@ -90,7 +90,7 @@ def _eagerly(method: Method) -> Method:
 
 
 class _PendingLaunch(NamedTuple):
-    """A launch whose counters are still where the kernel wrote them; what takes time is left to the report."""
+    """A launch whose counters may be in a device's memory still; what takes time is left to the report."""
 
     place: Place
     phase: str
@@ -215,7 +215,7 @@ class Session:
                 output, execution = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
-        if holds_data(execution.counters):
+        if isinstance(execution.counters, list) or holds_data(execution.counters):
             shapes = input.shape, weight.shape, output.shape
             device = virtual_cuda.label(input.device)
             self._pending.append(
@@ -258,16 +258,16 @@ class Session:
         return Counters(**fields, zero=zero if self.count_zero else None)
 
 
-def _read_counters(records: list[Tensor]) -> list[list[int]]:
+def _read_counters(records: list[Tensor | list[int]]) -> list[list[int]]:
     """The records' values in their order, with one copy from each device."""
-    values: list[list[int]] = [[] for _ in records]
-    by_device: dict[torch.device, list[int]] = {}
+    values = [record if isinstance(record, list) else [] for record in records]
+    by_device: dict[torch.device, dict[int, Tensor]] = {}
     for index, record in enumerate(records):
-        by_device.setdefault(record.device, []).append(index)
-    for device, indices in by_device.items():
+        if isinstance(record, Tensor):
+            by_device.setdefault(record.device, {})[index] = record
+    for device, tensors in by_device.items():
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # some may be written on other streams than the current one
-        rows = torch.stack([records[index] for index in indices]).tolist()
-        for index, row in zip(indices, rows, strict=True):
+        for index, row in zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True):
             values[index] = row
     return values
