@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.modules import module as module_hooks
+from torch.utils._python_dispatch import _disable_current_modes
 
 import flopcuda
 from benchmarks.side_by_side import paired_ratios, paired_times
@@ -36,11 +39,43 @@ def summary(ratios: list[float]) -> dict[str, Any]:
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios), "ratios": ratios}
 
 
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Inside, models run as if no session were open: it would see, and so slow, those that it does not count, too.
+
+    What it has for all modules and operators of the process, its hooks and its dispatch mode, is put aside.
+    """
+    hooks: list[MutableMapping[int, Any]] = [
+        module_hooks._global_forward_pre_hooks,
+        module_hooks._global_forward_hooks,
+        module_hooks._global_forward_hooks_always_called,
+    ]
+    kept = [dict(each) for each in hooks]
+    for each in hooks:
+        each.clear()
+    try:
+        with _disable_current_modes():  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        for each, entries in zip(hooks, kept, strict=True):
+            each.update(entries)
+
+
+def _plainly(run: Callable[[], object]) -> Callable[[], None]:
+    """Runs it in :func:`plain_torch`, whose beginning and end take some 20 us."""
+
+    def plain() -> None:
+        with plain_torch():
+            run()
+
+    return plain
+
+
 def inference(name: str, batch: int, rounds: int) -> dict[str, Any]:
     """Instrumented time over original time of a forward pass without gradients."""
     original, counted, images = make_model(name), make_model(name), make_images(batch)
     with torch.no_grad(), flopcuda.instrument(counted) as session:
-        ratios = paired_ratios(lambda: counted(images), lambda: original(images), rounds)
+        ratios = paired_ratios(lambda: counted(images), _plainly(lambda: original(images)), rounds)
         session.reset()
     return {"model": name, "batch": batch, **summary(ratios)}
 
@@ -49,7 +84,7 @@ def training_step(rounds: int) -> dict[str, Any]:
     """Instrumented time over original time of forward and backward pass and an SGD step."""
     original, counted, images = make_model(TRAINED).train(), make_model(TRAINED).train(), make_images(TRAINING_BATCH)
     with flopcuda.instrument(counted):
-        ratios = paired_ratios(_step(counted, images), _step(original, images), rounds)
+        ratios = paired_ratios(_step(counted, images), _plainly(_step(original, images)), rounds)
     return {"model": TRAINED, "batch": TRAINING_BATCH, **summary(ratios)}
 
 
@@ -90,7 +125,8 @@ def scaling(rounds: int) -> list[dict[str, Any]]:
     for batch, size in scaled_inputs():
         images = make_images(batch, size)
         with torch.no_grad(), flopcuda.instrument(counted) as session:
-            ours, theirs = paired_times(lambda x=images: counted(x), lambda x=images: original(x), rounds)
+            plainly = _plainly(lambda x=images: original(x))
+            ours, theirs = paired_times(lambda x=images: counted(x), plainly, rounds)
             macs = session.report().total.counters.macs // (rounds + 1)
         times = {"seconds_per_mac": statistics.median(ours) / macs, "original": statistics.median(theirs) / macs}
         rows.append({"model": SCALED, "batch": batch, "size": size, **times})

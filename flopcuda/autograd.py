@@ -59,8 +59,10 @@ def _needed(ctx: Any) -> list[bool]:
 
 
 class _CountedOperator(torch.autograd.Function):
+    # No setup_context: with one, the arguments' signature is looked up at every call, and transforms never come here.
     @staticmethod
     def forward(
+        ctx: Any,
         run: Run,
         execute: Execute,
         aside: Aside,
@@ -71,13 +73,10 @@ class _CountedOperator(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        return execute(phase, op, (input, weight, bias), options)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.run, _, ctx.aside, _, ctx.op, ctx.options, input, weight, bias = inputs
+        ctx.run, ctx.aside, ctx.op, ctx.options = run, aside, op, options
         ctx.save_for_backward(input, weight)
         ctx.bias_is_summed = bias is not None
+        return execute(phase, op, (input, weight, bias), options)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
