@@ -27,7 +27,7 @@ class Execution(NamedTuple):
         splits: likewise; 1 on the CPU.
     """
 
-    counters: Tensor | list[int]
+    counters: Tensor | tuple[int, ...]
     kernel: str
     seconds: Callable[[], float | None]
     executed_macs: int | None = None
@@ -75,7 +75,7 @@ class NativeBackend:
         return output, Execution(fetched(counters), kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
 
 
-def fetched(counters: Tensor) -> Tensor | list[int]:
+def fetched(counters: Tensor) -> Tensor | tuple[int, ...]:
     """The values of counters that are in the host's memory, or else the tensor.
 
     Tensors that are kept for each launch would lie between those that a model frees, whose memory could then not be
@@ -83,8 +83,7 @@ def fetched(counters: Tensor) -> Tensor | list[int]:
     """
     if counters.device.type != "cpu" or not holds_data(counters):
         return counters
-    values: list[int] = counters.tolist()
-    return values
+    return tuple(counters.tolist())
 
 
 def holds_data(tensor: Tensor) -> bool:

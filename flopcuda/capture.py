@@ -6,6 +6,7 @@ the counted kernels, and names the others that multiply and accumulate, so that 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
@@ -24,12 +25,20 @@ from torch.utils._python_dispatch import (
 
 from flopcuda.attention import recognised, triangle_of, without_searches
 from flopcuda.backends import Operands
+from flopcuda.eager import eagerly
 from flopcuda.gradients import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
 from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
 from flopcuda.phases import is_transposed, phase_in
 from flopcuda.places import ModuleStack, Origins
-from flopcuda.registry import FREE_NAMESPACES, FREE_OPERATORS, LOWERINGS, NOT_COUNTED, PRODUCTS
+from flopcuda.registry import (
+    FREE_NAMESPACES,
+    FREE_OPERATORS,
+    LOWERINGS,
+    NOT_COUNTED,
+    PRODUCTS,
+    WITHOUT_PRODUCTS,
+)
 from flopcuda.report import Place
 from flopcuda.triangles import OF_GRADIENTS, TRANSPOSED
 
@@ -62,6 +71,7 @@ class Capture:
         self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
         self._hooks: list[Any] = []
         self._visible = ExitStack()
+        self._unseen = _Unseen()
 
     def start(self) -> None:
         """From now on."""
@@ -87,12 +97,16 @@ class Capture:
 
     def aside(self) -> AbstractContextManager[Any]:
         """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""
-        modes = torch._C._len_torch_dispatch_stack()
-        on_top = modes > 0 and torch._C._get_dispatch_stack_at(modes - 1) is self._mode
-        return _Aside() if on_top else nullcontext()
+        return _Aside() if self._is_innermost() else nullcontext()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _enter(self, module: nn.Module, inputs: Any) -> None:
+        if self._unseen.module is not None:  # was interrupted: it has no modules in it
+            self._see_again()
+        if type(module) in WITHOUT_PRODUCTS and self._may_pass_by(module, inputs):
+            self._unseen.module = module
+            torch._C._pop_torch_dispatch_stack(None)
+            return
         was_running = self._stack.is_running
         self._stack.push(module)
         self._origins.module_changes()
@@ -102,17 +116,39 @@ class Capture:
         if self._mode not in _get_current_dispatch_mode_stack():
             self._visible.enter_context(self._mode)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @eagerly
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if self._unseen.module is module:
+            return self._see_again()
         self._stack.pop(module)
         self._origins.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
 
+    def _may_pass_by(self, module: nn.Module, inputs: Any) -> bool:
+        """Whether a module without products of its own runs no code but torch's, on a tensor that is nothing else."""
+        is_plain = len(inputs) == 1 and type(inputs[0]) is Tensor
+        return is_plain and not module._forward_pre_hooks and "forward" not in module.__dict__ and self._is_innermost()
+
+    def _see_again(self) -> None:
+        torch._C._push_on_torch_dispatch_stack(self._mode)
+        self._unseen.module = None
+
+    def _is_innermost(self) -> bool:
+        """Whether no later mode stands before this one."""
+        modes = torch._C._len_torch_dispatch_stack()
+        return modes > 0 and torch._C._get_dispatch_stack_at(modes - 1) is self._mode
+
     def _make_visible(self) -> None:
         self._visible.enter_context(_in_products())
         if self._triangles:
             self._visible.enter_context(recognised())
+
+
+class _Unseen(threading.local):
+    """The module that runs in a thread and whose operators the mode does not see."""
+
+    module: nn.Module | None = None
 
 
 class _Aside:
@@ -180,6 +216,12 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._stack, self._origins = stack, origins
         self._everything, self._count, self._skip, self._takes = everything, count, skip, takes
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not by torch's own wrapper: :func:`eagerly` does."""
+        return False
+
+    @eagerly
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import flop_registry
 
 from flopcuda import contractions, lowering
@@ -142,3 +143,19 @@ NOT_COUNTED = (
 # Namespaces whose operators move, compare, add, normalise, pool and interpolate; those of any other may do anything.
 FREE_NAMESPACES = frozenset({"aten", "prim", "prims", "profiler", "flopcuda", "inductor"})
 FREE_OPERATORS = frozenset({"torchvision::nms", "torchvision::roi_pool", "torchvision::_roi_pool_backward"})
+
+# torch's own modules of which no operator multiplies and accumulates, nor calls another module: with none of them to be
+# looked at, they take less time.
+WITHOUT_PRODUCTS: frozenset[type[nn.Module]] = frozenset(
+    {
+        *(nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+        *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+        *(nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink),
+        *(nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU),
+        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+        *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+        *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+        *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+        *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    }
+)

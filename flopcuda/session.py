@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,10 @@ from flopcuda import _C, ptx, swapping, virtual_cuda
 from flopcuda.autograd import differentiable, is_transformed
 from flopcuda.backends import Backend, Execution, NativeBackend, Operands, holds_data
 from flopcuda.capture import Capture
+from flopcuda.eager import eagerly
 from flopcuda.ops import COUNTER_FIELDS, autocast
 from flopcuda.ptx_backend import MachineBackend
 from flopcuda.report import Counters, Launch, NotCounted, Place, Report
-
-Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def instrument(
@@ -82,11 +81,6 @@ def _backend(choice: str | ptx.Machine) -> Backend:
     if choice == "native":
         return NativeBackend()
     raise ValueError(f"backend must be 'native', 'ptxvm' or a flopcuda.ptx.Machine, not {choice!r}")
-
-
-def _eagerly(method: Method) -> Method:
-    """Keep torch.compile out of a method, so that a compiled model counts at every call and not once when traced."""
-    return cast(Method, torch.compiler.disable(method))  # type: ignore[no-untyped-call]
 
 
 class _PendingLaunch(NamedTuple):
@@ -180,7 +174,7 @@ class Session:
             raise RuntimeError(f'{place}: torch.func transforms and forward-mode gradients need capture="ops"')
         return True
 
-    @_eagerly
+    @eagerly
     def run(
         self,
         layer: swapping.CountedLayer,
@@ -215,7 +209,7 @@ class Session:
                 output, execution = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
-        if isinstance(execution.counters, list) or holds_data(execution.counters):
+        if isinstance(execution.counters, tuple) or holds_data(execution.counters):
             shapes = input.shape, weight.shape, output.shape
             device = virtual_cuda.label(input.device)
             self._pending.append(
@@ -223,7 +217,7 @@ class Session:
             )
         return output
 
-    def _launch(self, pending: _PendingLaunch, counters: list[int]) -> Launch:
+    def _launch(self, pending: _PendingLaunch, counters: tuple[int, ...]) -> Launch:
         execution = pending.execution
         return Launch(
             module=pending.place.module,
@@ -252,15 +246,15 @@ class Session:
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1
 
-    def _counters(self, values: list[int]) -> Counters:
+    def _counters(self, values: tuple[int, ...]) -> Counters:
         fields = dict(zip(COUNTER_FIELDS, values, strict=True))
         zero = fields.pop("zero")
         return Counters(**fields, zero=zero if self.count_zero else None)
 
 
-def _read_counters(records: list[Tensor | list[int]]) -> list[list[int]]:
+def _read_counters(records: list[Tensor | tuple[int, ...]]) -> list[tuple[int, ...]]:
     """The records' values in their order, with one copy from each device."""
-    values = [record if isinstance(record, list) else [] for record in records]
+    values = [record if isinstance(record, tuple) else () for record in records]
     by_device: dict[torch.device, dict[int, Tensor]] = {}
     for index, record in enumerate(records):
         if isinstance(record, Tensor):
@@ -269,5 +263,5 @@ def _read_counters(records: list[Tensor | list[int]]) -> list[list[int]]:
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # some may be written on other streams than the current one
         for index, row in zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True):
-            values[index] = row
+            values[index] = tuple(row)
     return values

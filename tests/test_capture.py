@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import flopcuda
 from flopcuda.geometry import exact_counts
-from flopcuda.registry import LOWERINGS, NAMED
+from flopcuda.registry import FREE_NAMESPACES, LOWERINGS, NAMED, NOT_COUNTED, WITHOUT_PRODUCTS
 from tests.cuda_kernels import needs_kernels
 from tests.torch_counts import torchs_own_count
 
@@ -130,6 +132,82 @@ class Mixed(nn.Module):
         tokens = self.conv(x).flatten(2).transpose(1, 2) @ self.mixing
         attended, _ = self.attention(tokens, tokens, tokens)
         return self.head(attended.mean(1))
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: set[Any] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operators.add(func)
+        return func(*args, **(kwargs or {}))
+
+
+# Of modules that have to be told something, and the axes of their input, if not four.
+ARGUMENTS: dict[type[nn.Module], tuple[Any, ...]] = {
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), (4,)),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), (4,)),
+    **dict.fromkeys((nn.LayerNorm, nn.RMSNorm), (4,)),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), (2,)),
+    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d), (2,)),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), (2,)),
+    **dict.fromkeys((nn.Softmax, nn.Softmin, nn.LogSoftmax), (-1,)),
+    nn.GroupNorm: (2, 4),
+}
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", sorted(WITHOUT_PRODUCTS, key=lambda kind: kind.__name__))
+def test_modules_that_pass_unseen_have_no_products(kind: type[nn.Module], training: bool) -> None:
+    axes = {"1d": 3, "3d": 5}.get(kind.__name__[-2:], 4)
+    with Recorder() as recorder:
+        kind(*ARGUMENTS.get(kind, ())).train(training)(randn(2, *[4] * (axes - 1)))
+    packets = {operator.overloadpacket for operator in recorder.operators}
+    assert not packets & {*LOWERINGS, *NOT_COUNTED}
+    assert {operator.namespace for operator in recorder.operators} <= FREE_NAMESPACES
+
+
+def test_products_in_hooks_of_modules_without_any_are_counted() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Identity())
+    model[0].register_forward_pre_hook(lambda module, inputs: (inputs[0] @ square,))
+    model[1].register_forward_hook(lambda module, inputs, output: output @ square)
+    x = randn(5, 7)
+    with flopcuda.instrument(model) as session:
+        output = model(x)
+    assert torch.allclose(output, (x @ square).relu() @ square, rtol=1e-5)
+    assert session.report().total.counters.macs == 2 * 5 * 7 * 7
+
+
+def test_what_replaces_the_forward_of_a_module_without_products_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.ReLU())
+    monkeypatch.setattr(model[0], "forward", lambda input: input @ square)
+    with flopcuda.instrument(model) as session:
+        model(randn(5, 7))
+    assert session.report().total.counters.macs == 5 * 7 * 7
+
+
+def test_counts_go_on_after_a_module_without_products_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation = nn.ReLU()
+
+        def forward(self, input: Tensor) -> Tensor:
+            return self.activation(input @ square)
+
+    def interrupt(*args: Any, **kwargs: Any) -> Tensor:
+        raise KeyboardInterrupt
+
+    model = Model()
+    with flopcuda.instrument(model) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(functional, "relu", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                model(randn(5, 7))
+        session.reset()
+        model(randn(5, 7))
+    assert session.report().total.counters.macs == 5 * 7 * 7
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("ptxvm", marks=needs_kernels)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 import flopcuda
 from benchmarks import counting_cost, cpu, cpu_dtypes, cpu_layers, cpu_models
@@ -86,3 +87,14 @@ def test_it_measures_all_that_it_lists(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert min(figures) > 0
     assert measured["memory"]["ratio"] > 0
     assert (tmp_path / "cpu.png").stat().st_size > 0
+
+
+def test_the_original_model_is_timed_as_if_no_session_were_open() -> None:
+    linear = nn.Linear(3, 3)
+    with flopcuda.instrument(linear) as session:
+        with cpu_models.plain_torch():
+            assert not _get_current_dispatch_mode_stack()
+            assert not nn.modules.module._has_any_global_hook()
+        linear(torch.ones(2, 3))
+    assert session.report().total.counters.macs == 2 * 3 * 3
+    assert not nn.modules.module._has_any_global_hook()
