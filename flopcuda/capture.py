@@ -68,7 +68,8 @@ class Capture:
         self._triangles = triangles
         self._stack = ModuleStack(model)
         self._origins = Origins()
-        self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
+        self._libraries = _Libraries()
+        self._mode = _CountingMode(self._stack, self._origins, self._libraries, model is None, count, skip, takes)
         self._hooks: list[Any] = []
         self._visible = ExitStack()
         self._unseen = _Unseen()
@@ -106,7 +107,7 @@ class Capture:
         if type(module) in WITHOUT_PRODUCTS and self._may_pass_by(module, inputs):
             self._unseen.module = module
             torch._C._pop_torch_dispatch_stack(None)
-            return
+            return self._libraries.take_over()
         was_running = self._stack.is_running
         self._stack.push(module)
         self._origins.module_changes()
@@ -131,6 +132,7 @@ class Capture:
         return is_plain and not module._forward_pre_hooks and "forward" not in module.__dict__ and self._is_innermost()
 
     def _see_again(self) -> None:
+        self._libraries.stand_back()
         torch._C._push_on_torch_dispatch_stack(self._mode)
         self._unseen.module = None
 
@@ -140,7 +142,7 @@ class Capture:
         return modes > 0 and torch._C._get_dispatch_stack_at(modes - 1) is self._mode
 
     def _make_visible(self) -> None:
-        self._visible.enter_context(_in_products())
+        self._visible.enter_context(_in_products(self._libraries))
         if self._triangles:
             self._visible.enter_context(recognised())
 
@@ -164,27 +166,48 @@ class _Aside:
         torch._C._push_on_torch_dispatch_stack(self._mode)
 
 
-@contextmanager
-def _in_products() -> Iterator[None]:
-    """Inside, attention and recurrent layers take none of the short cuts that hide their products from a dispatch mode.
+class _Libraries:
+    """oneDNN and cuDNN, which compute recurrent layers as a whole, so that a dispatch mode sees none of their products.
 
-    Those of recurrent layers are oneDNN's and cuDNN's.
+    What has no products, as an activation, they compute as in the original model.
     """
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[bool], None]] = []  # to set whether it is enabled, of each that would be
+
+    def stand_back(self) -> None:
+        for set_enabled in self._waiting:
+            set_enabled(False)
+
+    def take_over(self) -> None:
+        for set_enabled in self._waiting:
+            set_enabled(True)
+
+    @contextmanager
+    def standing_back(self) -> Iterator[None]:
+        # The setters of torch.backends refuse once a program has frozen the flags, as torch's own tests do.
+        switches: list[tuple[bool, Callable[[bool], None]]] = [
+            (torch._C._get_mkldnn_enabled(), torch._C._set_mkldnn_enabled),
+            (torch._C._get_cudnn_enabled(), torch._C._set_cudnn_enabled),
+        ]
+        self._waiting = [set_enabled for is_enabled, set_enabled in switches if is_enabled]
+        self.stand_back()
+        try:
+            yield
+        finally:
+            self.take_over()
+            self._waiting = []
+
+
+@contextmanager
+def _in_products(libraries: _Libraries) -> Iterator[None]:
+    """Inside, attention and recurrent layers take no short cuts that hide their products from a dispatch mode."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    # The setters of torch.backends refuse once a program has frozen the flags, as torch's own tests do.
-    fused: list[tuple[Any, bool]] = [
-        (torch._C._set_mkldnn_enabled, torch._C._get_mkldnn_enabled()),
-        (torch._C._set_cudnn_enabled, torch._C._get_cudnn_enabled()),
-    ]
     torch.backends.mha.set_fastpath_enabled(False)
-    for set_enabled, _ in fused:
-        set_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with libraries.standing_back(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        for set_enabled, was_enabled in fused:
-            set_enabled(was_enabled)
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
@@ -207,13 +230,14 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         stack: ModuleStack,
         origins: Origins,
+        libraries: _Libraries,
         everything: bool,
         count: Count,
         skip: Skip,
         takes: Callable[[Tensor], bool],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._stack, self._origins = stack, origins
+        self._stack, self._origins, self._libraries = stack, origins, libraries
         self._everything, self._count, self._skip, self._takes = everything, count, skip, takes
 
     @classmethod
@@ -231,7 +255,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return func.decompose(*args, **(kwargs or {}))
         node = torch._C._current_autograd_node()
         if node is None and not torch.is_grad_enabled() and not _multiplies(func):
-            return func(*args, **(kwargs or {}))  # the shortest way for most of a model's operators
+            return self._pass(func, args, kwargs or {})  # the shortest way for most of a model's operators
         self._origins.operator_begins(node)
         try:
             return self._run(node, func, args, kwargs or {})
@@ -242,7 +266,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         triangle = triangle_of(self, *args[:2]) if func.overloadpacket in PRODUCTS else None
         place = self._place(node) if _multiplies(func) and self._does_work(args) else None
         if place is None:
-            return func(*args, **options)
+            return self._pass(func, args, options)
         lowering = LOWERINGS.get(func.overloadpacket) if _has_kernel(args) else None
         phase = FORWARD if lowering is None or self._stack.is_forward(node) else phase_in(node, _tensors(args))
         if phase in (BACKWARD_INPUT, BACKWARD_WEIGHT):
@@ -256,6 +280,14 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return result
         self._skip(place, str(func.overloadpacket))
         return func(*args, **options)
+
+    def _pass(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        """Run an operator as the original model does."""
+        self._libraries.take_over()
+        try:
+            return func(*args, **options)
+        finally:
+            self._libraries.stand_back()
 
     def _triangle_of_gradient(self, node: Any, phase: str, args: tuple[Any, ...]) -> str | None:
         """Of a product that is the gradient of one of which a triangle was computed."""

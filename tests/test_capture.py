@@ -168,6 +168,35 @@ def test_modules_that_pass_unseen_have_no_products(kind: type[nn.Module], traini
     assert {operator.namespace for operator in recorder.operators} <= FREE_NAMESPACES
 
 
+class OneDnnRecorder(TorchDispatchMode):
+    """Whether oneDNN may be used by the operators that reach it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled: dict[str, bool] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.enabled[str(func.overloadpacket)] = torch._C._get_mkldnn_enabled()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_what_has_no_products_is_computed_by_the_libraries_of_the_original(enabled: bool) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation = nn.GELU()
+
+        def forward(self, input: Tensor) -> Tensor:
+            return functional.silu(self.activation(input @ square))
+
+    model = Model()
+    with torch.backends.mkldnn.flags(enabled=enabled), OneDnnRecorder() as recorder, flopcuda.instrument(model):
+        model(randn(5, 7))
+        assert torch._C._get_mkldnn_enabled() == enabled
+    assert recorder.enabled["aten.gelu"] == recorder.enabled["aten.silu"] == enabled
+
+
 def test_products_in_hooks_of_modules_without_any_are_counted() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Identity())
     model[0].register_forward_pre_hook(lambda module, inputs: (inputs[0] @ square,))
