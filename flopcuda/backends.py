@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flopcuda import _C
 from flopcuda.ops import OPERATORS
-from flopcuda.timing import Stopwatch
+from flopcuda.timing import Duration, Stopwatch
 
 Operands = tuple[Tensor, Tensor, Tensor | None]  # input, weight, bias
 
@@ -21,7 +21,7 @@ class Execution(NamedTuple):
     Attributes:
         counters: of :data:`flopcuda.ops.COUNTER_FIELDS`; a tensor where a device holds them still, or no kernel ran.
         kernel: the kernel that ran.
-        seconds: its duration, when asked for; None where none was measured.
+        seconds: its duration; None where none was measured.
         executed_macs: multiply-accumulate lanes that the PTX machine saw; None elsewhere.
         wave_efficiency: as in :class:`flopcuda.ops.KernelChoice`; None where no CUDA device runs the kernel.
         splits: likewise; 1 on the CPU.
@@ -29,7 +29,7 @@ class Execution(NamedTuple):
 
     counters: Tensor | tuple[int, ...]
     kernel: str
-    seconds: Callable[[], float | None]
+    seconds: Duration
     executed_macs: int | None = None
     wave_efficiency: float | None = None
     splits: int = 1

@@ -90,13 +90,14 @@ def _convolution(
     """Of images with so many axes, or of one without the batch dimension."""
     op = f"conv{axes}d"
     input, weight, bias = operands
-    images = input.unsqueeze(0) if input.dim() == axes + 1 else input
+    is_single = input.dim() == axes + 1
+    images = input.unsqueeze(0) if is_single else input
     _check_operands(op, images, weight, bias)
     stride, padding, dilation, groups = geometry
-    output, counters = getattr(torch.ops.flopcuda, op).default(
+    output, counters = _CONVOLUTIONS[op](
         images, weight, bias, stride, padding, dilation, groups, count_zero, allow_tf32
     )
-    return (output.squeeze(0) if input.dim() == axes + 1 else output), counters
+    return (output.squeeze(0) if is_single else output), counters
 
 
 def linear(
@@ -322,6 +323,8 @@ def unsupported_kind(tensor: Tensor) -> str | None:
         return f"on device {tensor.device}"
     return None
 
+
+_CONVOLUTIONS = {op: getattr(torch.ops.flopcuda, op).default for op in ("conv2d", "conv3d")}
 
 OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "conv2d": conv2d,

@@ -122,7 +122,7 @@ class MachineBackend:
         with _LaunchesOnMachine(self) as launches:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         return output, Execution(
-            fetched(counters), launches.kernel, lambda: None, launches.executed_macs, splits=launches.splits
+            fetched(counters), launches.kernel, None, launches.executed_macs, splits=launches.splits
         )
 
     def launch(self, planned: PlannedLaunch) -> ptx.LaunchResult:

@@ -20,6 +20,7 @@ from flopcuda.eager import eagerly
 from flopcuda.ops import COUNTER_FIELDS, autocast
 from flopcuda.ptx_backend import MachineBackend
 from flopcuda.report import Counters, Launch, NotCounted, Place, Report
+from flopcuda.timing import in_seconds
 
 
 def instrument(
@@ -210,7 +211,8 @@ class Session:
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
         if isinstance(execution.counters, tuple) or holds_data(execution.counters):
-            shapes = input.shape, weight.shape, output.shape
+            # As plain tuples of numbers, which the garbage collector need not look at again and again.
+            shapes = tuple(input.shape), tuple(weight.shape), tuple(output.shape)
             device = virtual_cuda.label(input.device)
             self._pending.append(
                 _PendingLaunch(place, phase, op, *shapes, bias is not None, options, input.dtype, device, execution)
@@ -224,16 +226,16 @@ class Session:
             module_type=pending.place.module_type,
             phase=pending.phase,
             op=pending.op,
-            input_shape=tuple(pending.input_shape),
-            weight_shape=tuple(pending.weight_shape),
-            output_shape=tuple(pending.output_shape),
+            input_shape=pending.input_shape,
+            weight_shape=pending.weight_shape,
+            output_shape=pending.output_shape,
             options={"bias": pending.has_bias, **pending.options},
             dtype=str(pending.dtype).removeprefix("torch."),
             device=pending.device,
             backend=self._backend.name,
             kernel=execution.kernel,
             counters=self._counters(counters),
-            seconds=execution.seconds(),
+            seconds=in_seconds(execution.seconds),
             executed_macs=execution.executed_macs,
             wave_efficiency=execution.wave_efficiency,
             splits=execution.splits,
