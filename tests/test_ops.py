@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -101,6 +105,30 @@ def test_operands_may_have_any_strides(device: str) -> None:
     output, counters = ops.conv2d(input, weight)
     torch.testing.assert_close(output, torch.nn.functional.conv2d(input, weight))
     assert counters.tolist()[0] == output.numel() * 27
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 3, 5, 16, 67]), min_size=4, max_size=4).filter(
+        lambda sizes: prod(sizes) < 1e5
+    ),
+    order=st.permutations(range(4)),
+    cropped=st.lists(st.booleans(), min_size=4, max_size=4),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    threads=st.integers(1, 3),
+)
+def test_images_may_lie_in_any_order(
+    sizes: list[int], order: list[int], cropped: list[bool], dtype: torch.dtype, threads: int
+) -> None:
+    stored = torch.randn([size + crop for size, crop in zip(sizes, cropped, strict=True)], dtype=dtype)
+    images = stored[tuple(slice(int(crop), None) for crop in cropped)].permute(order)
+    identity = torch.eye(images.shape[1], dtype=dtype)[..., None, None]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(ops.conv2d(images, identity)[0], images)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_input_without_a_batch(device: str) -> None:

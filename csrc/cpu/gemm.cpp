@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "copy.h"
+#include "transpose.h"
 
 namespace flopcuda::cpu {
 namespace {

@@ -13,11 +13,6 @@
 
 namespace flopcuda::cpu {
 
-// Writes target[k * target_stride + row] = source[row * source_stride + k] for rows x columns values.
-template <class Scalar>
-void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
-               int64_t target_stride);
-
 // A block of packed rows: the work of one thread, packed again and again.
 template <class Scalar>
 struct RowBlock {

@@ -2,6 +2,7 @@
 #include <memory>
 
 #include "cpu/kernels.h"
+#include "torch/dense.h"
 #include "torch/kept_weights.h"
 #include "torch/operators.h"
 
@@ -21,7 +22,7 @@ struct Cpu {
   static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
                       const OptionalTensor& bias, const Options& options) {
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Operands operands(cast(input, type).contiguous(),
+    const Operands operands(dense(cast(input, type)),
                             stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias,
                             output_shape(problem, input));
     if (operands.output.numel() == 0) return operands;

@@ -1,0 +1,18 @@
+// Transposed copies of matrices.
+#pragma once
+
+#include <cstdint>
+
+namespace flopcuda::cpu {
+
+// Writes target[k * target_stride + row] = source[row * source_stride + k] for rows x columns values.
+template <class Scalar>
+void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
+               int64_t target_stride);
+
+// Likewise, of what is in no cache yet: asks for what is read next, of its rows and then of as many behind them.
+template <class Scalar>
+void transpose_from_memory(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
+                           int64_t target_stride);
+
+}  // namespace flopcuda::cpu
