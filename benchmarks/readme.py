@@ -166,7 +166,6 @@ def tables() -> dict[str, str]:
     """Each table by the name that its markers have."""
     makers = {
         "cpu": cpu_table,
-        "cpu_avx512": cpu_table,
         "ptxvm": ptxvm_table,
         "sass": sass_table,
         "taps": taps.sentence,
