@@ -127,9 +127,11 @@ class Capture:
             self._visible.close()
 
     def _may_pass_by(self, module: nn.Module, inputs: Any) -> bool:
-        """Whether a module without products of its own runs no code but torch's, on a tensor that is nothing else."""
+        """Whether a module without products of its own runs no code but torch's, and no other mode is at work."""
         is_plain = len(inputs) == 1 and type(inputs[0]) is Tensor
-        return is_plain and not module._forward_pre_hooks and "forward" not in module.__dict__ and self._is_innermost()
+        is_torchs = not module._forward_pre_hooks and "forward" not in module.__dict__
+        modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
+        return is_plain and is_torchs and modes == 1 and self._is_innermost()
 
     def _see_again(self) -> None:
         self._libraries.stand_back()
@@ -190,13 +192,15 @@ class _Libraries:
             (torch._C._get_mkldnn_enabled(), torch._C._set_mkldnn_enabled),
             (torch._C._get_cudnn_enabled(), torch._C._set_cudnn_enabled),
         ]
-        self._waiting = [set_enabled for is_enabled, set_enabled in switches if is_enabled]
+        before = self._waiting
+        self._waiting = before + [set_enabled for is_enabled, set_enabled in switches if is_enabled]
         self.stand_back()
         try:
             yield
         finally:
             self.take_over()
-            self._waiting = []
+            self._waiting = before
+            self.stand_back()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
@@ -212,6 +213,17 @@ def test_what_replaces_the_forward_of_a_module_without_products_is_counted(monke
     model = nn.Sequential(nn.ReLU())
     monkeypatch.setattr(model[0], "forward", lambda input: input @ square)
     with flopcuda.instrument(model) as session:
+        model(randn(5, 7))
+    assert session.report().total.counters.macs == 5 * 7 * 7
+
+
+def test_what_a_function_mode_makes_of_a_module_without_products_is_counted() -> None:
+    class Multiplies(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return args[0] @ square if func is functional.relu else func(*args, **(kwargs or {}))
+
+    model = nn.Sequential(nn.ReLU())
+    with flopcuda.instrument(model) as session, Multiplies():
         model(randn(5, 7))
     assert session.report().total.counters.macs == 5 * 7 * 7
 
