@@ -59,7 +59,7 @@ def _needed(ctx: Any) -> list[bool]:
 
 
 class _CountedOperator(torch.autograd.Function):
-    # No setup_context: with one, the arguments' signature is looked up at every call, and transforms never come here.
+    # No setup_context: with one, the arguments' signature is looked up at every call. Transforms don't call forward.
     @staticmethod
     def forward(
         ctx: Any,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flopcuda import _C
+from flopcuda.autograd import is_transformed
 from flopcuda.ops import OPERATORS
 from flopcuda.timing import Duration, Stopwatch
 
@@ -76,12 +77,12 @@ class NativeBackend:
 
 
 def fetched(counters: Tensor) -> Tensor | tuple[int, ...]:
-    """The values of counters that are in the host's memory, or else the tensor.
+    """The values of counters that are in the host's memory and no transform's, or else the tensor.
 
     Tensors that are kept for each launch would lie between those that a model frees, whose memory could then not be
     joined for the next ones of its size: a training step would get new pages from the system again and again.
     """
-    if counters.device.type != "cpu" or not holds_data(counters):
+    if counters.device.type != "cpu" or not holds_data(counters) or is_transformed():
         return counters
     return tuple(counters.tolist())
 

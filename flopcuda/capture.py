@@ -7,14 +7,13 @@ the counted kernels, and names the others that multiply and accumulate, so that 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
@@ -23,6 +22,7 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
+from flopcuda import shortcuts
 from flopcuda.attention import recognised, triangle_of, without_searches
 from flopcuda.backends import Operands
 from flopcuda.eager import eagerly
@@ -48,6 +48,9 @@ Count = Callable[[Place, str, str, Operands, Mapping[str, Any]], Tensor]
 Skip = Callable[[Place, str], None]
 
 
+_HOOKS_BEFORE, _HOOKS_BEHIND = module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks
+
+
 class Capture:
     """Sees the operators of a model and of its backward pass, or of everything, between :meth:`start` and :meth:`stop`.
 
@@ -68,8 +71,7 @@ class Capture:
         self._triangles = triangles
         self._stack = ModuleStack(model)
         self._origins = Origins()
-        self._libraries = _Libraries()
-        self._mode = _CountingMode(self._stack, self._origins, self._libraries, model is None, count, skip, takes)
+        self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
         self._hooks: list[Any] = []
         self._visible = ExitStack()
         self._unseen = _Unseen()
@@ -86,6 +88,7 @@ class Capture:
 
     def stop(self) -> None:
         """Leave no trace. Does nothing the second time."""
+        self.see_again()
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -96,18 +99,25 @@ class Capture:
         """The way from later backward passes to the modules of earlier forward ones."""
         self._origins.forget()
 
+    def see_again(self) -> None:
+        """End what passes unseen in this thread: a module that has run, or one in which the program was interrupted."""
+        if self._unseen.module is None:
+            return
+        shortcuts.keep_libraries_out()
+        torch._C._push_on_torch_dispatch_stack(self._mode)
+        self._unseen.module = None
+
     def aside(self) -> AbstractContextManager[Any]:
         """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""
         return _Aside() if self._is_innermost() else nullcontext()
 
     @eagerly
     def _enter(self, module: nn.Module, inputs: Any) -> None:
-        if self._unseen.module is not None:  # was interrupted: it has no modules in it
-            self._see_again()
+        self.see_again()
         if type(module) in WITHOUT_PRODUCTS and self._may_pass_by(module, inputs):
             self._unseen.module = module
             torch._C._pop_torch_dispatch_stack(None)
-            return self._libraries.take_over()
+            return shortcuts.let_libraries_compute()
         was_running = self._stack.is_running
         self._stack.push(module)
         self._origins.module_changes()
@@ -120,23 +130,32 @@ class Capture:
     @eagerly
     def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._unseen.module is module:
-            return self._see_again()
+            return self.see_again()
         self._stack.pop(module)
         self._origins.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
 
     def _may_pass_by(self, module: nn.Module, inputs: Any) -> bool:
-        """Whether a module without products of its own runs no code but torch's, and no other mode is at work."""
+        """Whether a module without products of its own runs no code but torch's: no hook, no mode, no other forward."""
         is_plain = len(inputs) == 1 and type(inputs[0]) is Tensor
-        is_torchs = not module._forward_pre_hooks and "forward" not in module.__dict__
+        is_torchs = type(module).forward is WITHOUT_PRODUCTS[type(module)] and "forward" not in module.__dict__
         modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
-        return is_plain and is_torchs and modes == 1 and self._is_innermost()
+        return (
+            is_plain
+            and is_torchs
+            and not module._forward_pre_hooks
+            and modes == 1
+            and self._is_innermost()
+            and self._is_between_hooks()
+            and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+        )
 
-    def _see_again(self) -> None:
-        self._libraries.stand_back()
-        torch._C._push_on_torch_dispatch_stack(self._mode)
-        self._unseen.module = None
+    def _is_between_hooks(self) -> bool:
+        """Whether no hook of all modules is run between this capture's own two."""
+        before, behind = self._hooks
+        last_before, first_behind = next(reversed(_HOOKS_BEFORE)), next(iter(_HOOKS_BEHIND))
+        return bool(last_before == before.id and first_behind == behind.id)
 
     def _is_innermost(self) -> bool:
         """Whether no later mode stands before this one."""
@@ -144,7 +163,7 @@ class Capture:
         return modes > 0 and torch._C._get_dispatch_stack_at(modes - 1) is self._mode
 
     def _make_visible(self) -> None:
-        self._visible.enter_context(_in_products(self._libraries))
+        self._visible.enter_context(shortcuts.avoided())
         if self._triangles:
             self._visible.enter_context(recognised())
 
@@ -168,53 +187,6 @@ class _Aside:
         torch._C._push_on_torch_dispatch_stack(self._mode)
 
 
-class _Libraries:
-    """oneDNN and cuDNN, which compute recurrent layers as a whole, so that a dispatch mode sees none of their products.
-
-    What has no products, as an activation, they compute as in the original model.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: list[Callable[[bool], None]] = []  # to set whether it is enabled, of each that would be
-
-    def stand_back(self) -> None:
-        for set_enabled in self._waiting:
-            set_enabled(False)
-
-    def take_over(self) -> None:
-        for set_enabled in self._waiting:
-            set_enabled(True)
-
-    @contextmanager
-    def standing_back(self) -> Iterator[None]:
-        # The setters of torch.backends refuse once a program has frozen the flags, as torch's own tests do.
-        switches: list[tuple[bool, Callable[[bool], None]]] = [
-            (torch._C._get_mkldnn_enabled(), torch._C._set_mkldnn_enabled),
-            (torch._C._get_cudnn_enabled(), torch._C._set_cudnn_enabled),
-        ]
-        before = self._waiting
-        self._waiting = before + [set_enabled for is_enabled, set_enabled in switches if is_enabled]
-        self.stand_back()
-        try:
-            yield
-        finally:
-            self.take_over()
-            self._waiting = before
-            self.stand_back()
-
-
-@contextmanager
-def _in_products(libraries: _Libraries) -> Iterator[None]:
-    """Inside, attention and recurrent layers take no short cuts that hide their products from a dispatch mode."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with libraries.standing_back(), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-
-
 def _remove_mode(mode: TorchDispatchMode) -> None:
     """Take a mode off this thread's stack, also from below modes that were entered later and are still there."""
     above: list[TorchDispatchMode] = []
@@ -234,14 +206,13 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self,
         stack: ModuleStack,
         origins: Origins,
-        libraries: _Libraries,
         everything: bool,
         count: Count,
         skip: Skip,
         takes: Callable[[Tensor], bool],
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._stack, self._origins, self._libraries = stack, origins, libraries
+        self._stack, self._origins = stack, origins
         self._everything, self._count, self._skip, self._takes = everything, count, skip, takes
 
     @classmethod
@@ -287,11 +258,11 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _pass(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         """Run an operator as the original model does."""
-        self._libraries.take_over()
+        shortcuts.let_libraries_compute()
         try:
             return func(*args, **options)
         finally:
-            self._libraries.stand_back()
+            shortcuts.keep_libraries_out()
 
     def _triangle_of_gradient(self, node: Any, phase: str, args: tuple[Any, ...]) -> str | None:
         """Of a product that is the gradient of one of which a triangle was computed."""

@@ -144,18 +144,22 @@ NOT_COUNTED = (
 FREE_NAMESPACES = frozenset({"aten", "prim", "prims", "profiler", "flopcuda", "inductor"})
 FREE_OPERATORS = frozenset({"torchvision::nms", "torchvision::roi_pool", "torchvision::_roi_pool_backward"})
 
-# torch's own modules of which no operator multiplies and accumulates, nor calls another module: with none of them to be
-# looked at, they take less time.
-WITHOUT_PRODUCTS: frozenset[type[nn.Module]] = frozenset(
+# torch's own modules of which no operator multiplies and accumulates, nor calls another module, and their forward.
+# Where that is what runs, no operator need be looked at, which takes time.
+WITHOUT_PRODUCTS: Mapping[type[nn.Module], Any] = MappingProxyType(
     {
-        *(nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
-        *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
-        *(nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink),
-        *(nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU),
-        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-        *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
-        *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-        *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-        *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        kind: kind.forward
+        for kind in (
+            *(nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout),
+            *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
+            *(nn.Sigmoid, nn.Tanh, nn.Hardsigmoid, nn.Hardswish, nn.Hardtanh),
+            *(nn.Hardshrink, nn.Softshrink, nn.Tanhshrink),
+            *(nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Softmax, nn.Softmin, nn.LogSoftmax, nn.GLU),
+            *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+            *(nn.GroupNorm, nn.LayerNorm, nn.RMSNorm),
+            *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+            *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+            *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+        )
     }
 )

@@ -141,6 +141,7 @@ class Session:
 
     def reset(self) -> None:
         """Forget what was counted so far."""
+        self._see_again()
         self._pending.clear()
         self._skipped.clear()
         if self._capture:
@@ -152,6 +153,7 @@ class Session:
         Returns:
             The launches and their sums, and what was seen but not counted.
         """
+        self._see_again()
         pending = list(self._pending)
         counters = _read_counters([launch.execution.counters for launch in pending])
         launches = (self._launch(launch, values) for launch, values in zip(pending, counters, strict=True))
@@ -244,6 +246,10 @@ class Session:
     def _aside(self) -> AbstractContextManager[Any]:
         """Inside, the capture sees nothing, where it is the innermost mode."""
         return self._capture.aside() if self._capture else nullcontext()
+
+    def _see_again(self) -> None:
+        if self._capture:
+            self._capture.see_again()
 
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -228,27 +230,101 @@ def test_what_a_function_mode_makes_of_a_module_without_products_is_counted() ->
     assert session.report().total.counters.macs == 5 * 7 * 7
 
 
-def test_counts_go_on_after_a_module_without_products_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.activation = nn.ReLU()
+def multiply_behind(module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+    return output @ square if type(module) is nn.ReLU else None
 
-        def forward(self, input: Tensor) -> Tensor:
-            return self.activation(input @ square)
 
-    def interrupt(*args: Any, **kwargs: Any) -> Tensor:
+def multiply_before(module: nn.Module, inputs: Any) -> tuple[Tensor] | None:
+    return (inputs[0] @ square,) if type(module) is nn.ReLU else None
+
+
+def test_products_in_hooks_of_all_modules_are_counted() -> None:
+    model = nn.Sequential(nn.ReLU())
+    with ExitStack() as hooks:
+        hooks.callback(module_hooks.register_module_forward_hook(multiply_behind).remove)
+        with flopcuda.instrument(model) as session:
+            hooks.callback(module_hooks.register_module_forward_pre_hook(multiply_before).remove)
+            model(randn(5, 7))
+    assert session.report().total.counters.macs == 2 * 5 * 7 * 7
+
+
+def test_products_in_hooks_of_saved_tensors_are_counted() -> None:
+    model = nn.Sequential(nn.GELU())
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda saved: saved @ square, lambda packed: packed)
+    with flopcuda.instrument(model) as session, hooks:
+        model(randn(5, 7).requires_grad_())
+    assert session.report().total.counters.macs == 5 * 7 * 7
+
+
+def test_another_forward_of_a_class_without_products_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, input: input @ square)
+    model = nn.Sequential(nn.ReLU())
+    with flopcuda.instrument(model) as session:
+        model(randn(5, 7))
+    assert session.report().total.counters.macs == 5 * 7 * 7
+
+
+class Activated(nn.Module):
+    """A product, and a module without any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = nn.ReLU()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.activation(input @ square)
+
+
+def interrupt(model: nn.Module) -> None:
+    """As by Ctrl-C, while its ReLU runs."""
+
+    def raise_interrupt(*args: Any, **kwargs: Any) -> Tensor:
         raise KeyboardInterrupt
 
-    model = Model()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functional, "relu", raise_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            model(randn(5, 7))
+
+
+def test_counts_go_on_after_a_module_without_products_was_interrupted() -> None:
+    model = Activated()
     with flopcuda.instrument(model) as session:
-        with monkeypatch.context() as patch:
-            patch.setattr(functional, "relu", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                model(randn(5, 7))
+        interrupt(model)
         session.reset()
         model(randn(5, 7))
     assert session.report().total.counters.macs == 5 * 7 * 7
+
+
+@pytest.mark.parametrize("open_session", [flopcuda.instrument, lambda model: flopcuda.count()])
+def test_an_interrupted_module_leaves_nothing_behind(open_session: Any) -> None:
+    model = Activated()
+    with open_session(model):
+        interrupt(model)
+    assert not _get_current_dispatch_mode_stack()
+    assert torch._C._get_mkldnn_enabled()
+    assert torch.empty(3).shape == (3,)
+
+
+def test_threads_with_sessions_of_their_own_leave_each_other_their_products() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.activation = nn.LSTM(8, 8, batch_first=True), nn.GELU()
+
+        def forward(self, input: Tensor) -> Tensor:
+            return self.activation(functional.gelu(self.cell(input)[0]))
+
+    def counted_macs(_: int) -> tuple[int, int]:
+        model = Recurrent()
+        with torch.no_grad(), flopcuda.instrument(model) as session:
+            for _ in range(20):
+                model(randn(2, 6, 8))
+        return session.report().total.counters.macs, len(session.report().not_counted)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(counted_macs, range(2))) == [(20 * 2 * 6 * 4 * 8 * 16, 0)] * 2
+    assert torch._C._get_mkldnn_enabled()
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("ptxvm", marks=needs_kernels)])

@@ -31,6 +31,9 @@ constexpr int64_t kMinBroadcasts = 4;
 // With fewer output channels in a group than this, strips are faster than blocks.
 constexpr int64_t kMinBlockRows = 4;
 
+// Of weights that are packed as a whole: more than layers have, less than factors of large matrix products.
+constexpr int64_t kMaxPackedBytes = 64 * 1024 * 1024;
+
 bool is_pointwise(const Axis& axis) {
   return axis.kernel_size == 1 && axis.stride == 1 && axis.pad == 0 && axis.in_size == axis.out_size;
 }
@@ -125,7 +128,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   std::unique_ptr<ColumnSource<Scalar>> columns;
   TaskGrid grid;
   if (way.windows) {
-    // The weights are packed for every block: few where the threads can share panels of rows instead.
+    // Few blocks where the threads can share panels of rows instead: each lays its columns out and reads the weights.
     const bool rows_are_enough = threads == 1 || problem.groups * rows.panel_count() >= 2 * threads;
     const int64_t blocks_wanted = rows_are_enough ? 1 : 4 * threads;
     columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, columns_width, blocks_wanted, threads);
@@ -138,7 +141,8 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   }
   if (operands.kept) {
     rows.keep(*operands.kept, columns->depth_block());
-  } else if (columns->block_count() > 1 && !count_zero) {  // rows are looked at for zeros where they are packed
+  } else if (columns->block_count() > 1 && rows.bytes() <= kMaxPackedBytes && !count_zero) {
+    // Where zeros are counted, rows are looked at for them as they are packed.
     rows.pack_all(columns->depth_block());
   }
   const bool wide = way.vectors == Vectors::kRows;

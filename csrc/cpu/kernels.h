@@ -4,6 +4,7 @@
 //   conv.cpp, linear.cpp   state the operation as a matrix product: rows x depth times depth x columns
 //   row_panels.*           packs the rows (weights of a convolution, input rows of a linear layer)
 //   kept_weight.*          has a weight that stays packed from one call to the next
+//   transpose.*            transposes what is packed; and in dense_copy.*, images of the other memory format
 //   column_source.h        says how the columns are laid out and packed; im2col.*, shifted_windows.* and
 //                          transposed_columns.* do it
 //   gemm.*                 blocks the product for the caches, splits it among threads, walks the tiles

@@ -59,6 +59,7 @@ class RowPanels {
   int64_t panel_count() const { return static_cast<int64_t>(panels_.size()); }
   int64_t max_panel_rows() const { return width_.max; }
   int64_t rows() const { return rows_; }
+  int64_t bytes() const { return groups_ * rows_ * depth_ * int64_t{sizeof(Scalar)}; }
   const RowPanel& panel(int64_t index) const { return panels_[index]; }
 
   // Packs all panels of so many updates, once for every block of columns that they are multiplied by.

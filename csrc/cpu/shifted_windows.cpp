@@ -98,7 +98,7 @@ ShiftedWindows<Scalar>::ShiftedWindows(const ConvProblem& problem, const Scalar*
       phase_rows_used_(phases_used(problem.height)),
       phase_columns_used_(phases_used(problem.width)) {}
 
-// As many slices in a block as fit, since the weights are packed for every block; but as many blocks as are wanted.
+// As many slices in a block as fit, since the weights are read for every block; but as many blocks as are wanted.
 template <class Scalar>
 int64_t ShiftedWindows<Scalar>::choose_slice_blocks(int64_t blocks) const {
   const int64_t slices = problem_.batch * problem_.depth.out_size;
