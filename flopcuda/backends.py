@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from flopcuda import _C
-from flopcuda.autograd import is_transformed
 from flopcuda.ops import OPERATORS
 from flopcuda.timing import Duration, Stopwatch
 
@@ -82,7 +81,10 @@ def fetched(counters: Tensor) -> Tensor | tuple[int, ...]:
     Tensors that are kept for each launch would lie between those that a model frees, whose memory could then not be
     joined for the next ones of its size: a training step would get new pages from the system again and again.
     """
-    if counters.device.type != "cpu" or not holds_data(counters) or is_transformed():
+    transformed = torch._C._functorch
+    if transformed.is_functorch_wrapped_tensor(counters) or transformed.is_legacy_batchedtensor(counters):
+        return counters
+    if counters.device.type != "cpu" or not holds_data(counters):
         return counters
     return tuple(counters.tolist())
 
