@@ -5,9 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import resource
 import statistics
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torchvision
@@ -45,20 +46,16 @@ def plain_torch() -> Iterator[None]:
 
     What it has for all modules and operators of the process, its hooks and its dispatch mode, is put aside.
     """
-    hooks: list[MutableMapping[int, Any]] = [
+    hooks = (
         module_hooks._global_forward_pre_hooks,
         module_hooks._global_forward_hooks,
         module_hooks._global_forward_hooks_always_called,
-    ]
-    kept = [dict(each) for each in hooks]
-    for each in hooks:
-        each.clear()
-    try:
-        with _disable_current_modes():  # type: ignore[no-untyped-call]
-            yield
-    finally:
-        for each, entries in zip(hooks, kept, strict=True):
-            each.update(entries)
+    )
+    with ExitStack() as stack:
+        for entries in hooks:
+            stack.enter_context(patch.dict(entries, clear=True))
+        stack.enter_context(_disable_current_modes())  # type: ignore[no-untyped-call]
+        yield
 
 
 def _plainly(run: Callable[[], object]) -> Callable[[], None]:

@@ -19,7 +19,7 @@ class Execution(NamedTuple):
     """How one counted operator was computed.
 
     Attributes:
-        counters: of :data:`flopcuda.ops.COUNTER_FIELDS`; a tensor where a device holds them still, or no kernel ran.
+        counters: of :data:`flopcuda.ops.COUNTER_FIELDS`; a tensor while a device holds them, None if no kernel ran.
         kernel: the kernel that ran.
         seconds: its duration; None where none was measured.
         executed_macs: multiply-accumulate lanes that the PTX machine saw; None elsewhere.
@@ -27,7 +27,7 @@ class Execution(NamedTuple):
         splits: likewise; 1 on the CPU.
     """
 
-    counters: Tensor | tuple[int, ...]
+    counters: Tensor | tuple[int, ...] | None
     kernel: str
     seconds: Duration
     executed_macs: int | None = None
@@ -69,26 +69,25 @@ class NativeBackend:
         stopwatch = Stopwatch(operands[0].device)
         # Gradients are flopcuda.autograd's: the rules of the bare operators would be looked up for nothing.
         with torch._C._AutoDispatchBelowAutograd():
-            output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
-        seconds = stopwatch.stop()
-        kernel, splits, wave_efficiency = _C.last_launch() if holds_data(counters) else ("none", 1, None)
-        return output, Execution(fetched(counters), kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
+            output, record = OPERATORS[op](*operands, **options, count_zero=count_zero)
+        seconds, counters = stopwatch.stop(), fetched(record)
+        kernel, splits, wave_efficiency = ("none", 1, None) if counters is None else _C.last_launch()
+        return output, Execution(counters, kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
 
 
-def fetched(counters: Tensor) -> Tensor | tuple[int, ...]:
-    """The values of counters that are in the host's memory and no transform's, or else the tensor.
+def fetched(counters: Tensor) -> Tensor | tuple[int, ...] | None:
+    """The values of counters, or the tensor of a device or a transform; None if it has no data, for no kernel ran.
 
     Tensors that are kept for each launch would lie between those that a model frees, whose memory could then not be
     joined for the next ones of its size: a training step would get new pages from the system again and again.
     """
-    transformed = torch._C._functorch
-    if transformed.is_functorch_wrapped_tensor(counters) or transformed.is_legacy_batchedtensor(counters):
-        return counters
-    if counters.device.type != "cpu" or not holds_data(counters):
-        return counters
-    return tuple(counters.tolist())
+    if not holds_data(counters):
+        return None
+    wrappers = torch._C._functorch
+    is_wrapped = wrappers.is_functorch_wrapped_tensor(counters) or wrappers.is_legacy_batchedtensor(counters)
+    return tuple(counters.tolist()) if counters.is_cpu and not is_wrapped else counters
 
 
 def holds_data(tensor: Tensor) -> bool:
-    """Whether a tensor has values; meta and fake tensors have shapes only. Of counters: whether a kernel ran."""
+    """Whether a tensor has values; meta and fake tensors have shapes only."""
     return not tensor.is_meta and not isinstance(tensor, torch._subclasses.FakeTensor)

@@ -47,7 +47,7 @@ Count = Callable[[Place, str, str, Operands, Mapping[str, Any]], Tensor]
 # Is told of an operator that multiplies and accumulates, and is not counted.
 Skip = Callable[[Place, str], None]
 
-
+# Of all modules, in the order in which torch runs them.
 _HOOKS_BEFORE, _HOOKS_BEHIND = module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks
 
 
@@ -96,7 +96,8 @@ class Capture:
         _remove_mode(self._mode)
 
     def forget(self) -> None:
-        """The way from later backward passes to the modules of earlier forward ones."""
+        """The way from later backward passes to the modules of earlier forward ones, and what passes unseen."""
+        self.see_again()
         self._origins.forget()
 
     def see_again(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from flopcuda import _C, ptx, swapping, virtual_cuda
 from flopcuda.autograd import differentiable, is_transformed
-from flopcuda.backends import Backend, Execution, NativeBackend, Operands, holds_data
+from flopcuda.backends import Backend, Execution, NativeBackend, Operands
 from flopcuda.capture import Capture
 from flopcuda.eager import eagerly
 from flopcuda.ops import COUNTER_FIELDS, autocast
@@ -141,7 +141,6 @@ class Session:
 
     def reset(self) -> None:
         """Forget what was counted so far."""
-        self._see_again()
         self._pending.clear()
         self._skipped.clear()
         if self._capture:
@@ -153,7 +152,8 @@ class Session:
         Returns:
             The launches and their sums, and what was seen but not counted.
         """
-        self._see_again()
+        if self._capture:
+            self._capture.see_again()
         pending = list(self._pending)
         counters = _read_counters([launch.execution.counters for launch in pending])
         launches = (self._launch(launch, values) for launch, values in zip(pending, counters, strict=True))
@@ -212,7 +212,7 @@ class Session:
                 output, execution = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
-        if isinstance(execution.counters, tuple) or holds_data(execution.counters):
+        if execution.counters is not None:
             # As plain tuples of numbers, which the garbage collector need not look at again and again.
             shapes = tuple(input.shape), tuple(weight.shape), tuple(output.shape)
             device = virtual_cuda.label(input.device)
@@ -247,10 +247,6 @@ class Session:
         """Inside, the capture sees nothing, where it is the innermost mode."""
         return self._capture.aside() if self._capture else nullcontext()
 
-    def _see_again(self) -> None:
-        if self._capture:
-            self._capture.see_again()
-
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1
 
@@ -260,7 +256,7 @@ class Session:
         return Counters(**fields, zero=zero if self.count_zero else None)
 
 
-def _read_counters(records: list[Tensor | tuple[int, ...]]) -> list[tuple[int, ...]]:
+def _read_counters(records: list[Tensor | tuple[int, ...] | None]) -> list[tuple[int, ...]]:
     """The records' values in their order, with one copy from each device."""
     values = [record if isinstance(record, tuple) else () for record in records]
     by_device: dict[torch.device, dict[int, Tensor]] = {}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules import module as module_hooks
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -22,6 +22,7 @@ import flopcuda
 from flopcuda.geometry import exact_counts
 from flopcuda.registry import FREE_NAMESPACES, LOWERINGS, NAMED, NOT_COUNTED, WITHOUT_PRODUCTS
 from tests.cuda_kernels import needs_kernels
+from tests.recorder import Recorder
 from tests.torch_counts import torchs_own_count
 
 attend = functional.scaled_dot_product_attention
@@ -137,16 +138,6 @@ class Mixed(nn.Module):
         return self.head(attended.mean(1))
 
 
-class Recorder(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.operators: set[Any] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operators.add(func)
-        return func(*args, **(kwargs or {}))
-
-
 # Of modules that have to be told something, and the axes of their input, if not four.
 ARGUMENTS: dict[type[nn.Module], tuple[Any, ...]] = {
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), (4,)),
@@ -171,18 +162,6 @@ def test_modules_that_pass_unseen_have_no_products(kind: type[nn.Module], traini
     assert {operator.namespace for operator in recorder.operators} <= FREE_NAMESPACES
 
 
-class OneDnnRecorder(TorchDispatchMode):
-    """Whether oneDNN may be used by the operators that reach it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.enabled: dict[str, bool] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.enabled[str(func.overloadpacket)] = torch._C._get_mkldnn_enabled()
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("enabled", [True, False])
 def test_what_has_no_products_is_computed_by_the_libraries_of_the_original(enabled: bool) -> None:
     class Model(nn.Module):
@@ -194,10 +173,11 @@ def test_what_has_no_products_is_computed_by_the_libraries_of_the_original(enabl
             return functional.silu(self.activation(input @ square))
 
     model = Model()
-    with torch.backends.mkldnn.flags(enabled=enabled), OneDnnRecorder() as recorder, flopcuda.instrument(model):
+    with torch.backends.mkldnn.flags(enabled=enabled), Recorder() as recorder, flopcuda.instrument(model):
         model(randn(5, 7))
         assert torch._C._get_mkldnn_enabled() == enabled
-    assert recorder.enabled["aten.gelu"] == recorder.enabled["aten.silu"] == enabled
+    used = {operator.overloadpacket: is_enabled for operator, is_enabled in recorder.operators.items()}
+    assert used[torch.ops.aten.gelu] == used[torch.ops.aten.silu] == enabled
 
 
 def test_products_in_hooks_of_modules_without_any_are_counted() -> None:

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import flopcuda
@@ -24,6 +23,7 @@ from flopcuda import _C
 from flopcuda.formulas import TriangleSizes, triangle_exact_add, triangle_exact_mul, triangle_skipped_mul
 from flopcuda.geometry import exact_counts, skipped_products
 from tests.cuda_kernels import needs_kernels
+from tests.recorder import Recorder
 
 attend = functional.scaled_dot_product_attention
 # Of values and gradients, which torch's own fused code computes in another order.
@@ -255,18 +255,6 @@ def test_other_attention_is_dense() -> None:
     assert triangles(session.report()) == 4 * [("forward", None)] + FORWARD + 2 * [("forward", None)]
 
 
-class _Recorded(TorchDispatchMode):
-    """The names of the operators that get this far."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 def test_only_a_mask_is_searched_for_rows_without_keys(training: bool, is_causal: bool) -> None:
@@ -275,7 +263,7 @@ def test_only_a_mask_is_searched_for_rows_without_keys(training: bool, is_causal
     calls: list[tuple[dict[str, Any], bool]] = [({"is_causal": is_causal}, False), ({"attn_mask": mask}, True)]
     for options, searched in calls:
         attention = partial(attend, **options)
-        with _Recorded() as below, flopcuda.count():
+        with Recorder() as below, flopcuda.count():
             results = results_of(attention, factors) if training else [attention(*factors)]
         assert ("aten::_safe_softmax" in below.names) == searched
         expected = results_of(attention, factors) if training else [attention(*factors)]

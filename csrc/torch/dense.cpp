@@ -24,7 +24,8 @@ at::Tensor dense(const at::Tensor& tensor) {
   const at::Tensor copy = at::empty(tensor.sizes(), tensor.options().memory_format(at::MemoryFormat::Contiguous));
   const bool is_done =
       tensor.scalar_type() == at::kDouble ? is_copied<double>(tensor, copy) : is_copied<float>(tensor, copy);
-  return is_done ? copy : tensor.contiguous();
+  if (!is_done) copy.copy_(tensor);
+  return copy;
 }
 
 }  // namespace flopcuda
