@@ -1,4 +1,4 @@
-"""A dispatch mode that notes what reaches it; below a session that is opened inside it, what the session lets through."""
+"""A dispatch mode that notes what reaches it; around a session, what the session lets through."""
 
 from __future__ import annotations
 
