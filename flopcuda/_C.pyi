@@ -1,5 +1,8 @@
 # Types of the extension module that csrc/torch/module.cpp defines.
+from collections.abc import Callable
 from typing import Any
+
+from torch import Tensor
 
 cuda_version: str
 cuda_architectures: str
@@ -7,7 +10,6 @@ cuda_architectures: str
 def cpu_isa() -> str: ...
 def select_cpu_isa(name: str) -> None: ...
 def kept_weight_bytes() -> int: ...
-def last_launch() -> tuple[str, int, float | None]: ...
 def cuda_kernels() -> list[dict[str, Any]]: ...
 def device_rates(capability: int, name: str = "") -> list[float]: ...
 def device_properties(
@@ -27,3 +29,11 @@ BANDWIDTH_SHARE: float
 SPLIT_BYTES: float
 SPLIT_LATENCY: float
 RESIDENT_THREADS: int
+
+# Of flopcuda.ops's operators, with their arguments, none left out but a triangle, and allow_tf32. Output, counters,
+# kernel, seconds, splits, wave efficiency: flopcuda.backends.Execution says what they are.
+_Launch = Callable[..., tuple[Tensor, Tensor | tuple[int, ...], str, float, int, float | None]]
+launch_conv2d: _Launch
+launch_conv3d: _Launch
+launch_linear: _Launch
+launch_matmul: _Launch

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 from torch.autograd import forward_ad
 
 from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
@@ -30,9 +31,7 @@ def differentiable(execute: Execute, aside: Aside) -> Run:
         if torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad for tensor in (input, weight, bias)
         ):
-            with aside():
-                operands = [_behind_a_node(tensor) for tensor in (input, weight, bias)]
-            result: Tensor = _CountedOperator.apply(run, execute, aside, phase, op, options, *operands)
+            result: Tensor = _CountedOperator.apply(run, execute, aside, phase, op, options, input, weight, bias)
             return result
         return execute(phase, op, (input, weight, bias), options)
 
@@ -44,18 +43,29 @@ def is_transformed() -> bool:
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
-def _behind_a_node(tensor: Tensor | None) -> Tensor | None:
-    """Not a leaf: of any other tensor autograd can say in the backward pass whether its gradient is asked for."""
-    return tensor.view_as(tensor) if tensor is not None and tensor.requires_grad and tensor.is_leaf else tensor
+def _is_needed(node: torch.autograd.graph.Node | None) -> bool:
+    """Whether this backward pass asks for the gradient that goes to a node."""
+    if node is None:
+        return False
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # torch won't say of a leaf, once it has found that torch.autograd.grad was called with it
+        return True
 
 
 def _needed(ctx: Any) -> list[bool]:
-    """Whether this backward pass asks for the gradients of input, weight and bias, those that may have one."""
+    """Of input, weight and bias; torch has a node for each of them that is a tensor."""
     nodes = iter([node for node, _ in ctx.next_functions])
-    return [
-        is_tensor and (node := next(nodes)) is not None and torch._C._will_engine_execute_node(node)
-        for is_tensor in (True, True, ctx.bias_is_summed)
-    ]
+    return [is_tensor and _is_needed(next(nodes)) for is_tensor in (True, True, ctx.bias_is_summed)]
+
+
+def _laid_out_like(weight: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """As torch keeps a parameter's gradient; it would copy any other for that, where a capture sees it do so."""
+    if gradient is None or torch.is_grad_enabled() or gradient.stride() == weight.stride():
+        return gradient
+    is_contiguous = weight.is_contiguous()
+    layout = torch.contiguous_format if is_contiguous else suggest_memory_format(weight)
+    return gradient.contiguous(memory_format=layout)
 
 
 class _CountedOperator(torch.autograd.Function):
@@ -85,5 +95,6 @@ class _CountedOperator(torch.autograd.Function):
         needs = _needed(ctx)
         with ctx.aside():
             of_input, of_weight = gradients(ctx.op, ctx.run, grad, input, weight, needs, **ctx.options)
+            of_weight = _laid_out_like(weight, of_weight)
             of_bias = bias_gradient(ctx.op, grad) if needs[2] else None
         return (None,) * 6 + (of_input, of_weight, of_bias)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from flopcuda import _C
-from flopcuda.ops import OPERATORS
+from flopcuda.ops import OPERATORS, allows_tf32, check_operands
 from flopcuda.timing import Duration, Stopwatch
 
 Operands = tuple[Tensor, Tensor, Tensor | None]  # input, weight, bias
+
+# By operator, what runs it and tells how: output, then what Execution has of it.
+LAUNCHES: dict[str, Callable[..., Any]] = {op: getattr(_C, f"launch_{op}") for op in OPERATORS}
 
 
 class Execution(NamedTuple):
@@ -66,13 +69,20 @@ class NativeBackend:
         self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool
     ) -> tuple[Tensor, Execution]:
         """Run one operator and time it."""
-        stopwatch = Stopwatch(operands[0].device)
-        # Gradients are flopcuda.autograd's: the rules of the bare operators would be looked up for nothing.
-        with torch._C._AutoDispatchBelowAutograd():
-            output, record = OPERATORS[op](*operands, **options, count_zero=count_zero)
-        seconds, counters = stopwatch.stop(), fetched(record)
-        kernel, splits, wave_efficiency = ("none", 1, None) if counters is None else _C.last_launch()
-        return output, Execution(counters, kernel, seconds, wave_efficiency=wave_efficiency, splits=splits)
+        input = operands[0]
+        stopwatch = Stopwatch(input.device) if input.is_cuda else None
+        try:
+            output, counters, kernel, seconds, splits, wave_efficiency = LAUNCHES[op](
+                *operands, **options, count_zero=count_zero, allow_tf32=allows_tf32(op, input)
+            )
+        except (RuntimeError, TypeError):
+            check_operands(op, *operands)  # has a better reason than torch, of what no kernel takes
+            raise
+        if stopwatch is not None:
+            seconds = stopwatch.stop()
+        if not isinstance(counters, tuple):
+            counters = fetched(counters)
+        return output, Execution(counters, kernel, seconds, None, wave_efficiency, splits)
 
 
 def fetched(counters: Tensor) -> Tensor | tuple[int, ...] | None:

@@ -92,7 +92,7 @@ def _convolution(
     input, weight, bias = operands
     is_single = input.dim() == axes + 1
     images = input.unsqueeze(0) if is_single else input
-    _check_operands(op, images, weight, bias)
+    check_operands(op, images, weight, bias)
     stride, padding, dilation, groups = geometry
     output, counters = _CONVOLUTIONS[op](
         images, weight, bias, stride, padding, dilation, groups, count_zero, allow_tf32
@@ -118,7 +118,7 @@ def linear(
         RuntimeError: shapes or devices that do not fit together.
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
-    _check_operands("linear", input, weight, bias)
+    check_operands("linear", input, weight, bias)
     output, counters = torch.ops.flopcuda.linear(input, weight, bias, count_zero, allows_tf32("linear", input))
     return output, counters
 
@@ -149,7 +149,7 @@ def matmul(
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
         ValueError: ``triangle`` is none of those.
     """
-    _check_operands("matmul", input, weight, bias)
+    check_operands("matmul", input, weight, bias)
     multiplied = None if count_zero else triangle
     output, counters = torch.ops.flopcuda.matmul(input, weight, multiplied, count_zero, allows_tf32("matmul", input))
     return (output.tril() if triangle == "output" and count_zero else output), counters
@@ -266,7 +266,7 @@ def is_set_to_tf32(op: str) -> bool:
     return bool(getattr(backend, operation).fp32_precision == "tf32")
 
 
-def _check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+def check_operands(op: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Refuse what the kernels do not take, with ``op`` in front.
 
     Raises:
@@ -299,10 +299,13 @@ def _are_alike(a: Tensor, b: Tensor) -> bool:
     )
 
 
+def is_autocast() -> bool:
+    """Whether autocast is on for any device."""
+    return torch._C._is_any_autocast_enabled()
+
+
 def autocast(operand: Tensor) -> Tensor:
     """The operand in the dtype that autocast gives to matrix products and convolutions, where it is on."""
-    if not torch._C._is_any_autocast_enabled():  # a part of a small layer's time, for every operand
-        return operand
     kind = operand.device.type
     if not (operand.is_floating_point() and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         return operand

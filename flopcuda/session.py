@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from flopcuda import _C, ptx, swapping, virtual_cuda
-from flopcuda.autograd import differentiable, is_transformed
+from flopcuda.autograd import Aside, differentiable, is_transformed
 from flopcuda.backends import Backend, Execution, NativeBackend, Operands
 from flopcuda.capture import Capture
 from flopcuda.eager import eagerly
-from flopcuda.ops import COUNTER_FIELDS, autocast
+from flopcuda.gradients import Run
+from flopcuda.ops import COUNTER_FIELDS, autocast, is_autocast
 from flopcuda.ptx_backend import MachineBackend
 from flopcuda.report import Counters, Launch, NotCounted, Place, Report
 from flopcuda.timing import in_seconds
@@ -50,6 +51,8 @@ def instrument(
         TypeError: ``model`` is no module, or holds a scripted module, whose code can't be swapped.
         ValueError: a lazy module has not seen an input yet, or there is no such backend or capture.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"instrument takes a torch.nn.Module, got {type(model).__name__}")
     if capture not in ("ops", "modules"):
         raise ValueError(f"capture must be 'ops' or 'modules', not {capture!r}")
     return Session(model, count_zero=count_zero, backend=_backend(backend), capture_ops=capture == "ops")
@@ -96,7 +99,7 @@ class _PendingLaunch(NamedTuple):
     has_bias: bool
     options: Mapping[str, Any]
     dtype: torch.dtype
-    device: str
+    device: torch.device
     execution: Execution
 
 
@@ -115,10 +118,12 @@ class Session:
         self._backend = backend
         self._pending: list[_PendingLaunch] = []
         self._skipped: Counter[tuple[Place, str]] = Counter()
-        self._swapped = [] if model is None else swapping.swap(model, self)
         self._capture = (
             Capture(model, self._execute, self._skip, backend.takes, triangles=not count_zero) if capture_ops else None
         )
+        # Inside, the capture sees nothing, where it is the innermost mode.
+        self._aside: Aside = self._capture.aside if self._capture else nullcontext
+        self._swapped = [] if model is None else swapping.swap(model, self)
         self._weights_are_kept: _C.WeightsAreKept | None = _C.WeightsAreKept()
         if self._capture:
             self._capture.start()
@@ -163,19 +168,9 @@ class Session:
         )
         return Report(tuple(launches), tuple(not_counted))
 
-    def _counts_below_transforms(self, place: Place) -> bool:
-        """Whether a layer's own operators are seen below ``torch.func`` transforms or forward-mode differentiation.
-
-        They have no rules for the counted operators, but resolve torch's own into ones without a transform.
-
-        Raises:
-            RuntimeError: they are at work, and only modules are captured.
-        """
-        if not is_transformed():
-            return False
-        if self._capture is None:
-            raise RuntimeError(f'{place}: torch.func transforms and forward-mode gradients need capture="ops"')
-        return True
+    def operators_at(self, place: Place) -> Run:
+        """What runs counted operators for a place, their gradients too when they are asked for."""
+        return differentiable(partial(self._execute, place), self._aside)
 
     @eagerly
     def run(
@@ -186,7 +181,10 @@ class Session:
         weight: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        """Run a layer by counted operators, its gradients too when they are asked for; returns the output.
+        """Run a layer by counted operators; returns the output.
+
+        Below ``torch.func`` transforms or forward-mode differentiation, the layer's own operators are seen and counted:
+        the counted ones have no rules for them, but they resolve torch's own into ones without a transform.
 
         Args:
             layer: the layer.
@@ -197,12 +195,17 @@ class Session:
 
         Raises:
             RuntimeError, TypeError: what an operator raised, with the place before it.
+            RuntimeError: a transform is at work, and only modules are captured.
         """
-        place = layer.counted_place
-        if self._counts_below_transforms(place):
+        if is_transformed():
+            if self._capture is None:
+                raise RuntimeError(
+                    f'{layer.counted_place}: torch.func transforms and forward-mode gradients need capture="ops"'
+                )
             return original(input, weight, bias)
-        run = differentiable(partial(self._execute, place), self._aside)
-        return layer.counted_output(run, autocast(input), autocast(weight), None if bias is None else autocast(bias))
+        if is_autocast():
+            input, weight, bias = autocast(input), autocast(weight), None if bias is None else autocast(bias)
+        return layer.counted_output(layer.counted_run, input, weight, bias)
 
     def _execute(self, place: Place, phase: str, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
         """Run one counted operator and keep its record."""
@@ -215,10 +218,8 @@ class Session:
         if execution.counters is not None:
             # As plain tuples of numbers, which the garbage collector need not look at again and again.
             shapes = tuple(input.shape), tuple(weight.shape), tuple(output.shape)
-            device = virtual_cuda.label(input.device)
-            self._pending.append(
-                _PendingLaunch(place, phase, op, *shapes, bias is not None, options, input.dtype, device, execution)
-            )
+            has_bias, dtype, device = bias is not None, input.dtype, input.device
+            self._pending.append(_PendingLaunch(place, phase, op, *shapes, has_bias, options, dtype, device, execution))
         return output
 
     def _launch(self, pending: _PendingLaunch, counters: tuple[int, ...]) -> Launch:
@@ -233,7 +234,7 @@ class Session:
             output_shape=pending.output_shape,
             options={"bias": pending.has_bias, **pending.options},
             dtype=str(pending.dtype).removeprefix("torch."),
-            device=pending.device,
+            device=virtual_cuda.label(pending.device),
             backend=self._backend.name,
             kernel=execution.kernel,
             counters=self._counters(counters),
@@ -242,10 +243,6 @@ class Session:
             wave_efficiency=execution.wave_efficiency,
             splits=execution.splits,
         )
-
-    def _aside(self) -> AbstractContextManager[Any]:
-        """Inside, the capture sees nothing, where it is the innermost mode."""
-        return self._capture.aside() if self._capture else nullcontext()
 
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from flopcuda.gradients import Run, operator_of, sides_of
+from flopcuda.gradients import Run, sides_of
 from flopcuda.ops import autocast
 from flopcuda.report import Place
 
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 
 
 class CountedLayer(nn.Module):
-    """What every counted layer has: its place in the model, its own class and the session that counts it."""
+    """What every counted layer has: its place in the model, its own class, the session that counts it, and what runs
+    operators for it there.
+    """
 
     counted_place: ClassVar[Place]
     counted_session: ClassVar[Session]
+    counted_run: ClassVar[Run]
     original_class: ClassVar[type[nn.Module]]
 
     def counted_output(self, run: Run, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -58,11 +61,10 @@ def _convolve(
     if layer.padding_mode != "zeros":
         input = autocast(nn.functional.pad(input, padding, mode=layer.padding_mode))  # which may be in float32
         padding = (0,) * len(padding)
-    axes = len(layer.kernel_size)
-    images = input.unsqueeze(0) if input.dim() == axes + 1 else input
+    is_single = input.dim() == len(layer.kernel_size) + 1
     output = run(
-        operator_of(images),
-        images,
+        layer.counted_operator,
+        input.unsqueeze(0) if is_single else input,
         weight,
         bias,
         stride=layer.stride,
@@ -70,12 +72,13 @@ def _convolve(
         dilation=layer.dilation,
         groups=layer.groups,
     )
-    return output.squeeze(0) if input.dim() == axes + 1 else output
+    return output.squeeze(0) if is_single else output
 
 
 class CountedConv2d(CountedLayer, nn.Conv2d):
     """``torch.nn.Conv2d`` through the counted kernels."""
 
+    counted_operator = "conv2d"
     counted_output = _convolve
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -85,6 +88,7 @@ class CountedConv2d(CountedLayer, nn.Conv2d):
 class CountedConv3d(CountedLayer, nn.Conv3d):
     """``torch.nn.Conv3d`` through the counted kernels."""
 
+    counted_operator = "conv3d"
     counted_output = _convolve
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -130,11 +134,9 @@ def swap(model: nn.Module, session: Session) -> list[CountedLayer]:
 
     Raises:
         RuntimeError: a module is instrumented already.
-        TypeError: ``model`` is no module, or holds a scripted one.
+        TypeError: ``model`` holds a scripted module.
         ValueError: a module is lazy and not yet materialised.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"instrument takes a torch.nn.Module, got {type(model).__name__}")
     named = dict(model.named_modules())
     for name, module in named.items():
         _check_swappable(name or "the model", module)
@@ -171,9 +173,11 @@ def _counted_class(
 ) -> type[CountedLayer]:
     # After the user's class and before torch's: the method resolution order puts the counted layer's base behind it.
     bases = (layer,) if original in COUNTED_LAYERS else (original, layer)
+    place = Place(name, original.__name__)
     namespace = {
-        "counted_place": Place(name, original.__name__),
+        "counted_place": place,
         "counted_session": session,
+        "counted_run": staticmethod(session.operators_at(place)),
         "original_class": original,
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,

@@ -1,8 +1,7 @@
-"""Durations of launches: the steady clock on a CPU, events on the stream of a GPU."""
+"""Durations of launches: those of a CPU come with them, those of a GPU from events on its stream."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
@@ -19,30 +18,21 @@ def in_seconds(duration: Duration) -> float | None:
 
 
 class Stopwatch:
-    """Starts when made; :meth:`stop` gives the duration.
+    """Of a GPU: starts when made; :meth:`stop` gives the duration.
 
-    On a GPU nothing waits until it is asked for. Inside a CUDA graph capture no time passes, and a virtual device's
-    time says nothing of a GPU's, so it is None.
+    Nothing waits until it is asked for. Inside a CUDA graph capture no time passes, and a virtual device's time says
+    nothing of a GPU's, so it is None.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._is_timed, self._stream, self._start_event = True, None, None
-        if device.type == "cuda":
-            self._is_timed = not torch.cuda.is_current_stream_capturing()
-            self._stream = torch.cuda.current_stream(device) if self._is_timed else None
-            self._start_event = self._record_event()
-        self._start = time.perf_counter()
+        is_timed = not torch.cuda.is_current_stream_capturing()
+        self._stream = torch.cuda.current_stream(device) if is_timed else None
+        self._start = self._record_event()
 
     def stop(self) -> Duration:
-        """End the measurement here, on the CPU's clock or in the GPU's stream."""
-        if not self._is_timed:
-            return None
-        if self._stream is None:
-            return time.perf_counter() - self._start
-        start, end = self._start_event, self._record_event()
-        assert start is not None
-        assert end is not None
-        return lambda: _seconds_between(start, end)
+        """End the measurement here, in the stream."""
+        start, end = self._start, self._record_event()
+        return None if start is None or end is None else lambda: _seconds_between(start, end)
 
     def _record_event(self) -> torch.cuda.Event | None:
         if self._stream is None:

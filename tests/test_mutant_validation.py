@@ -12,6 +12,7 @@ import flopcuda
 from flopcuda import ops
 from tests.cpu_kernels import ConvProblem, Kernels, LinearProblem, build_kernels
 from tests.patches import Patch, sampled
+from tests.replaced_operators import replace_operator
 from tests.test_cpu_mutants import MUTANTS
 
 # Validation does not count products of zero, so a defect in that count alone is not its to find; test_cpu_mutants does.
@@ -110,7 +111,7 @@ def operators_of(kernels: Kernels) -> dict[str, object]:
 def validate_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> flopcuda.Validation:
     kernels.set_num_threads(2)
     for name, operator in operators_of(kernels).items():
-        monkeypatch.setitem(ops.OPERATORS, name, operator)
+        replace_operator(monkeypatch, name, operator)
     return flopcuda.validate(EveryPath().eval(), torch.randn(4, 300, 20, 20), tools=[])
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import flopcuda
 from flopcuda.cli import main
 from tests.conftest import SmallNet
+from tests.replaced_operators import replace_operator
 from tests.test_session import assert_unchanged, fingerprint
 
 
@@ -58,7 +59,7 @@ def test_a_count_that_is_off_by_one_fails(
         counters[ops.COUNTER_FIELDS.index(counter)] += 1
         return output, counters
 
-    monkeypatch.setitem(ops.OPERATORS, "conv2d", off_by_one)
+    replace_operator(monkeypatch, "conv2d", off_by_one)
     result = flopcuda.validate(model.eval(), images, tools=[])
     assert not result.ok
     assert [layer.match for layer in result.layers] == [False, False, True]
@@ -121,7 +122,7 @@ def test_a_mismatch_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
         output, counters = true_linear(*arguments, **options)
         return output, 2 * counters
 
-    monkeypatch.setitem(ops.OPERATORS, "linear", doubled)
+    replace_operator(monkeypatch, "linear", doubled)
     outcome = run("validate", "tests.test_validation:small_net", "--input-size", "3x9x9")
     assert outcome.exit_code == 1
     assert "FAILED: counted and exact formula differ in head" in outcome.output
@@ -140,7 +141,7 @@ def wrong_in_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         output, counters = true_conv2d(*arguments, **options)
         return output, counters if torch._C._current_autograd_node() is None else counters + 1
 
-    monkeypatch.setitem(ops.OPERATORS, "conv2d", off_by_one)
+    replace_operator(monkeypatch, "conv2d", off_by_one)
 
 
 def test_a_training_step_that_counts_right(model: SmallNet, images: Tensor) -> None:

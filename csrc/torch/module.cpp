@@ -8,7 +8,7 @@
 #include "cpu/kernels.h"
 #include "cuda/plan.h"
 #include "torch/kept_weights.h"
-#include "torch/launched.h"
+#include "torch/launches.h"
 
 namespace py = pybind11;
 
@@ -90,12 +90,7 @@ PYBIND11_MODULE(_C, module) {
                              "While one of these lives, the CPU kernels keep weights packed that they see again.")
       .def(py::init<>());
   module.def("kept_weight_bytes", &kept_weight_bytes, "Bytes of the weights that are kept packed.");
-  module.def(
-      "last_launch",
-      [] { return py::make_tuple(last_launch().kernel, last_launch().splits, last_launch().wave_efficiency); },
-      "The kernel that this thread's last operator launched, \"none\" if there was nothing to compute; the parts of "
-      "its "
-      "reduction; and the wave efficiency of its grid, None on the CPU.");
+  bind_launches(module);
   module.def(
       "cuda_kernels", &cuda_kernels,
       "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
