@@ -6,15 +6,14 @@ the counted kernels, and names the others that multiply and accumulate, so that 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as module_hooks
 from torch.utils._python_dispatch import (
     TorchDispatchMode,
     _get_current_dispatch_mode_stack,
@@ -22,7 +21,7 @@ from torch.utils._python_dispatch import (
     _push_mode,
 )
 
-from flopcuda import shortcuts
+from flopcuda import _C, module_calls, shortcuts
 from flopcuda.attention import recognised, triangle_of, without_searches
 from flopcuda.backends import Operands
 from flopcuda.eager import eagerly
@@ -47,9 +46,6 @@ Count = Callable[[Place, str, str, Operands, Mapping[str, Any]], Tensor]
 # Is told of an operator that multiplies and accumulates, and is not counted.
 Skip = Callable[[Place, str], None]
 
-# Of all modules, in the order in which torch runs them.
-_HOOKS_BEFORE, _HOOKS_BEHIND = module_hooks._global_forward_pre_hooks, module_hooks._global_forward_hooks
-
 
 class Capture:
     """Sees the operators of a model and of its backward pass, or of everything, between :meth:`start` and :meth:`stop`.
@@ -72,16 +68,15 @@ class Capture:
         self._stack = ModuleStack(model)
         self._origins = Origins()
         self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
-        self._hooks: list[Any] = []
         self._visible = ExitStack()
-        self._unseen = _Unseen()
+        # By type, the methods that are all code to run in modules without products.
+        self._methods = {kind: {"forward": forward} for kind, forward in WITHOUT_PRODUCTS.items()}
+        self.unseen = _C.UnseenModules(self._mode, self._methods)
 
-    def start(self) -> None:
-        """From now on."""
-        self._hooks = [
-            module_hooks.register_module_forward_pre_hook(self._enter),
-            module_hooks.register_module_forward_hook(self._leave, always_call=True),
-        ]
+    def start(self, counted: Mapping[type[nn.Module], dict[str, Any]] = MappingProxyType({})) -> None:
+        """From now on; ``counted`` has the layers whose products are counted as it is, and the methods they run."""
+        self._methods.update(counted)
+        module_calls.watch(self)
         _push_mode(self._mode)
         if self._model is None:
             self._make_visible()
@@ -89,9 +84,7 @@ class Capture:
     def stop(self) -> None:
         """Leave no trace. Does nothing the second time."""
         self.see_again()
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        module_calls.unwatch(self)
         self._visible.close()
         _remove_mode(self._mode)
 
@@ -102,23 +95,15 @@ class Capture:
 
     def see_again(self) -> None:
         """End what passes unseen in this thread: a module that has run, or one in which the program was interrupted."""
-        if self._unseen.module is None:
-            return
-        shortcuts.keep_libraries_out()
-        torch._C._push_on_torch_dispatch_stack(self._mode)
-        self._unseen.module = None
+        self.unseen.see_again()
 
     def aside(self) -> AbstractContextManager[Any]:
         """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""
         return _Aside() if self._is_innermost() else nullcontext()
 
     @eagerly
-    def _enter(self, module: nn.Module, inputs: Any) -> None:
-        self.see_again()
-        if type(module) in WITHOUT_PRODUCTS and self._may_pass_by(module, inputs):
-            self._unseen.module = module
-            torch._C._pop_torch_dispatch_stack(None)
-            return shortcuts.let_libraries_compute()
+    def enter(self, module: nn.Module) -> None:
+        """As a :class:`flopcuda.module_calls.Watcher`: a module's forward begins."""
         was_running = self._stack.is_running
         self._stack.push(module)
         self._origins.module_changes()
@@ -129,34 +114,12 @@ class Capture:
             self._visible.enter_context(self._mode)
 
     @eagerly
-    def _leave(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self._unseen.module is module:
-            return self.see_again()
+    def leave(self, module: nn.Module) -> None:
+        """It ends."""
         self._stack.pop(module)
         self._origins.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
-
-    def _may_pass_by(self, module: nn.Module, inputs: Any) -> bool:
-        """Whether a module without products of its own runs no code but torch's: no hook, no mode, no other forward."""
-        is_plain = len(inputs) == 1 and type(inputs[0]) is Tensor
-        is_torchs = type(module).forward is WITHOUT_PRODUCTS[type(module)] and "forward" not in module.__dict__
-        modes = torch._C._len_torch_dispatch_stack() + torch._C._len_torch_function_stack()
-        return (
-            is_plain
-            and is_torchs
-            and not module._forward_pre_hooks
-            and modes == 1
-            and self._is_innermost()
-            and self._is_between_hooks()
-            and torch._C._autograd._top_saved_tensors_default_hooks(True) is None
-        )
-
-    def _is_between_hooks(self) -> bool:
-        """Whether no hook of all modules is run between this capture's own two."""
-        before, behind = self._hooks
-        last_before, first_behind = next(reversed(_HOOKS_BEFORE)), next(iter(_HOOKS_BEHIND))
-        return bool(last_before == before.id and first_behind == behind.id)
 
     def _is_innermost(self) -> bool:
         """Whether no later mode stands before this one."""
@@ -167,12 +130,6 @@ class Capture:
         self._visible.enter_context(shortcuts.avoided())
         if self._triangles:
             self._visible.enter_context(recognised())
-
-
-class _Unseen(threading.local):
-    """The module that runs in a thread and whose operators the mode does not see."""
-
-    module: nn.Module | None = None
 
 
 class _Aside:
@@ -259,11 +216,11 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _pass(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         """Run an operator as the original model does."""
-        shortcuts.let_libraries_compute()
+        _C.let_libraries_compute()
         try:
             return func(*args, **options)
         finally:
-            shortcuts.keep_libraries_out()
+            _C.keep_libraries_out()
 
     def _triangle_of_gradient(self, node: Any, phase: str, args: tuple[Any, ...]) -> str | None:
         """Of a product that is the gradient of one of which a triangle was computed."""

@@ -7,21 +7,20 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from flopcuda import _C, ptx, swapping, virtual_cuda
+from flopcuda import _C, ptx, swapping
 from flopcuda.autograd import Aside, differentiable, is_transformed
-from flopcuda.backends import Backend, Execution, NativeBackend, Operands
+from flopcuda.backends import Backend, NativeBackend, Operands
 from flopcuda.capture import Capture
 from flopcuda.eager import eagerly
 from flopcuda.gradients import Run
-from flopcuda.ops import COUNTER_FIELDS, autocast, is_autocast
+from flopcuda.launch_log import LaunchLog
+from flopcuda.ops import autocast, is_autocast
 from flopcuda.ptx_backend import MachineBackend
-from flopcuda.report import Counters, Launch, NotCounted, Place, Report
-from flopcuda.timing import in_seconds
+from flopcuda.report import NotCounted, Place, Report
 
 
 def instrument(
@@ -87,22 +86,6 @@ def _backend(choice: str | ptx.Machine) -> Backend:
     raise ValueError(f"backend must be 'native', 'ptxvm' or a flopcuda.ptx.Machine, not {choice!r}")
 
 
-class _PendingLaunch(NamedTuple):
-    """A launch whose counters may be in a device's memory still; what takes time is left to the report."""
-
-    place: Place
-    phase: str
-    op: str
-    input_shape: tuple[int, ...]
-    weight_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    has_bias: bool
-    options: Mapping[str, Any]
-    dtype: torch.dtype
-    device: torch.device
-    execution: Execution
-
-
 class Session:
     """Counts from :func:`instrument` or :func:`count` on until it is restored; its report can be had afterwards too.
 
@@ -116,7 +99,7 @@ class Session:
         self.model = model
         self.count_zero = count_zero
         self._backend = backend
-        self._pending: list[_PendingLaunch] = []
+        self._log = LaunchLog(backend.name, counts_zero=count_zero)
         self._skipped: Counter[tuple[Place, str]] = Counter()
         self._capture = (
             Capture(model, self._execute, self._skip, backend.takes, triangles=not count_zero) if capture_ops else None
@@ -126,7 +109,7 @@ class Session:
         self._swapped = [] if model is None else swapping.swap(model, self)
         self._weights_are_kept: _C.WeightsAreKept | None = _C.WeightsAreKept()
         if self._capture:
-            self._capture.start()
+            self._capture.start(swapping.counted_methods(self._swapped))
 
     def __enter__(self) -> Session:
         return self
@@ -146,7 +129,7 @@ class Session:
 
     def reset(self) -> None:
         """Forget what was counted so far."""
-        self._pending.clear()
+        self._log.clear()
         self._skipped.clear()
         if self._capture:
             self._capture.forget()
@@ -159,14 +142,11 @@ class Session:
         """
         if self._capture:
             self._capture.see_again()
-        pending = list(self._pending)
-        counters = _read_counters([launch.execution.counters for launch in pending])
-        launches = (self._launch(launch, values) for launch, values in zip(pending, counters, strict=True))
         not_counted = (
             NotCounted(place.module, place.module_type, operator, calls)
             for (place, operator), calls in self._skipped.items()
         )
-        return Report(tuple(launches), tuple(not_counted))
+        return Report(self._log.launches(), tuple(not_counted))
 
     def operators_at(self, place: Place) -> Run:
         """What runs counted operators for a place, their gradients too when they are asked for."""
@@ -209,60 +189,13 @@ class Session:
 
     def _execute(self, place: Place, phase: str, op: str, operands: Operands, options: Mapping[str, Any]) -> Tensor:
         """Run one counted operator and keep its record."""
-        input, weight, bias = operands
         try:
             with self._aside():
                 output, execution = self._backend.run(op, operands, options, self.count_zero)
         except (RuntimeError, TypeError) as error:
             raise type(error)(f"{place}: {error}") from error
-        if execution.counters is not None:
-            # As plain tuples of numbers, which the garbage collector need not look at again and again.
-            shapes = tuple(input.shape), tuple(weight.shape), tuple(output.shape)
-            has_bias, dtype, device = bias is not None, input.dtype, input.device
-            self._pending.append(_PendingLaunch(place, phase, op, *shapes, has_bias, options, dtype, device, execution))
+        self._log.add(place, phase, op, operands, output, options, execution)
         return output
-
-    def _launch(self, pending: _PendingLaunch, counters: tuple[int, ...]) -> Launch:
-        execution = pending.execution
-        return Launch(
-            module=pending.place.module,
-            module_type=pending.place.module_type,
-            phase=pending.phase,
-            op=pending.op,
-            input_shape=pending.input_shape,
-            weight_shape=pending.weight_shape,
-            output_shape=pending.output_shape,
-            options={"bias": pending.has_bias, **pending.options},
-            dtype=str(pending.dtype).removeprefix("torch."),
-            device=virtual_cuda.label(pending.device),
-            backend=self._backend.name,
-            kernel=execution.kernel,
-            counters=self._counters(counters),
-            seconds=in_seconds(execution.seconds),
-            executed_macs=execution.executed_macs,
-            wave_efficiency=execution.wave_efficiency,
-            splits=execution.splits,
-        )
 
     def _skip(self, place: Place, operator: str) -> None:
         self._skipped[place, operator] += 1
-
-    def _counters(self, values: tuple[int, ...]) -> Counters:
-        fields = dict(zip(COUNTER_FIELDS, values, strict=True))
-        zero = fields.pop("zero")
-        return Counters(**fields, zero=zero if self.count_zero else None)
-
-
-def _read_counters(records: list[Tensor | tuple[int, ...] | None]) -> list[tuple[int, ...]]:
-    """The records' values in their order, with one copy from each device."""
-    values = [record if isinstance(record, tuple) else () for record in records]
-    by_device: dict[torch.device, dict[int, Tensor]] = {}
-    for index, record in enumerate(records):
-        if isinstance(record, Tensor):
-            by_device.setdefault(record.device, {})[index] = record
-    for device, tensors in by_device.items():
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)  # some may be written on other streams than the current one
-        for index, row in zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True):
-            values[index] = tuple(row)
-    return values

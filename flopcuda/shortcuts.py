@@ -8,11 +8,13 @@ are the process's, and so is what is known of them here.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flopcuda import _C
 
 
 class _Switches:
@@ -21,24 +23,19 @@ class _Switches:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.captures = 0
-        self.libraries: list[Callable[[bool], None]] = []  # each library's that was enabled
         self.restored = ExitStack()
 
     def off(self) -> None:
-        # The setters of torch.backends refuse once a program has frozen the flags, as torch's own tests do.
-        states: list[tuple[bool, Callable[[bool], None]]] = [
-            (torch._C._get_mkldnn_enabled(), torch._C._set_mkldnn_enabled),
-            (torch._C._get_cudnn_enabled(), torch._C._set_cudnn_enabled),
-        ]
-        self.libraries = [set_enabled for is_enabled, set_enabled in states if is_enabled]
-        self.restored.callback(self.enable, True)
+        _C.take_libraries()
+        self.restored.callback(_C.give_back_libraries)
         self.restored.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
         torch.backends.mha.set_fastpath_enabled(False)
         self.restored.enter_context(sdpa_kernel(SDPBackend.MATH))
 
-    def enable(self, enabled: bool) -> None:
-        for set_enabled in self.libraries:
-            set_enabled(enabled)
+    def count(self, change: int) -> None:
+        """Of two captures, one could have products while the other one has none."""
+        self.captures += change
+        _C.allow_libraries(self.captures == 1)
 
 
 _switches = _Switches()
@@ -50,24 +47,12 @@ def avoided() -> Iterator[None]:
     with _switches.lock:
         if _switches.captures == 0:
             _switches.off()
-        _switches.captures += 1
-        _switches.enable(False)
+        _switches.count(+1)
+        _C.keep_libraries_out()
     try:
         yield
     finally:
         with _switches.lock:
-            _switches.captures -= 1
+            _switches.count(-1)
             if _switches.captures == 0:
                 _switches.restored.close()
-                _switches.libraries = []
-
-
-def let_libraries_compute() -> None:
-    """Until :func:`keep_libraries_out`; but of two captures, one could have products while the other one has none."""
-    if _switches.captures == 1:
-        _switches.enable(True)
-
-
-def keep_libraries_out() -> None:
-    """As before :func:`let_libraries_compute`."""
-    _switches.enable(False)

@@ -155,6 +155,15 @@ def restore(layers: Iterable[CountedLayer]) -> None:
         layer.__class__ = layer.original_class  # type: ignore[assignment]
 
 
+def counted_methods(layers: Iterable[CountedLayer]) -> dict[type[nn.Module], dict[str, Any]]:
+    """Of layers that are torch's own, by their class now, the methods that are all code to run: counted, or torch's."""
+    return {
+        type(layer): {name: getattr(type(layer), name) for name in ("forward", "_conv_forward") if hasattr(layer, name)}
+        for layer in layers
+        if layer.original_class in COUNTED_LAYERS
+    }
+
+
 def _check_swappable(name: str, module: nn.Module) -> None:
     if isinstance(module, CountedLayer):
         raise RuntimeError(f"{name} ({module.original_class.__name__}) is instrumented already; restore it first")

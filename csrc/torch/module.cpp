@@ -9,6 +9,8 @@
 #include "cuda/plan.h"
 #include "torch/kept_weights.h"
 #include "torch/launches.h"
+#include "torch/libraries.h"
+#include "torch/module_calls.h"
 
 namespace py = pybind11;
 
@@ -91,6 +93,14 @@ PYBIND11_MODULE(_C, module) {
       .def(py::init<>());
   module.def("kept_weight_bytes", &kept_weight_bytes, "Bytes of the weights that are kept packed.");
   bind_launches(module);
+  bind_module_calls(module);
+  module.def("take_libraries", &libraries::take,
+             "From now on, those of oneDNN and cuDNN that are on are switched by what follows.");
+  module.def("give_back_libraries", &libraries::give_back, "Switch them on, and then no longer.");
+  module.def("allow_libraries", &libraries::allow, "Whether let_libraries_compute() does anything.",
+             py::arg("allowed"));
+  module.def("let_libraries_compute", &libraries::let_compute, "Switch them on, for what has no products.");
+  module.def("keep_libraries_out", &libraries::keep_out, "Switch them off.");
   module.def(
       "cuda_kernels", &cuda_kernels,
       "The CUDA kernels that the planner knows, built or not: name, operation (\"conv\", "
