@@ -52,3 +52,5 @@ launch_conv2d: _Launch
 launch_conv3d: _Launch
 launch_linear: _Launch
 launch_matmul: _Launch
+
+def dense(tensor: Tensor) -> Tensor: ...

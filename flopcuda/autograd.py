@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 from torch.autograd import forward_ad
 
+from flopcuda import _C
 from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
 
 # Computes one counted operator without a gradient and keeps its record: phase, op, operands, options.
@@ -63,9 +64,9 @@ def _laid_out_like(weight: Tensor, gradient: Tensor | None) -> Tensor | None:
     """As torch keeps a parameter's gradient; it would copy any other for that, where a capture sees it do so."""
     if gradient is None or torch.is_grad_enabled() or gradient.stride() == weight.stride():
         return gradient
-    is_contiguous = weight.is_contiguous()
-    layout = torch.contiguous_format if is_contiguous else suggest_memory_format(weight)
-    return gradient.contiguous(memory_format=layout)
+    if weight.is_contiguous():
+        return _C.dense(gradient)
+    return gradient.contiguous(memory_format=suggest_memory_format(weight))
 
 
 class _CountedOperator(torch.autograd.Function):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, wraps
 from itertools import chain, product
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from flopcuda import triangles
 
 # What a product adds up to. BACKWARD stands where torch's own formula does not say to which of the two gradients.
 FORWARD, BACKWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = "forward", "backward", "backward_input", "backward_weight"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 Sides = tuple[int, ...]  # zeros before and behind each axis, the last first: left, right, top, bottom
 
 
@@ -147,8 +149,7 @@ def convolution_weight(
     axis, those of a tap before the next one's, unless its taps are further apart than its inputs.
     """
     out_channels, channels = grad.shape[1], input.shape[1] // groups
-    by_group = _split(input, 1, groups).transpose(0, 2)  # [channels, groups, batch, ...]
-    images = by_group.flatten(1, 2)
+    images = _channels_first(input, groups)
     filters = grad.transpose(0, 1)  # [out_channels, batch, ...]
     images, sides = _fit(images, kernel_size, grad.shape[2:], dilation, padding, stride)
     if not images.numel():  # every tap of every output lies in the padding
@@ -219,28 +220,41 @@ def transposed_convolution(
         dilation: of that convolution.
         groups: of that convolution.
     """
-    sizes = zip(output_size, input.shape[2:], weight.shape[2:], stride, befores(padding), dilation, strict=True)
-    phases = [[(first, _phase_axis(first, *size)) for first in range(size[3])] for size in sizes]
     shape = (input.shape[0], weight.shape[1] * groups, *output_size)
-    is_reached = all(axis for axes in phases for _, axis in axes)
+    sizes = tuple(output_size), input.shape[2:], weight.shape[2:], tuple(stride), befores(padding), tuple(dilation)
+    phases, is_reached = _phases(*sizes)
     if is_reached and max(stride) == 1:  # nothing to put together
-        return _phase_outputs(run, input, weight, bias, [axis for [(_, axis)] in phases if axis], shape, phase, groups)
+        return _phase_outputs(run, input, weight, bias, phases[0], shape, phase, groups)
     output = input.new_empty(shape) if is_reached else _without_products(input, bias, shape)
-    for outputs in product(*phases):
-        axes = [axis for _, axis in outputs if axis]
-        if len(axes) < len(outputs):
-            continue
+    for outputs in phases:
         part = output
-        for i, (first, _) in enumerate(outputs, start=2):
-            part = part[(slice(None),) * i + (slice(first, None, stride[i - 2]),)]
-        part.copy_(_phase_outputs(run, input, weight, bias, axes, part.shape, phase, groups))
+        for i, axis in enumerate(outputs, start=2):
+            part = part[(slice(None),) * i + (slice(axis.first, None, stride[i - 2]),)]
+        part.copy_(_phase_outputs(run, input, weight, bias, outputs, part.shape, phase, groups))
     return output
+
+
+def _remembered(function: _Function) -> _Function:
+    """What only depends on sizes is the same for each step of a training, and takes a part of a small layer's time."""
+    cached = lru_cache(maxsize=4096)(function)
+
+    @wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return cached(*arguments)
+        except TypeError:  # sizes that are symbols, as torch.compile has them, have no hash
+            return function(*arguments)
+
+    return cast(_Function, call)
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of a phase: its taps in the order of the positions they read, and the padding that these need."""
+    """One axis of a phase: its first output, its taps in the order of the positions they read, and the padding that
+    these need.
+    """
 
+    first: int
     taps: tuple[int, ...]
     before: int
     after: int
@@ -266,7 +280,23 @@ def _phase_axis(
         return None
     offsets = [(first + padding - tap * dilation) // stride for tap in taps]
     step = offsets[1] - offsets[0] if len(offsets) > 1 else 1
-    return _Axis(taps, -offsets[0], outputs + offsets[-1] - in_size, step)
+    return _Axis(first, taps, -offsets[0], outputs + offsets[-1] - in_size, step)
+
+
+@_remembered
+def _phases(
+    output_size: Sequence[int],
+    input_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[list[tuple[_Axis, ...]], bool]:
+    """Those of a transposed convolution that have outputs and taps, and whether all have."""
+    sizes = zip(output_size, input_size, kernel_size, stride, padding, dilation, strict=True)
+    axes = [[_phase_axis(first, *size) for first in range(size[3])] for size in sizes]
+    reached = [tuple(phase) for phase in product(*axes) if all(phase)]
+    return cast("list[tuple[_Axis, ...]]", reached), all(chain.from_iterable(axes))
 
 
 def _phase_outputs(
@@ -283,11 +313,11 @@ def _phase_outputs(
     if not images.numel():
         return _without_products(input, bias, shape)
     taps, flipped = _take_taps(weight, axes)
-    filters = _split(taps, 0, groups).transpose(1, 2).flatten(0, 1)  # [out_channels, in_channels / groups, ...]
+    filters = _out_channels_first(taps, groups)
     options: dict[str, Any] = {
         "stride": (1,) * len(axes),
         "padding": sides,
-        "dilation": tuple(axis.dilation for axis in axes),
+        "dilation": tuple([axis.dilation for axis in axes]),
     }
     flips_images = bool(flipped) and images.numel() < filters.numel()
     if flips_images:
@@ -321,7 +351,8 @@ def _take_taps(weight: Tensor, axes: Sequence[_Axis]) -> tuple[Tensor, list[int]
             taps.append(tap)
         return torch.stack(taps, -1).view(*weight.shape[:2], *(len(axis.taps) for axis in axes)), []
     for i, axis in enumerate(axes, start=2):
-        weight = weight[(slice(None),) * i + (axis.tap_slice,)]
+        if len(axis.taps) < weight.shape[i]:
+            weight = weight[(slice(None),) * i + (axis.tap_slice,)]
     return weight, [i for i, axis in enumerate(axes, start=2) if len(axis.taps) > 1]
 
 
@@ -342,12 +373,25 @@ def _fit(
     dilation: Sequence[int],
 ) -> tuple[Tensor, Sides]:
     """Images and padding at their ends with which a convolution has exactly so many outputs."""
-    before = befores(padding)
+    sizes = images.shape[2:], tuple(out_size), tuple(kernel_size), tuple(stride), befores(padding), tuple(dilation)
+    return _crop(images, _fitting_sides(*sizes))
+
+
+@_remembered
+def _fitting_sides(
+    in_size: Sequence[int],
+    out_size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    before: Sequence[int],
+    dilation: Sequence[int],
+) -> Sides:
+    sizes = zip(in_size, out_size, kernel_size, stride, before, dilation, strict=True)
     behind = [
-        dilation[i] * (kernel_size[i] - 1) + stride[i] * (out_size[i] - 1) + 1 - size - before[i]
-        for i, size in enumerate(images.shape[2:])
+        dilation * (kernel - 1) + stride * (outputs - 1) + 1 - inputs - before
+        for inputs, outputs, kernel, stride, before, dilation in sizes
     ]
-    return _crop(images, sides_of(before, behind))
+    return sides_of(before, behind)
 
 
 def befores(sides: Sides) -> tuple[int, ...]:
@@ -365,10 +409,34 @@ def _split(tensor: Tensor, axis: int, groups: int) -> Tensor:
     return tensor.reshape(*tensor.shape[:axis], groups, -1, *tensor.shape[axis + 1 :])
 
 
+def _out_channels_first(weight: Tensor, groups: int) -> Tensor:
+    """[out_channels, in_channels / groups, ...] of [in_channels, out_channels / groups, ...]."""
+    if groups == 1:  # what the other way comes to, in one step
+        return weight.transpose(0, 1)
+    return _split(weight, 0, groups).transpose(1, 2).flatten(0, 1)
+
+
+def _channels_first(images: Tensor, groups: int) -> Tensor:
+    """[channels / groups, groups * batch, ...] of [batch, channels, ...]."""
+    if groups == 1:
+        return images.transpose(0, 1)
+    return _split(images, 1, groups).transpose(0, 2).flatten(1, 2)
+
+
 def _crop(images: Tensor, sides: Sides) -> tuple[Tensor, Sides]:
     """Images without the rows and columns that negative padding takes away, and the padding that is left."""
+    crops, left = _crops(images.shape, sides)
+    for axis, first, length in crops:
+        images = images.narrow(axis, first, length)
+    return images, left
+
+
+@_remembered
+def _crops(shape: Sequence[int], sides: Sides) -> tuple[list[tuple[int, int, int]], Sides]:
+    """Axes with the first and the number of the rows that stay on them, and the padding that is left."""
+    crops = []
     for axis, (before, behind) in enumerate(zip(sides[::2], sides[1::2], strict=True), start=1):
-        size = images.shape[-axis]
-        first = min(max(-before, 0), size)
-        images = images.narrow(-axis, first, max(size - first - max(-behind, 0), 0))
-    return images, tuple(max(side, 0) for side in sides)
+        if before < 0 or behind < 0:
+            first = min(max(-before, 0), shape[-axis])
+            crops.append((-axis, first, max(shape[-axis] - first - max(-behind, 0), 0)))
+    return crops, tuple([max(side, 0) for side in sides])

@@ -19,8 +19,17 @@ bool is_copied(const at::Tensor& tensor, const at::Tensor& copy) {
 
 }  // namespace
 
+bool has_plain_values(const at::Tensor& tensor) {
+  constexpr c10::DispatchKeySet kWrappers({c10::DispatchKey::Python, c10::DispatchKey::Batched,
+                                           c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper});
+  return tensor.is_cpu() && !tensor.key_set().has_any(kWrappers);
+}
+
 at::Tensor dense(const at::Tensor& tensor) {
-  if (tensor.is_contiguous() || tensor.is_neg() || tensor.numel() == 0) return tensor.contiguous();
+  const bool is_float = tensor.scalar_type() == at::kFloat || tensor.scalar_type() == at::kDouble;
+  if (!is_float || !has_plain_values(tensor) || tensor.is_contiguous() || tensor.is_neg() || tensor.numel() == 0) {
+    return tensor.contiguous();
+  }
   const at::Tensor copy = at::empty(tensor.sizes(), tensor.options().memory_format(at::MemoryFormat::Contiguous));
   const bool is_done =
       tensor.scalar_type() == at::kDouble ? is_copied<double>(tensor, copy) : is_copied<float>(tensor, copy);

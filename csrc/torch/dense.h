@@ -5,7 +5,10 @@
 
 namespace flopcuda {
 
-// A tensor's values, float or double, one after the other: itself if they are. Images of the other memory format are
+// Whether a tensor's values lie in the host's memory, here and now: no device's, no transform's, no shape only.
+bool has_plain_values(const at::Tensor& tensor);
+
+// A tensor's values one after the other: itself if they are. Images of the other memory format, float or double, are
 // copied in less time than by contiguous().
 at::Tensor dense(const at::Tensor& tensor);
 
