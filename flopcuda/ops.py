@@ -19,7 +19,7 @@ from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
 from flopcuda.gradients import FORWARD, bias_gradient, gradients
 
 # Sums are in float32 or, of float64, in float64, and rounded once. Tensor cores multiply float16 and bfloat16 as they
-# are; any other kernel has them widened to float32.
+# are, and so do CPUs with AVX512_BF16 the latter; any other kernel has them widened to float32.
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 DTYPE_NAMES = "float32, float64, float16 or bfloat16"
 DEVICE_TYPES = ("cpu", "cuda", "meta")

@@ -132,7 +132,7 @@ MUTANTS = {
     "counts an addition of partial sums that is not done": Patch(
         "tile_kernel.h",
         "    if (tiles.start == Start::kOutput) {",
-        "    counts += PackedTally::pack(0, products, 0);\n    if (tiles.start == Start::kOutput) {",
+        "    counts += PackedTally::pack(0, outputs, 0);\n    if (tiles.start == Start::kOutput) {",
     ),
     "few rows count waste lanes as products": Patch(
         "dot_kernel.h", "mul += kOutputs * count;", "mul += kOutputs * kLanes;"
@@ -169,14 +169,25 @@ MUTANTS = {
         "plane_kernel.h", "nonzero.sum(products)", "nonzero.sum(Simd::kLanes)"
     ),
     "counts products twice": Patch(
-        "tile_kernel.h", "pack(products, products, kLanes)", "pack(2 * products, products, kLanes)"
+        "tile_kernel.h", "pack(products, products, kProducts", "pack(2 * products, products, kProducts"
+    ),
+    "counts one product of a pair": Patch("tile_kernel.h", "kProducts * outputs;", "outputs;"),
+    "counts no addition within a first pair": Patch(
+        "tile_kernel.h", "starts_empty ? products - outputs : products", "starts_empty ? 0 : products"
+    ),
+    "counts padding of one number of a pair": Patch(
+        "tile_kernel.h", "padding_of(updates) * kProducts", "padding_of(updates)"
     ),
     "keeps what is counted already": Patch("tally.h", "    tally_ = {};\n", ""),
     "counts waste columns as products": Patch("tile_kernel.h", "kRows * tiles.valid_columns;  ", "kLanes;  "),
-    "counts an addition for the first product": Patch("tile_kernel.h", "starts_empty ? 0 : products", "products"),
-    "counts no addition onto a bias": Patch("tile_kernel.h", "starts_empty ? 0 : products", "0"),
+    "counts an addition for the first product": Patch(
+        "tile_kernel.h", "starts_empty ? products - outputs : products", "products"
+    ),
+    "counts no addition onto a bias": Patch(
+        "tile_kernel.h", "starts_empty ? products - outputs : products", "products - outputs"
+    ),
     "counts no addition onto an earlier depth block": Patch(
-        "tile_kernel.h", "    counts += PackedTally::pack(0, products, 0);\n", ""
+        "tile_kernel.h", "    counts += PackedTally::pack(0, outputs, 0);\n", ""
     ),
     "drops the padding count": Patch("tile_kernel.h", "updates += static_cast<int64_t>(where);", ""),
     "counts padding of one channel": Patch(
@@ -251,6 +262,17 @@ CASES: dict[str, ConvCase | LinearCase] = {
 }
 
 
+def is_of_pairs(case: ConvCase | LinearCase) -> bool:
+    products = case.in_channels // case.groups if isinstance(case, ConvCase) else case.in_features
+    return products % 2 == 0
+
+
+def counts_of_pairs(kernels: Kernels, case: ConvCase | LinearCase) -> dict[str, int]:
+    input, weight, bias = case.tensors()
+    multiply = kernels.conv_of_pairs if isinstance(case, ConvCase) else kernels.linear_of_pairs
+    return counts_of(multiply(case.problem, input.bfloat16(), weight.bfloat16(), bias)[1])  # type: ignore[arg-type]
+
+
 def wrongly_counted_cases(kernels: Kernels) -> list[str]:
     """Names of the cases whose counters disagree with the formula or with brute force."""
     kernels.set_num_threads(2)
@@ -263,6 +285,8 @@ def wrongly_counted_cases(kernels: Kernels) -> list[str]:
             _, counters = kernels.linear(case.problem, *tensors, count_zero=True)
         if counts_of(counters) != case.expected_counts(*tensors[:2], count_zero=True):
             wrong.append(name)
+        elif is_of_pairs(case) and counts_of_pairs(kernels, case) != case.expected_counts(*tensors[:2], False):
+            wrong.append(f"{name}, of pairs")
     return wrong
 
 

@@ -97,26 +97,18 @@ Way cheapest_way(const ConvProblem& problem, const TileFamily<Scalar>& family) {
   return best;
 }
 
-}  // namespace
-
-bool takes_weight_strides(const ConvProblem& problem) { return !is_depthwise(problem); }
-
-bool is_worth_keeping(const ConvProblem& problem) {
-  return !is_depthwise(problem) &&
-         is_worth_keeping(problem.out_channels * reduction_length(problem), problem.batch * output_size(problem));
+bool has_no_outputs(const ConvProblem& problem) {
+  return problem.batch == 0 || problem.out_channels == 0 || output_size(problem) == 0;
 }
 
-template <class Scalar>
-void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
-  const ConvProblem problem = fold_pointwise(original_problem);
+// Tiles: block, of many rows, and strip, of one.
+template <class Scalar, class Tiles>
+void convolve(const ConvProblem& problem, const Operands<Scalar>& operands, const Tiles& tiles, bool count_zero,
+              Counters& counters) {
   const int64_t out_size = output_size(problem);
-  if (problem.batch == 0 || problem.out_channels == 0 || out_size == 0) return;
-  if (is_depthwise(problem)) return depthwise(problem, operands, count_zero, counters);
-
   const int64_t group_rows = problem.out_channels / problem.groups;
   const int64_t depth = reduction_length(problem);
   const int threads = omp_get_max_threads();
-  const TileFamilies<Scalar>& tiles = selected_tiles<Scalar>();
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;
   const Way way = cheapest_way(problem, family);
   const PanelWidth rows_width = row_width(family, way.vectors), columns_width = column_width(family, way.vectors);
@@ -150,6 +142,28 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const Start start = !operands.bias ? Start::kNothing : wide ? Start::kColumnBias : Start::kRowBias;
   const ProductOutput<Scalar> output{start, wide ? wide_bias.data() : operands.bias, operands.output, out_size};
   multiply(family, way.vectors, rows, *columns, grid.row_ranges, output, count_zero, counters);
+}
+
+}  // namespace
+
+bool takes_weight_strides(const ConvProblem& problem) { return !is_depthwise(problem); }
+
+bool is_worth_keeping(const ConvProblem& problem) {
+  return !is_depthwise(problem) &&
+         is_worth_keeping(problem.out_channels * reduction_length(problem), problem.batch * output_size(problem));
+}
+
+template <class Scalar>
+void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
+  const ConvProblem problem = fold_pointwise(original_problem);
+  if (has_no_outputs(problem)) return;
+  if (is_depthwise(problem)) return depthwise(problem, operands, count_zero, counters);
+  convolve(problem, operands, selected_tiles<Scalar>(), count_zero, counters);
+}
+
+void conv_of_pairs(const ConvProblem& original_problem, const Operands<float>& operands, Counters& counters) {
+  const ConvProblem problem = fold_pointwise(original_problem);
+  if (!has_no_outputs(problem)) convolve(problem, operands, selected_pair_tiles(), false, counters);
 }
 
 template void conv(const ConvProblem&, const Operands<float>&, bool, Counters&);

@@ -109,6 +109,17 @@ const TileFamilies<double>& selected_tiles<double>() {
   return selected_micro_kernels().float64;
 }
 
+#if defined(__x86_64__) && !defined(FLOPCUDA_PORTABLE_ONLY)
+bool multiplies_pairs() {
+  static const bool has_bfloat16 = __builtin_cpu_supports("avx512bf16");
+  return selected_isa() == Isa::kAvx512 && has_bfloat16;
+}
+const PairTiles& selected_pair_tiles() { return multiplies_pairs() ? kAvx512PairTiles : kPortablePairTiles; }
+#else
+bool multiplies_pairs() { return false; }
+const PairTiles& selected_pair_tiles() { return kPortablePairTiles; }
+#endif
+
 template <>
 const DotFamily<float, float>& selected_dots() {
   return selected_dot_kernels().float32;

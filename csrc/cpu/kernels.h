@@ -13,7 +13,8 @@
 //                          for those of triangular.cpp
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
 //   plane_kernel.h         is the micro-kernel for that
-//   micro_kernel_*.cpp, dot_kernel_*.cpp
+//   pair_kernel.h          is tile_kernel.h for pairs of bfloat16 numbers; pairs.* makes such pairs
+//   micro_kernel_*.cpp, dot_kernel_*.cpp, pair_kernel_*.cpp
 //                          compile those templates for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 
@@ -82,6 +83,14 @@ bool is_worth_keeping(const LinearProblem& problem);
 template <class Scalar, class Weight>
 void linear_of_few_rows(const LinearProblem& problem, const Operands<Scalar, Weight>& operands, bool count_zero,
                         Counters& counters);
+
+// Whether this CPU multiplies bfloat16, with the selected instruction set; or else widening it beforehand is faster.
+bool multiplies_pairs();
+
+// As conv() and linear(), of bfloat16 operands in pairs (pairs.h), each in the place of a float, and of as many
+// channels or features as there are pairs; bias and output are float. No zeros are counted.
+void conv_of_pairs(const ConvProblem& problem, const Operands<float>& operands, Counters& counters);
+void linear_of_pairs(const LinearProblem& problem, const Operands<float>& operands, Counters& counters);
 
 // A batch of products of which a triangle is wanted, without a bias. Zeros are not counted.
 template <class Scalar>

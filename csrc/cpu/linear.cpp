@@ -15,6 +15,23 @@ constexpr int64_t kMaxUnpackedRows = 16;
 
 #pragma omp declare reduction(+ : Counters : omp_out += omp_in)
 
+template <class Scalar>
+void multiply_blocks(const LinearProblem& problem, const Operands<Scalar>& operands, const TileFamily<Scalar>& family,
+                     bool count_zero, Counters& counters) {
+  const PanelWidth row_panels = row_width(family, Vectors::kColumns);
+  const PanelWidth column_panels = column_width(family, Vectors::kColumns);
+  const TaskGrid grid = plan_tasks(
+      1, ceil_div(problem.rows, row_panels.max), TransposedColumns<Scalar>::panel_count(problem, column_panels),
+      max_block_panels(column_panels, sizeof(Scalar)), kPackingCost, omp_get_max_threads());
+  const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks, operands.kept);
+  const RowPanels<Scalar> rows(operands.input, MatrixLayout::dense(problem.in_features), 1, problem.rows,
+                               problem.in_features, row_panels);
+  const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
+  const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
+                                     operands.output, problem.out_features};
+  multiply(family, Vectors::kColumns, rows, columns, grid.row_ranges, output, count_zero, counters);
+}
+
 }  // namespace
 
 bool has_few_rows(const LinearProblem& problem) { return problem.rows <= kMaxUnpackedRows; }
@@ -54,19 +71,13 @@ template <class Scalar>
 void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   if (problem.rows == 0 || problem.out_features == 0) return;
   if (has_few_rows(problem)) return linear_of_few_rows(problem, operands, count_zero, counters);
-  const TileFamily<Scalar>& family = selected_tiles<Scalar>().block;
-  const PanelWidth row_panels = row_width(family, Vectors::kColumns);
-  const PanelWidth column_panels = column_width(family, Vectors::kColumns);
-  const TaskGrid grid = plan_tasks(
-      1, ceil_div(problem.rows, row_panels.max), TransposedColumns<Scalar>::panel_count(problem, column_panels),
-      max_block_panels(column_panels, sizeof(Scalar)), kPackingCost, omp_get_max_threads());
-  const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks, operands.kept);
-  const RowPanels<Scalar> rows(operands.input, MatrixLayout::dense(problem.in_features), 1, problem.rows,
-                               problem.in_features, row_panels);
-  const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
-  const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
-                                     operands.output, problem.out_features};
-  multiply(family, Vectors::kColumns, rows, columns, grid.row_ranges, output, count_zero, counters);
+  multiply_blocks(problem, operands, selected_tiles<Scalar>().block, count_zero, counters);
+}
+
+void linear_of_pairs(const LinearProblem& problem, const Operands<float>& operands, Counters& counters) {
+  if (problem.rows > 0 && problem.out_features > 0) {
+    multiply_blocks(problem, operands, selected_pair_tiles().block, false, counters);
+  }
 }
 
 template void linear_of_few_rows(const LinearProblem&, const Operands<float, BFloat16>&, bool, Counters&);

@@ -149,6 +149,11 @@ struct MicroKernels {
   TileFamilies<double> float64;
 };
 
+// Of pairs of bfloat16 (pairs.h), each in the place of a float; they count no zeros.
+struct PairTiles {
+  TileFamily<float> block, strip;
+};
+
 // Likewise, for linear layers of few samples and for triangles; by the type of the weight.
 struct DotKernels {
   DotFamily<float> float32;
@@ -161,6 +166,9 @@ extern const MicroKernels kPortableMicroKernels;
 extern const MicroKernels kAvx2MicroKernels;
 extern const MicroKernels kAvx512MicroKernels;
 
+extern const PairTiles kPortablePairTiles;
+extern const PairTiles kAvx512PairTiles;  // where the CPU multiplies bfloat16
+
 extern const DotKernels kPortableDotKernels;
 extern const DotKernels kAvx2DotKernels;
 extern const DotKernels kAvx512DotKernels;
@@ -168,6 +176,8 @@ extern const DotKernels kAvx512DotKernels;
 // The tiles of the instruction set that is selected now.
 template <class Scalar>
 const TileFamilies<Scalar>& selected_tiles();
+
+const PairTiles& selected_pair_tiles();
 
 // Likewise, for Weight = Scalar, or BFloat16 and Float16 of float.
 template <class Scalar, class Weight>

@@ -13,6 +13,7 @@ struct Simd {
   using Scalar = Element;
   typedef Scalar Vector __attribute__((vector_size(kBytes)));
   static constexpr int kLanes = kBytes / sizeof(Scalar);
+  static constexpr int kProducts = 1;  // of two lanes, one of each factor
 
   static inline Vector load(const Scalar* source) {
     Vector vector;
@@ -35,6 +36,8 @@ struct Simd {
   }
 
   static inline Vector broadcast(Scalar value) { return value - Vector{}; }
+
+  static inline void multiply_add(Vector& sums, const Vector& a, const Vector& b) { sums += a * b; }
 };
 
 // A count in every lane of a vector.

@@ -54,7 +54,7 @@ struct Accumulators {
     for (int i = 0; i < kRows; ++i) {
       const Vector row = Simd::broadcast(rows[i]);
 #pragma GCC unroll 8
-      for (int j = 0; j < kColumnVectors; ++j) vectors[i][j] += row * column_vectors[j];
+      for (int j = 0; j < kColumnVectors; ++j) Simd::multiply_add(vectors[i][j], row, column_vectors[j]);
     }
   }
 
@@ -97,14 +97,15 @@ struct Accumulators {
 template <class Simd, int kRows, int kColumnVectors, int kRowStride, Vectors kVectors, bool kCountZero>
 void multiply_tiles(const Tiles<typename Simd::Scalar>& tiles, Counters& counters) {
   using Scalar = typename Simd::Scalar;
-  constexpr int64_t kLanes = kRows * kColumnVectors * Simd::kLanes;
+  constexpr int64_t kLanes = kRows * kColumnVectors * Simd::kLanes, kProducts = Simd::kProducts;
   // Each of a tile's updates counts its lanes, and adding partial sums of earlier blocks counts once more.
-  static_assert(kLanes <= kMaxTileElements && 2 * kLanes * kMaxSummedUpdates <= PackedTally::kMax);
+  static_assert(kLanes <= kMaxTileElements && 2 * kProducts * kLanes * kMaxSummedUpdates <= PackedTally::kMax);
 
   const int64_t depth = tiles.depth, output_stride = tiles.output_stride;
-  const int64_t products = kRows * tiles.valid_columns;  // of one update that feed an output element
+  const int64_t outputs = kRows * tiles.valid_columns;  // that an update adds to
+  const int64_t products = kProducts * outputs;         // of one update that feed an output element
   const bool starts_empty = tiles.start == Start::kNothing || tiles.start == Start::kOutput;
-  const int64_t holding = starts_empty ? 0 : products;  // of their accumulators, those that hold a value at first
+  const int64_t additions = starts_empty ? products - outputs : products;  // of the first update
   PackedTally counts;
   Tally updates, nonzero;
   int64_t summed = 0;  // of the updates, those whose counts are not emptied yet
@@ -112,7 +113,7 @@ void multiply_tiles(const Tiles<typename Simd::Scalar>& tiles, Counters& counter
 
   const auto empty_counts = [&] {
     counts.empty_into(counters.mul, counters.add, counters.lane);
-    counters.pad += padding_of(updates) * tiles.products_per_input;
+    counters.pad += padding_of(updates) * kProducts * tiles.products_per_input;
     updates = {};
     summed = 0;
   };
@@ -150,18 +151,18 @@ void multiply_tiles(const Tiles<typename Simd::Scalar>& tiles, Counters& counter
     };
 
     if (summed + depth > kMaxSummedUpdates) empty_counts();
-    update(0, PackedTally::pack(products, holding, kLanes));
+    update(0, PackedTally::pack(products, additions, kProducts * kLanes));
     for (int64_t k = 1, last = kMaxSummedUpdates;; last += kMaxSummedUpdates) {
       if (last > depth) last = depth;
 #pragma GCC unroll 4
-      for (; k < last; ++k) update(k, PackedTally::pack(products, products, kLanes));
+      for (; k < last; ++k) update(k, PackedTally::pack(products, products, kProducts * kLanes));
       if (last == depth) break;
       empty_counts();
     }
     summed += depth;
     if (tiles.start == Start::kOutput) {
       accumulators.add_output(output, output_stride);
-      counts += PackedTally::pack(0, products, 0);
+      counts += PackedTally::pack(0, outputs, 0);
     }
     accumulators.store(output, output_stride);
   }
@@ -175,8 +176,10 @@ constexpr void add_functions(TileFamily<typename Simd::Scalar>& family) {
   auto& functions = family.functions[static_cast<int>(kVectors)];
   functions[false][kRows - 1][kColumnVectors - 1] =
       multiply_tiles<Simd, kRows, kColumnVectors, kRowStride, kVectors, false>;
-  functions[true][kRows - 1][kColumnVectors - 1] =
-      multiply_tiles<Simd, kRows, kColumnVectors, kRowStride, kVectors, true>;
+  if constexpr (Simd::kProducts == 1) {  // else each value is of two numbers, and zeros are not counted
+    functions[true][kRows - 1][kColumnVectors - 1] =
+        multiply_tiles<Simd, kRows, kColumnVectors, kRowStride, kVectors, true>;
+  }
   if constexpr (kColumnVectors > 1) add_functions<Simd, kRows, kColumnVectors - 1, kRowStride, kVectors>(family);
 }
 

@@ -5,6 +5,7 @@
 #include "torch/dense.h"
 #include "torch/kept_weights.h"
 #include "torch/operators.h"
+#include "torch/pairs.h"
 
 namespace flopcuda {
 namespace {
@@ -21,6 +22,7 @@ struct Cpu {
   template <class Problem>
   static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
                       const OptionalTensor& bias, const Options& options) {
+    if (is_of_pairs(problem, input, options)) return run_pairs(op, problem, input, weight, bias);
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const Operands operands(dense(cast(input, type)),
                             stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias,
@@ -34,7 +36,7 @@ struct Cpu {
     } else {
       run_in<float>(problem, operands, kept.get(), options.count_zero);
     }
-    last_launch() = {std::string(op) + (type == at::kDouble ? "_f64_" : "_f32_") + cpu::isa_name(cpu::selected_isa())};
+    note_launch(op, type == at::kDouble ? "f64" : "f32");
     return operands;
   }
 
@@ -54,6 +56,37 @@ struct Cpu {
   }
 
  private:
+  static void note_launch(const char* op, const char* type) {
+    last_launch() = {std::string(op) + "_" + type + "_" + cpu::isa_name(cpu::selected_isa())};
+  }
+
+  // Whether a CPU that multiplies bfloat16 does so; zeros are looked for in numbers of their own.
+  template <class Problem>
+  static bool is_of_pairs(const Problem& problem, const at::Tensor& input, const Options& options) {
+    return input.scalar_type() == at::kBFloat16 && !options.count_zero && has_pairs(problem) && cpu::multiplies_pairs();
+  }
+  static bool has_pairs(const ConvProblem& problem) { return problem.in_channels / problem.groups % 2 == 0; }
+  static bool has_pairs(const LinearProblem& problem) {
+    return problem.in_features % 2 == 0 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
+  }
+
+  static Operands run_pairs(const char* op, ConvProblem problem, const at::Tensor& input, const at::Tensor& weight,
+                            const OptionalTensor& bias) {
+    problem.in_channels /= 2;
+    const Operands operands(paired_channels(input), paired_channels(weight), bias, output_shape(problem, input));
+    cpu::conv_of_pairs(problem, operands.pointers<float>(), operands.record());
+    note_launch(op, "bf16");
+    return operands;
+  }
+  static Operands run_pairs(const char* op, LinearProblem problem, const at::Tensor& input, const at::Tensor& weight,
+                            const OptionalTensor& bias) {
+    problem.in_features /= 2;
+    const Operands operands(paired_features(input), paired_features(weight), bias, output_shape(problem, input));
+    cpu::linear_of_pairs(problem, operands.pointers<float>(), operands.record());
+    note_launch(op, "bf16");
+    return operands;
+  }
+
   // What the kernels take the weight in: as it is, where they widen it themselves.
   static at::ScalarType weight_type(const ConvProblem&, const at::Tensor&, at::ScalarType type) { return type; }
   static at::ScalarType weight_type(const LinearProblem& problem, const at::Tensor& weight, at::ScalarType type) {

@@ -43,6 +43,8 @@ class Axis(ctypes.Structure):
 class ConvProblem(ctypes.Structure):
     """Mirrors ``flopcuda::ConvProblem``."""
 
+    in_channels: int
+
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("batch", "in_channels", "out_channels", "groups")),
         *((name, Axis) for name in ("depth", "height", "width")),
@@ -68,6 +70,8 @@ class ConvProblem(ctypes.Structure):
 
 class LinearProblem(ctypes.Structure):
     """Mirrors ``flopcuda::LinearProblem``."""
+
+    in_features: int
 
     _fields_ = [(name, ctypes.c_int64) for name in ("rows", "in_features", "out_features", "batch", "triangle")]
 
@@ -177,11 +181,11 @@ class Kernels:
         self._functions: dict[tuple[str, str], Any] = {}
         self._library.flopcuda_isa_name.restype = ctypes.c_char_p
         pointer = ctypes.c_void_p
-        for op in ("conv", "linear", "triangular"):
-            for dtype in DTYPE_NAMES.values():
-                function = self._library[f"flopcuda_{op}_{dtype}"]
-                function.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer]
-                self._functions[op, dtype] = function
+        kinds = [(op, dtype) for op in ("conv", "linear", "triangular") for dtype in DTYPE_NAMES.values()]
+        for op, dtype in [*kinds, ("conv", "pairs"), ("linear", "pairs")]:
+            function = self._library[f"flopcuda_{op}_{dtype}"]
+            function.argtypes = [pointer, pointer, pointer, pointer, pointer, ctypes.c_int, pointer]
+            self._functions[op, dtype] = function
 
     def isa_name(self, isa: int) -> str:
         name: bytes = self._library.flopcuda_isa_name(isa)
@@ -241,6 +245,31 @@ class Kernels:
         shape = (problem.rows, problem.out_features)
         return self._call("linear", problem, shape, input, weight, bias, count_zero, counters)
 
+    def conv_of_pairs(
+        self, problem: ConvProblem, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Counters]:
+        """One convolution of bfloat16 tensors with an even number of channels in a group, and a float32 bias.
+
+        Returns:
+            The output, float32, and the counters.
+        """
+        of_pairs = type(problem).from_buffer_copy(problem)
+        of_pairs.in_channels //= 2
+        axes = (problem.depth, problem.height, problem.width)[5 - input.dim() :]
+        shape = (problem.batch, problem.out_channels, *(axis.out_size for axis in axes))
+        operands = _in_pairs(input), _in_pairs(weight), bias
+        return self._call("conv", of_pairs, shape, *operands, False, None, kind="pairs")
+
+    def linear_of_pairs(
+        self, problem: LinearProblem, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Counters]:
+        """Likewise, one linear layer of an even number of input features."""
+        of_pairs = type(problem).from_buffer_copy(problem)
+        of_pairs.in_features //= 2
+        shape = (problem.rows, problem.out_features)
+        operands = _in_pairs(input), _in_pairs(weight), bias
+        return self._call("linear", of_pairs, shape, *operands, False, None, kind="pairs")
+
     def triangular(
         self, problem: LinearProblem, input: torch.Tensor, weight: torch.Tensor
     ) -> tuple[torch.Tensor, Counters]:
@@ -262,6 +291,7 @@ class Kernels:
         bias: torch.Tensor | None,
         count_zero: bool,
         counters: Counters | None,
+        kind: str | None = None,
     ) -> tuple[torch.Tensor, Counters]:
         for tensor in (input, weight) if bias is None else (input, weight, bias):
             if tensor.dtype != input.dtype or tensor.dtype not in DTYPE_NAMES or not tensor.is_contiguous():
@@ -269,7 +299,7 @@ class Kernels:
         output = torch.full(shape, float("nan"), dtype=input.dtype)  # an output element that is not written shows
         counters = counters or Counters()
         bias_pointer = None if bias is None else bias.data_ptr()
-        status = self._functions[op, DTYPE_NAMES[input.dtype]](
+        status = self._functions[op, kind or DTYPE_NAMES[input.dtype]](
             ctypes.byref(problem),
             input.data_ptr(),
             weight.data_ptr(),
@@ -281,6 +311,13 @@ class Kernels:
         if status != 0:
             raise MemoryError("the kernel ran out of memory")
         return output, counters
+
+
+def _in_pairs(numbers: torch.Tensor) -> torch.Tensor:
+    """bfloat16 numbers that are neighbours on the second axis in one float32, the first in its lower half."""
+    words = numbers.view(torch.int16).to(torch.int32).unflatten(1, (-1, 2))
+    first, second = words.unbind(2)
+    return (first & 0xFFFF | second << 16).view(torch.float32).contiguous()
 
 
 def build_library(patches: Sequence[Patch] = (), portable_only: bool = False) -> Path:

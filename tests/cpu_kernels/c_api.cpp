@@ -30,6 +30,18 @@ void triangular(const LinearProblem& problem, const flopcuda::cpu::Operands<Scal
   flopcuda::cpu::triangular(problem, operands, counters);
 }
 
+template <class Scalar>
+void conv_of_pairs(const ConvProblem& problem, const flopcuda::cpu::Operands<Scalar>& operands, bool,
+                   Counters& counters) {
+  flopcuda::cpu::conv_of_pairs(problem, operands, counters);
+}
+
+template <class Scalar>
+void linear_of_pairs(const LinearProblem& problem, const flopcuda::cpu::Operands<Scalar>& operands, bool,
+                     Counters& counters) {
+  flopcuda::cpu::linear_of_pairs(problem, operands, counters);
+}
+
 }  // namespace
 
 extern "C" {
@@ -59,5 +71,7 @@ FLOPCUDA_EXPORT(flopcuda_linear_f32, flopcuda::cpu::linear, LinearProblem, float
 FLOPCUDA_EXPORT(flopcuda_linear_f64, flopcuda::cpu::linear, LinearProblem, double)
 FLOPCUDA_EXPORT(flopcuda_triangular_f32, triangular, LinearProblem, float)
 FLOPCUDA_EXPORT(flopcuda_triangular_f64, triangular, LinearProblem, double)
+FLOPCUDA_EXPORT(flopcuda_conv_pairs, conv_of_pairs, ConvProblem, float)
+FLOPCUDA_EXPORT(flopcuda_linear_pairs, linear_of_pairs, LinearProblem, float)
 
 }  // extern "C"

@@ -1,0 +1,147 @@
+"""Pairs of bfloat16, which some CPUs multiply at once: the kernels on any CPU, and the operators on those."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import flopcuda
+from flopcuda import _C, ops
+from tests.cpu_kernels import Kernels, build_kernels
+from tests.cpu_kernels.oracle import (
+    ELEMENT_TOLERANCE,
+    ConvCase,
+    LinearCase,
+    Tensors,
+    backward_error,
+    counts_of,
+    magnitudes,
+)
+from tests.geometries import conv_cases, linear_cases
+
+any_conv_case = st.sampled_from([2, 2, 3]).flatmap(conv_cases)
+pair_settings = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def built() -> Kernels:
+    return build_kernels()
+
+
+@pytest.fixture(params=["portable", "avx512"])
+def kernels(request: pytest.FixtureRequest, built: Kernels) -> Iterator[Kernels]:
+    """With AVX-512, the CPU's own instruction, if it has it."""
+    if request.param not in built.available_isas:
+        pytest.skip(f"this CPU or build lacks {request.param}")
+    selected = built.selected_isa
+    built.select_isa(request.param)
+    built.set_num_threads(2)
+    yield built
+    built.select_isa(selected)
+
+
+def of_bfloat16(tensors: Tensors) -> Tensors:
+    input, weight, bias = tensors
+    return input.bfloat16(), weight.bfloat16(), bias
+
+
+def doubled(case: ConvCase) -> ConvCase:
+    return dataclasses.replace(case, in_channels=2 * case.in_channels)
+
+
+@pair_settings
+@given(case=any_conv_case.map(doubled), seed=st.integers(0, 2**32 - 1))
+def test_any_convolution(kernels: Kernels, case: ConvCase, seed: int) -> None:
+    tensors = of_bfloat16(case.tensors(seed))
+    output, counters = kernels.conv_of_pairs(case.problem, *tensors)
+    assert counts_of(counters) == case.expected_counts(*tensors[:2], count_zero=False)
+    assert counters.lane >= counters.mul
+    reference, magnitude = case.convolve(*tensors), case.convolve(*magnitudes(tensors))
+    assert backward_error(output, reference, magnitude) <= ELEMENT_TOLERANCE
+
+
+@pair_settings
+@given(case=linear_cases, seed=st.integers(0, 2**32 - 1))
+def test_any_linear_layer(kernels: Kernels, case: LinearCase, seed: int) -> None:
+    case = dataclasses.replace(case, in_features=2 * case.in_features)
+    tensors = of_bfloat16(case.tensors(seed))
+    output, counters = kernels.linear_of_pairs(case.problem, *tensors)
+    assert counts_of(counters) == case.expected_counts(*tensors[:2], count_zero=False)
+    reference, magnitude = case.multiply(*tensors), case.multiply(*magnitudes(tensors))
+    assert backward_error(output, reference, magnitude) <= ELEMENT_TOLERANCE
+
+
+def test_a_pair_that_looks_like_no_float_is_two_numbers(kernels: Kernels) -> None:
+    """Of infinity and 1, the bits are those of a signalling NaN."""
+    case = ConvCase(1, 2, (5, 20), 30)
+    input, weight = torch.ones(case.input_shape).bfloat16(), torch.ones(case.weight_shape).bfloat16()
+    weight[3, 1], weight[4, 0] = torch.inf, -torch.inf
+    input[0, 0, 0, 0] = 0  # with the infinite weights of its channel, no number
+    output, _ = kernels.conv_of_pairs(case.problem, input, weight)
+    torch.testing.assert_close(output.double(), case.convolve(input, weight), equal_nan=True)
+
+
+# --- the operators, where the CPU has the instruction ---
+
+
+def multiplies_pairs() -> bool:
+    rows, weight = torch.ones(64, 2).bfloat16(), torch.ones(1, 2).bfloat16()
+    kernel: str = _C.launch_linear(rows, weight, None, count_zero=False, allow_tf32=False)[2]
+    return "bf16" in kernel
+
+
+needs_pairs = pytest.mark.skipif(not multiplies_pairs(), reason="this CPU does not multiply bfloat16")
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "dense": Tensor.contiguous,
+    "channels last": lambda images: images.contiguous(memory_format=torch.channels_last),
+    "strided": lambda images: images.repeat_interleave(2, -1)[..., ::2],
+    "at an odd offset": lambda images: torch.cat((images.new_zeros(1), images.flatten()))[1:].view(images.shape),
+}
+
+
+@needs_pairs
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("kernel_size", [1, 3])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_images_in_any_layout(layout: Callable[[Tensor], Tensor], kernel_size: int, groups: int) -> None:
+    layer = nn.Conv2d(12, 9, kernel_size, padding=1, groups=groups).bfloat16()
+    images = torch.randn(2, 12, 7, 5).bfloat16()
+    with torch.no_grad(), flopcuda.instrument(layer) as session:
+        output = layer(layout(images))
+    with torch.no_grad():
+        expected = layer.double()(images.double())
+    torch.testing.assert_close(output.double(), expected, atol=2e-2, rtol=1e-2)
+    (launch,) = session.report().launches
+    assert launch.kernel == "conv2d_bf16_avx512"
+    assert launch.counters.mul == output.numel() * 12 // groups * kernel_size**2
+
+
+@needs_pairs
+@pytest.mark.parametrize("offset", [0, 1])
+def test_linear_layers_and_products_at_any_offset(offset: int) -> None:
+    numbers = torch.randn(40 * 6 + 1).bfloat16()
+    rows = numbers[offset : offset + 240].view(40, 6)
+    weight = torch.randn(5, 6).bfloat16()
+    output, counters = ops.linear(rows, weight)
+    torch.testing.assert_close(output.double(), rows.double() @ weight.double().T, atol=2e-2, rtol=1e-2)
+    assert counters.tolist()[:3] == [40 * 5 * 6, 40 * 5 * 5, 0]
+    product, counters = ops.matmul(rows.view(2, 20, 6), weight.T.expand(2, 6, 5))
+    torch.testing.assert_close(product.double(), output.double().view(2, 20, 5), atol=2e-2, rtol=1e-2)
+    assert counters.tolist()[:3] == [40 * 5 * 6, 40 * 5 * 5, 0]
+
+
+@needs_pairs
+def test_odd_channels_and_zeros_are_of_floats() -> None:
+    images, weight = torch.randn(1, 3, 5, 5).bfloat16(), torch.randn(4, 3, 1, 1).bfloat16()
+    geometry = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
+    for channels, count_zero, kernel in ((3, False, "f32"), (2, True, "f32"), (2, False, "bf16")):
+        operands = images[:, :channels], weight[:, :channels], None
+        launch = _C.launch_conv2d(*operands, **geometry, count_zero=count_zero, allow_tf32=False)
+        assert launch[2] == f"conv2d_{kernel}_avx512"
