@@ -82,6 +82,8 @@ class NativeBackend:
             seconds = stopwatch.stop()
         if not isinstance(counters, tuple):
             counters = fetched(counters)
+        if counters is None:  # shapes do not tell whether all operands have no data
+            check_operands(op, *operands)
         return output, Execution(counters, kernel, seconds, None, wave_efficiency, splits)
 
 

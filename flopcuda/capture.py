@@ -47,14 +47,16 @@ Count = Callable[[Place, str, str, Operands, Mapping[str, Any]], Tensor]
 # Is told of an operator that multiplies and accumulates, and is not counted.
 Skip = Callable[[Place, str], None]
 
+_CALL_IMPL = nn.Module._call_impl  # what torch.nn.Module.__call__ calls
+
 
 class Capture:
     """Sees the operators of a model and of its backward pass, or of everything, between :meth:`start` and :meth:`stop`.
 
-    Of a model, the forward pass is seen in any thread; the backward pass in the thread that called :meth:`start`, and
-    where torch runs it for that thread. Once the model has run without products that this has to find the gradients of
-    (those of counted layers are counted without), it looks away until the model runs again: what else the program does
-    takes no longer for it.
+    Of a model, the forward pass is seen in any thread, in one at a time; the backward pass in the thread that called
+    :meth:`start`, and where torch runs it for that thread. Once the model has run without products that this has to
+    find the gradients of (those of counted layers are counted without), it looks away until the model runs again: what
+    else the program does takes no longer for it.
 
     Args:
         model: capture what belongs to this module; None to capture everything.
@@ -73,13 +75,13 @@ class Capture:
         self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
         self._visible = ExitStack()
         self._home = threading.get_ident()
-        # By type, the methods that are all code to run in modules without products.
-        self._methods = {kind: {"forward": forward} for kind, forward in WITHOUT_PRODUCTS.items()}
-        self.unseen = _C.UnseenModules(self._mode, self._methods)
+        self.unseen: _C.UnseenModules | None = None  # while it is at work, for the garbage collector sees none of it
 
     def start(self, counted: Mapping[type[nn.Module], dict[str, Any]] = MappingProxyType({})) -> None:
         """From now on; ``counted`` has the layers whose products are counted as it is, and the methods they run."""
-        self._methods.update(counted)
+        without_products = {kind: {"forward": forward} for kind, forward in WITHOUT_PRODUCTS.items()}
+        methods = {kind: {**own, "_call_impl": _CALL_IMPL} for kind, own in (without_products | dict(counted)).items()}
+        self.unseen = _C.UnseenModules(self._mode, methods)
         self._home = threading.get_ident()
         module_calls.watch(self)
         _push_mode(self._mode)
@@ -90,6 +92,7 @@ class Capture:
         """Leave no trace. Does nothing the second time."""
         self.see_again()
         module_calls.unwatch(self)
+        self.unseen = None
         self._visible.close()
         _remove_mode(self._mode)
 
@@ -102,7 +105,8 @@ class Capture:
 
     def see_again(self) -> None:
         """End what passes unseen in this thread: a module that has run, or one in which the program was interrupted."""
-        self.unseen.see_again()
+        if self.unseen is not None:
+            self.unseen.see_again()
 
     def aside(self) -> AbstractContextManager[Any]:
         """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""

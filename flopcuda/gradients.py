@@ -95,7 +95,9 @@ def convolution(
 
 def bias_gradient(op: str, grad: Tensor) -> Tensor:
     """The sum over all but channels or features: additions without a product, which no counter counts."""
-    return grad.transpose(0, 1 if op.startswith("conv") else -1).flatten(1).sum(1) if grad.dim() > 1 else grad
+    of_outputs = 1 if op.startswith("conv") else grad.dim() - 1
+    summed = [axis for axis in range(grad.dim()) if axis != of_outputs]
+    return grad.sum(summed) if summed else grad.clone()
 
 
 _GRADIENTS: Mapping[str, Callable[..., Gradients]] = {

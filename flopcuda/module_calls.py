@@ -19,10 +19,10 @@ class Watcher(Protocol):
     """Is told of calls from :func:`watch` on until :func:`unwatch`, in the thread that makes them.
 
     Attributes:
-        unseen: those modules of whose calls it is not told, as long as it watches alone.
+        unseen: those modules of whose calls it is not told, as long as it watches alone; None to be told of all.
     """
 
-    unseen: _C.UnseenModules
+    unseen: _C.UnseenModules | None
 
     def enter(self, module: nn.Module) -> None:
         """A call begins, before any hook."""

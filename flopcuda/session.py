@@ -177,6 +177,8 @@ class Session:
             RuntimeError, TypeError: what an operator raised, with the place before it.
             RuntimeError: a transform is at work, and only modules are captured.
         """
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{layer.counted_place}: input must be a Tensor, not {type(input).__name__}")
         if is_transformed():
             if self._capture is None:
                 raise RuntimeError(

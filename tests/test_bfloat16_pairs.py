@@ -137,6 +137,13 @@ def test_linear_layers_and_products_at_any_offset(offset: int) -> None:
     assert counters.tolist()[:3] == [40 * 5 * 6, 40 * 5 * 5, 0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_batch_of_no_products(dtype: torch.dtype) -> None:
+    output, counters = ops.matmul(torch.ones(0, 4, 6, dtype=dtype), torch.ones(0, 6, 3, dtype=dtype))
+    assert output.shape == (0, 4, 3)
+    assert counters.tolist() == [0] * 5
+
+
 @needs_pairs
 def test_odd_channels_and_zeros_are_of_floats() -> None:
     images, weight = torch.randn(1, 3, 5, 5).bfloat16(), torch.randn(4, 3, 1, 1).bfloat16()

@@ -241,7 +241,8 @@ def test_double_backward(backend: str) -> None:
 
 def test_a_batch_of_gradients_is_that_of_the_original_layer() -> None:
     layer, images, grads = nn.Linear(7, 4), torch.randn(3, 7, requires_grad=True), torch.randn(5, 3, 4)
-    (expected,) = torch.autograd.grad(layer(images), images, grads, is_grads_batched=True)
+    wanted = [images, layer.bias]
+    expected = torch.autograd.grad(layer(images), wanted, grads, is_grads_batched=True)
     with flopcuda.instrument(layer):
-        (batch,) = torch.autograd.grad(layer(images), images, grads, is_grads_batched=True)
+        batch = torch.autograd.grad(layer(images), wanted, grads, is_grads_batched=True)
     torch.testing.assert_close(batch, expected)

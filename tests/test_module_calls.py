@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
+import weakref
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,7 +20,7 @@ class Recorder:
     """A watcher that notes what it is told."""
 
     def __init__(self) -> None:
-        self.unseen = _C.UnseenModules(None, {})  # type: ignore[arg-type]
+        self.unseen: _C.UnseenModules | None = None
         self.told: list[str] = []
 
     def enter(self, module: nn.Module) -> None:
@@ -86,6 +89,63 @@ def test_a_call_that_another_has_replaced_since_is_left_to_it(call: Any, monkeyp
     nn.ReLU()(torch.ones(1))
     module_calls.unwatch(recorder)
     assert len(recorder.told) == 4
+
+
+def test_a_call_that_another_has_put_around_ours_stays_and_ours_tells_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, recorder = nn.Module.__call__, Recorder()
+    module_calls.watch(recorder)
+    watched = nn.Module.__call__
+
+    def around(self: nn.Module, *args: Any) -> Any:
+        return watched(self, *args)
+
+    monkeypatch.setattr(nn.Module, "__call__", around)
+    module_calls.unwatch(recorder)
+    for told in (2, 4):
+        module_calls.watch(recorder)  # around it, which is around an earlier one
+        nn.ReLU()(torch.ones(1))
+        assert len(recorder.told) == told
+        module_calls.unwatch(recorder)
+        assert nn.Module.__call__ is around
+        nn.ReLU()(torch.ones(1))
+    monkeypatch.setattr(nn.Module, "__call__", before)
+
+
+def test_the_call_has_the_signature_of_torchs_own() -> None:
+    before = inspect.signature(nn.ReLU())
+    with flopcuda.count():
+        assert inspect.signature(nn.ReLU()) == before
+        with pytest.raises(TypeError, match="needs a module"):
+            nn.Module.__call__()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("open_session", [flopcuda.instrument, flopcuda.count, None], ids=["model", "all", "failed"])
+def test_a_session_and_its_model_are_freed(open_session: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
+    if open_session is None:
+        with flopcuda.instrument(model[0]), pytest.raises(RuntimeError, match="instrumented already"):
+            flopcuda.instrument(model)
+        references = [weakref.ref(model)]
+    else:
+        arguments = [model] if open_session is flopcuda.instrument else []
+        with open_session(*arguments) as session:
+            model(torch.ones(2, 3))
+        references = [weakref.ref(model), weakref.ref(session)]
+        del session, arguments
+    del model
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU(), nn.Linear(5, 5)], ids=["relu", "linear"])
+@pytest.mark.parametrize("attribute", ["_call_impl", "_compiled_call_impl"])
+def test_what_replaces_a_modules_call_is_counted(
+    layer: nn.Module, attribute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer, attribute, multiply, raising=False)
+    with flopcuda.instrument(nn.Sequential(layer)) as session:
+        session.model(torch.randn(7, 5))  # type: ignore[misc]
+    assert session.report().total.macs == 7 * 5 * 5
 
 
 def test_a_traced_model_is_the_same_within_a_session(call: Any) -> None:

@@ -186,6 +186,8 @@ def test_errors_name_the_module_and_leave_the_model(model: SmallNet, images: Ten
             model(images.double())
         with pytest.raises(TypeError, match=r"^stem \(Conv2d\): conv2d: input is of torch.int64"):
             model(images.long())
+        with pytest.raises(TypeError, match=r"^stem \(Conv2d\): input must be a Tensor, not list"):
+            model([1, 2])
     assert_unchanged(model, before)
 
 

@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t kPartSize = 4096;  // of a channel; threads share parts
 
-// By vectors of its own, since a loop of which the compiler makes some first asks whether they overlap: filters have few
-// numbers in a channel.
+// By vectors of its own, since a loop of which the compiler makes some first asks whether they overlap: filters have
+// few numbers in a channel.
 void pair_up_part(const BFloat16* first, const BFloat16* second, int64_t size, float* pairs) {
   typedef uint16_t Eight __attribute__((vector_size(16)));
   int64_t i = 0;

@@ -65,7 +65,9 @@ struct Cpu {
   static bool is_of_pairs(const Problem& problem, const at::Tensor& input, const Options& options) {
     return input.scalar_type() == at::kBFloat16 && !options.count_zero && has_pairs(problem) && cpu::multiplies_pairs();
   }
-  static bool has_pairs(const ConvProblem& problem) { return problem.in_channels / problem.groups % 2 == 0; }
+  static bool has_pairs(const ConvProblem& problem) {
+    return problem.groups > 0 && problem.in_channels / problem.groups % 2 == 0;
+  }
   static bool has_pairs(const LinearProblem& problem) {
     return problem.in_features % 2 == 0 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
   }

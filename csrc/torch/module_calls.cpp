@@ -3,6 +3,7 @@
 #include "torch/module_calls.h"
 
 #include <c10/util/SmallVector.h>
+#include <structmember.h>
 
 #include <utility>
 
@@ -13,35 +14,55 @@ namespace py = pybind11;
 namespace flopcuda {
 namespace {
 
-// Guarded, like all that is Python's, by its lock; never destroyed, since Python may have gone when they would be.
-struct Calls {
-  py::object original;
-  py::object watched;  // a function that tells watchers, or None
-  py::object unseen;   // the UnseenModules of the only watcher, or None
+struct Replacement;
+
+// Who is told. Guarded, like all that is Python's, by its lock; never destroyed, since Python may have gone when it
+// would be.
+struct Watch {
+  const Replacement* newest = nullptr;  // which alone tells: others may call it, or be called by it
+  py::object watched;                   // a function that tells watchers, or None
+  py::object unseen;                    // the UnseenModules of the only watcher, or None
 };
-Calls& calls() {
-  static auto* const calls = new Calls;
-  return *calls;
+Watch& watch() {
+  static auto* const watch = new Watch{nullptr, py::none(), py::none()};
+  return *watch;
 }
 
+// A method, in a class, that stands for another one.
+struct Replacement {
+  PyObject_HEAD vectorcallfunc vectorcall;
+  PyObject* original;
+};
+
 // A function with its object before the arguments.
-PyObject* call_method(const py::object& function, PyObject* self, const Arguments& arguments) {
+PyObject* call_method(PyObject* function, PyObject* self, const Arguments& arguments) {
   const Py_ssize_t by_name = arguments.names ? PyTuple_GET_SIZE(arguments.names) : 0;
   c10::SmallVector<PyObject*, 8> values{nullptr, self};  // a place in front, for Python to use
   values.append(arguments.values, arguments.values + arguments.count + by_name);
-  return PyObject_Vectorcall(function.ptr(), values.data() + 1,
+  return PyObject_Vectorcall(function, values.data() + 1,
                              static_cast<size_t>(arguments.count + 1) | PY_VECTORCALL_ARGUMENTS_OFFSET,
                              arguments.names);
 }
 
-PyObject* call_module(PyObject* self, PyObject* const* values, Py_ssize_t count, PyObject* names) {
-  const Arguments arguments{values, count, names};
+PyObject* call_module(PyObject* callable, PyObject* const* values, size_t flags, PyObject* names) {
+  const auto* const replacement = reinterpret_cast<const Replacement*>(callable);
+  const Py_ssize_t count = PyVectorcall_NARGS(flags);
+  if (count == 0) {
+    PyErr_SetString(PyExc_TypeError, "torch.nn.Module.__call__ needs a module");
+    return nullptr;
+  }
+  PyObject* const self = values[0];
+  const Arguments arguments{values + 1, count - 1, names};
   try {
-    const py::object function = calls().watched.is_none() ? calls().original : calls().watched;
-    const py::object unseen = calls().unseen;  // kept as long as this call takes
+    // All kept as long as this call takes.
+    const py::object original = py::reinterpret_borrow<py::object>(replacement->original);
+    if (replacement != watch().newest) return call_method(original.ptr(), self, arguments);
+    const py::object watched = watch().watched, unseen = watch().unseen;
     const UnseenModules* const modules = unseen.is_none() ? nullptr : unseen.cast<const UnseenModules*>();
-    if (!modules || !modules->begin(self, arguments)) return call_method(function, self, arguments);
-    PyObject* const result = call_method(calls().original, self, arguments);
+    if (!modules || !modules->begin(self, arguments)) {
+      return call_method(watched.is_none() ? original.ptr() : watched.ptr(), self, arguments);
+    }
+    PyObject* const result = call_method(original.ptr(), self, arguments);
     modules->see_again();
     return result;
   } catch (py::error_already_set& error) {
@@ -50,17 +71,47 @@ PyObject* call_module(PyObject* self, PyObject* const* values, Py_ssize_t count,
   }
 }
 
-PyMethodDef call_definition{"__call__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_module)),
-                            METH_FASTCALL | METH_KEYWORDS, "Call a module, and tell whoever watches."};
+PyObject* bind(PyObject* callable, PyObject* module, PyObject*) {
+  return module ? PyMethod_New(callable, module) : Py_NewRef(callable);
+}
 
-py::object module_call(py::object original) {
-  calls() = {std::move(original), py::none(), py::none()};
-  return py::reinterpret_steal<py::object>(PyDescr_NewMethod(&PyBaseObject_Type, &call_definition));
+void destroy(PyObject* callable) {
+  PyTypeObject* const type = Py_TYPE(callable);
+  if (watch().newest == reinterpret_cast<Replacement*>(callable)) watch().newest = nullptr;
+  Py_DECREF(reinterpret_cast<Replacement*>(callable)->original);
+  type->tp_free(callable);
+  Py_DECREF(type);
+}
+
+PyTypeObject* replacement_type() {
+  static PyMemberDef members[] = {
+      {"__vectorcalloffset__", T_PYSSIZET, offsetof(Replacement, vectorcall), READONLY, nullptr},
+      {"__wrapped__", T_OBJECT, offsetof(Replacement, original), READONLY, nullptr},  // for its signature
+      {nullptr, 0, 0, 0, nullptr}};
+  static PyType_Slot slots[] = {{Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
+                                {Py_tp_descr_get, reinterpret_cast<void*>(bind)},
+                                {Py_tp_dealloc, reinterpret_cast<void*>(destroy)},
+                                {Py_tp_members, members},
+                                {0, nullptr}};
+  static PyType_Spec spec{"flopcuda._C.ModuleCall", sizeof(Replacement), 0,
+                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR, slots};
+  static auto* const type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+  if (!type) throw py::error_already_set();
+  return type;
+}
+
+py::object module_call(const py::object& original) {
+  auto* const replacement = PyObject_New(Replacement, replacement_type());
+  if (!replacement) throw py::error_already_set();
+  replacement->vectorcall = call_module;
+  replacement->original = Py_NewRef(original.ptr());
+  watch() = {replacement, py::none(), py::none()};
+  return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(replacement));
 }
 
 void watch_calls(py::object watched, py::object unseen) {
-  calls().watched = std::move(watched);
-  calls().unseen = std::move(unseen);
+  watch().watched = std::move(watched);
+  watch().unseen = std::move(unseen);
 }
 
 }  // namespace
@@ -72,9 +123,10 @@ void bind_module_calls(py::module_& module) {
       "methods, where the functions that stand there by their names are all code that runs.")
       .def(py::init<py::object, py::dict>(), py::arg("mode"), py::arg("methods"))
       .def("see_again", &UnseenModules::see_again, "End what runs unseen in this thread, if anything does.");
-  module.def("module_call", &module_call,
-             "What is to stand for torch.nn.Module.__call__, whose function is original. Nobody watches.",
-             py::arg("original"));
+  module.def(
+      "module_call", &module_call,
+      "What is to stand for torch.nn.Module.__call__, which is original. Nobody watches; earlier ones tell nobody now.",
+      py::arg("original"));
   module.def("watch_calls", &watch_calls,
              "From now on a module_call() is one of watched, and of original if that is None, or for the modules that "
              "unseen lets pass, an UnseenModules or None.",

@@ -33,6 +33,12 @@ py::object attribute_of(PyObject* object, PyObject* name) {
   return value;
 }
 
+bool is_true(PyObject* object) {
+  const int truth = PyObject_IsTrue(object);
+  if (truth < 0) throw py::error_already_set();
+  return truth == 1;
+}
+
 // Whether methods, functions by name, are those that a module runs, and not others of that name.
 bool has_methods(PyObject* module, PyObject* methods) {
   PyObject *name = nullptr, *function = nullptr;
@@ -84,15 +90,14 @@ void UnseenModules::see_again() const {
 bool UnseenModules::may_pass(PyObject* module, const Arguments& arguments) const {
   PyObject* const methods = PyDict_GetItem(methods_.ptr(), reinterpret_cast<PyObject*>(Py_TYPE(module)));
   return methods && are_one_tensor(arguments) && !is_looked_at_by_others() && is_innermost() && !has_hooks(module) &&
-         has_methods(module, methods);
+         has_methods(module, methods) && attribute_of(module, compiled_name_.ptr()).is_none();
 }
 
 bool UnseenModules::is_innermost() const { return ModeStack::get_stack_at(0)->ptr(getPyInterpreter()) == mode_.ptr(); }
 
 bool UnseenModules::has_hooks(PyObject* module) const {
   for (size_t i = 0; i < hook_names_.size(); ++i) {
-    if (PyDict_Size(hooks_of_all_[i].ptr()) != 0) return true;
-    if (PyObject_IsTrue(attribute_of(module, hook_names_[i].ptr()).ptr())) return true;
+    if (is_true(hooks_of_all_[i].ptr()) || is_true(attribute_of(module, hook_names_[i].ptr()).ptr())) return true;
   }
   return false;
 }

@@ -35,7 +35,8 @@ class UnseenModules {
 
   pybind11::object mode_;
   pybind11::dict methods_;
-  std::vector<pybind11::str> hook_names_;  // of a module's attributes
+  pybind11::str compiled_name_{"_compiled_call_impl"};  // of a module's attributes, as are these
+  std::vector<pybind11::str> hook_names_;
   std::vector<pybind11::object> hooks_of_all_;
 };
 
