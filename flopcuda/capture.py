@@ -6,7 +6,6 @@ the counted kernels, and names the others that multiply and accumulate, so that 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cache
@@ -25,7 +24,7 @@ from torch.utils._python_dispatch import (
 from flopcuda import _C, module_calls, shortcuts
 from flopcuda.attention import recognised, triangle_of, without_searches
 from flopcuda.backends import Operands
-from flopcuda.eager import eagerly, is_within_compiled_code
+from flopcuda.eager import eagerly
 from flopcuda.gradients import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
 from flopcuda.lowering import Lowering
 from flopcuda.ops import unsupported_kind
@@ -53,10 +52,11 @@ _CALL_IMPL = nn.Module._call_impl  # what torch.nn.Module.__call__ calls
 class Capture:
     """Sees the operators of a model and of its backward pass, or of everything, between :meth:`start` and :meth:`stop`.
 
-    Of a model, the forward pass is seen in any thread, in one at a time; the backward pass in the thread that called
-    :meth:`start`, and where torch runs it for that thread. Once the model has run without products that this has to
-    find the gradients of (those of counted layers are counted without), it looks away until the model runs again: what
-    else the program does takes no longer for it.
+    The backward pass is seen in the thread that called :meth:`start`, and where torch runs it for that thread; a
+    forward pass of the model in any thread, in one at a time.
+
+    The mode that sees operators stays on the thread's stack all the time. To take it off where it has nothing to see,
+    between two passes, would undo the state of torch that ``torch.inference_mode`` and compiled code put back.
 
     Args:
         model: capture what belongs to this module; None to capture everything.
@@ -74,7 +74,6 @@ class Capture:
         self._origins = Origins()
         self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
         self._visible = ExitStack()
-        self._home = threading.get_ident()
         self.unseen: _C.UnseenModules | None = None  # while it is at work, for the garbage collector sees none of it
 
     def start(self, counted: Mapping[type[nn.Module], dict[str, Any]] = MappingProxyType({})) -> None:
@@ -82,7 +81,6 @@ class Capture:
         without_products = {kind: {"forward": forward} for kind, forward in WITHOUT_PRODUCTS.items()}
         methods = {kind: {**own, "_call_impl": _CALL_IMPL} for kind, own in (without_products | dict(counted)).items()}
         self.unseen = _C.UnseenModules(self._mode, methods)
-        self._home = threading.get_ident()
         module_calls.watch(self)
         _push_mode(self._mode)
         if self._model is None:
@@ -100,8 +98,6 @@ class Capture:
         """The way from later backward passes to the modules of earlier forward ones, and what passes unseen."""
         self.see_again()
         self._origins.forget()
-        if threading.get_ident() == self._home and not self._is_looking():
-            _push_mode(self._mode)
 
     def see_again(self) -> None:
         """End what passes unseen in this thread: a module that has run, or one in which the program was interrupted."""
@@ -120,11 +116,9 @@ class Capture:
         self._origins.module_changes()
         if self._model is None or was_running or not self._stack.is_running:
             return
-        looked_away = not self._is_looking()
-        if looked_away:
-            _push_mode(self._mode)
-        self._visible.callback(self._look_away, looked_away)
         self._make_visible()
+        if self._mode not in _get_current_dispatch_mode_stack():
+            self._visible.enter_context(self._mode)
 
     @eagerly
     def leave(self, module: nn.Module) -> None:
@@ -133,26 +127,6 @@ class Capture:
         self._origins.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
-
-    def _is_looking(self) -> bool:
-        return self._mode in _get_current_dispatch_mode_stack()
-
-    def _look_away(self, looked_away_before: bool) -> None:
-        """The model has run: until it does so again, unless its backward pass has something to see.
-
-        Raises:
-            RuntimeError: it has, but the mode would not stay where it is.
-        """
-        is_home, is_compiled = threading.get_ident() == self._home, is_within_compiled_code()
-        would_stay = not (is_compiled and looked_away_before)
-        if is_home and would_stay and (self._origins.are_noted or is_compiled):
-            return
-        _remove_mode(self._mode)
-        if is_home and self._origins.are_noted:
-            raise RuntimeError(
-                f"{type(self._model).__name__}: it has products of its own now, whose gradients would not be seen "
-                "behind the code that torch.compile has compiled around it; call the session's reset() before that code"
-            )
 
     def _is_innermost(self) -> bool:
         """Whether no later mode stands before this one."""

@@ -80,11 +80,6 @@ class Origins:
         self._triangles: dict[int, str] = {}
         self._progress = _Progress()
 
-    @property
-    def are_noted(self) -> bool:
-        """Whether there is any operator that a node could lead back to."""
-        return bool(self._places)
-
     def module_changes(self) -> None:
         """A module begins or ends."""
         self._progress.mark = self._progress.last = _get_sequence_nr()

@@ -262,47 +262,6 @@ def test_function_transforms_need_the_operators(transformed: Callable[[], Any], 
 # --- torch.compile ---
 
 
-def modes() -> int:
-    return len(torch.utils._python_dispatch._get_current_dispatch_mode_stack())
-
-
-def test_nothing_is_looked_at_where_no_gradient_is_to_be_seen() -> None:
-    layers, model, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), Net(), torch.randn(3, 4)
-    with flopcuda.instrument(layers) as session:
-        layers(x).sum().backward()
-        assert modes() == 0
-    assert phases(session) == {"forward": 36, "backward_weight": 36}
-    with flopcuda.instrument(model) as session:
-        with torch.no_grad():
-            model(x)
-        assert modes() == 0
-        model(x).sum().backward()
-        assert modes() == 1
-        counted = phases(session)
-        session.reset()
-        model(x).sum().backward()
-        assert {phase: macs + (phase == "forward") * macs for phase, macs in phases(session).items()} == counted
-
-
-def test_a_compiled_function_around_a_model_counts_as_an_eager_one() -> None:
-    model, x = Net(), torch.randn(3, 4)
-    with flopcuda.instrument(model) as eager:
-        model(x).sum().backward()
-    function = torch.compile(lambda x: model(x).sum(), backend="eager")
-    with flopcuda.instrument(model) as session:
-        function(x).backward()
-        assert phases(session) == phases(eager)
-    torch.compiler.reset()
-    with flopcuda.instrument(model) as session:
-        with torch.no_grad():
-            model(x)  # whose products have no gradients to be seen
-        with pytest.raises(RuntimeError, match=r"^Net: it has products of its own now.*reset\(\) before that code$"):
-            function(x)
-        session.reset()
-        function(x).backward()
-        assert phases(session) == phases(eager)
-
-
 @pytest.mark.parametrize("capture", ["ops", "modules"])
 def test_a_compiled_model_counts_as_an_eager_one(capture: str) -> None:
     """At every call, the first and the compiled ones, its gradients too."""

@@ -1,6 +1,7 @@
 // Where kept panels lie, and how a changed weight is noticed.
 #include "kept_weight.h"
 
+#include <cstring>
 #include <utility>
 
 namespace flopcuda::cpu {
@@ -59,7 +60,8 @@ template <class Scalar>
 bool PackedMatrix<Scalar>::is_of(const PackedLayout& layout, const Scalar* source) const {
   if (!(layout == layout_)) return false;
   for (int64_t row = 0; row < layout.groups * layout.rows; ++row) {
-    if (!(samples_[row] == sample(layout, source, row))) return false;
+    const Scalar now = sample(layout, source, row);
+    if (std::memcmp(&samples_[row], &now, sizeof(now)) != 0) return false;  // any bits, as those of pairs (pairs.h) are
   }
   return true;
 }

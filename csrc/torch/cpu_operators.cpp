@@ -22,15 +22,13 @@ struct Cpu {
   template <class Problem>
   static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
                       const OptionalTensor& bias, const Options& options) {
-    if (is_of_pairs(problem, input, options)) return run_pairs(op, problem, input, weight, bias);
+    if (is_of_pairs(problem, input, options)) return run_pairs(op, problem, input, weight, bias, options);
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const Operands operands(dense(cast(input, type)),
                             stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias,
                             output_shape(problem, input));
     if (operands.output.numel() == 0) return operands;
-    const bool is_kept = options.keeps_weight && !options.count_zero && operands.weight.is_contiguous() &&
-                         cpu::is_worth_keeping(problem);
-    const std::shared_ptr<cpu::KeptWeight> kept = is_kept ? kept_weight(weight) : nullptr;
+    const std::shared_ptr<cpu::KeptWeight> kept = kept_for(problem, weight, operands, options);
     if (type == at::kDouble) {
       run_in<double>(problem, operands, kept.get(), options.count_zero);
     } else {
@@ -56,6 +54,15 @@ struct Cpu {
   }
 
  private:
+  // What is kept of the operator's weight, if anything is, for a kernel that takes these operands.
+  template <class Problem>
+  static std::shared_ptr<cpu::KeptWeight> kept_for(const Problem& problem, const at::Tensor& weight,
+                                                   const Operands& operands, const Options& options) {
+    const bool is_kept = options.keeps_weight && !options.count_zero && operands.weight.is_contiguous() &&
+                         cpu::is_worth_keeping(problem);
+    return is_kept ? kept_weight(weight) : nullptr;
+  }
+
   static void note_launch(const char* op, const char* type) {
     last_launch() = {std::string(op) + "_" + type + "_" + cpu::isa_name(cpu::selected_isa())};
   }
@@ -72,21 +79,24 @@ struct Cpu {
     return problem.in_features % 2 == 0 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
   }
 
-  static Operands run_pairs(const char* op, ConvProblem problem, const at::Tensor& input, const at::Tensor& weight,
-                            const OptionalTensor& bias) {
-    problem.in_channels /= 2;
-    const Operands operands(paired_channels(input), paired_channels(weight), bias, output_shape(problem, input));
-    cpu::conv_of_pairs(problem, operands.pointers<float>(), operands.record());
+  template <class Problem>
+  static Operands run_pairs(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
+                            const OptionalTensor& bias, const Options& options) {
+    const Operands operands(paired(problem, input), paired(problem, weight), bias, output_shape(problem, input));
+    const std::shared_ptr<cpu::KeptWeight> kept = kept_for(problem, weight, operands, options);
+    multiply_pairs(problem, operands.pointers<float>(kept.get()), operands.record());
     note_launch(op, "bf16");
     return operands;
   }
-  static Operands run_pairs(const char* op, LinearProblem problem, const at::Tensor& input, const at::Tensor& weight,
-                            const OptionalTensor& bias) {
+  static at::Tensor paired(const ConvProblem&, const at::Tensor& tensor) { return paired_channels(tensor); }
+  static at::Tensor paired(const LinearProblem&, const at::Tensor& tensor) { return paired_features(tensor); }
+  static void multiply_pairs(ConvProblem problem, const cpu::Operands<float>& operands, Counters& counters) {
+    problem.in_channels /= 2;
+    cpu::conv_of_pairs(problem, operands, counters);
+  }
+  static void multiply_pairs(LinearProblem problem, const cpu::Operands<float>& operands, Counters& counters) {
     problem.in_features /= 2;
-    const Operands operands(paired_features(input), paired_features(weight), bias, output_shape(problem, input));
-    cpu::linear_of_pairs(problem, operands.pointers<float>(), operands.record());
-    note_launch(op, "bf16");
-    return operands;
+    cpu::linear_of_pairs(problem, operands, counters);
   }
 
   // What the kernels take the weight in: as it is, where they widen it themselves.
