@@ -15,7 +15,7 @@ IN_CUDA = (
     test_cuda_splits.MUTANTS,
     test_triangle_mutants.CUDA_MUTANTS,
 )
-ON_THE_CPU = (test_cpu_mutants.MUTANTS, test_triangle_mutants.CPU_MUTANTS)
+ON_THE_CPU = (test_cpu_mutants.MUTANTS, test_cpu_mutants.PAIR_MUTANTS, test_triangle_mutants.CPU_MUTANTS)
 
 
 def named(*groups: dict[str, Patch]) -> list[object]:
