@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -18,19 +15,11 @@ from flopcuda.prediction.gpus import UNITS
 from flopcuda.report import Report
 from flopcuda.timing import Stopwatch, in_seconds
 from tests.conftest import SmallNet
+from tests.cuda_graphs import captured
 from tests.test_session import assert_unchanged, fingerprint
 
 pytestmark = pytest.mark.gpu
 needs_two_devices = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-
-
-@contextmanager
-def captured() -> Iterator[torch.cuda.CUDAGraph]:
-    """A graph of what runs inside; torch's asynchronous allocator would make it free what Python collects meanwhile."""
-    gc.collect()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        yield graph
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from flopcuda.virtual_cuda import records
+from tests.cuda_graphs import captured
 from tests.ptxvm.harness import needs_nvcc
 from tests.virtual_cuda.library import scale, shift
 
@@ -34,8 +35,7 @@ def test_a_launch_is_recorded() -> None:
 
 def test_a_kernel_in_a_graph_runs_at_each_replay() -> None:
     x = torch.ones(10, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with captured() as graph:
         scale(x, 2)
         y = x + 1
     assert records.launches() == []

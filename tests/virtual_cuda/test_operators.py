@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from flopcuda.virtual_cuda import capture
+from tests.cuda_graphs import captured
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("_on_the_virtual_device")]
 
@@ -428,8 +429,7 @@ CAPTURABLE: dict[str, Operator] = {
 def test_a_graph_computes_anew_at_each_replay(name: str) -> None:
     operator = CAPTURABLE[name]
     x = torch.zeros(4, 4, device="cuda")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with captured() as graph:
         y = operator(x)
     for _ in range(2):
         input = torch.randn(4, 4)
@@ -447,8 +447,7 @@ def test_a_graph_keeps_what_it_calls_until_its_end() -> None:
 
     work = Work()
     alive = weakref.ref(work)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with captured() as graph:
         capture.record(work, torch.cuda.current_stream())
     del work
     graph.replay()
@@ -460,8 +459,7 @@ def test_a_graph_keeps_what_it_calls_until_its_end() -> None:
 
 def test_a_graph_draws_other_random_numbers_at_each_replay() -> None:
     torch.cuda.manual_seed(7)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with captured() as graph:
         x = torch.rand(4, device="cuda")
     graph.replay()
     first = x.clone()
@@ -473,7 +471,7 @@ def test_sizes_that_depend_on_values_can_not_be_captured() -> None:
     x = torch.ones(3, device="cuda")
     with (
         pytest.raises(RuntimeError, match=r"aten\.nonzero.* can't be captured"),
-        torch.cuda.graph(torch.cuda.CUDAGraph()),
+        captured(),
     ):
         x.nonzero()
 
@@ -484,10 +482,9 @@ def test_training_in_a_graph() -> None:
     inputs = torch.randn(4, 3)
     static = on_device(inputs)
     optimiser = torch.optim.SGD(twin.parameters(), 0.1)
-    graph = torch.cuda.CUDAGraph()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with torch.cuda.graph(graph):
+        with captured() as graph:
             twin(static).square().sum().backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=False)
