@@ -95,9 +95,7 @@ def fetched(counters: Tensor) -> Tensor | tuple[int, ...] | None:
     """
     if not holds_data(counters):
         return None
-    wrappers = torch._C._functorch
-    is_wrapped = wrappers.is_functorch_wrapped_tensor(counters) or wrappers.is_legacy_batchedtensor(counters)
-    return tuple(counters.tolist()) if counters.is_cpu and not is_wrapped else counters
+    return tuple(counters.tolist()) if _C.has_plain_values(counters) else counters
 
 
 def holds_data(tensor: Tensor) -> bool:

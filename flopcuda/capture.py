@@ -88,21 +88,16 @@ class Capture:
 
     def stop(self) -> None:
         """Leave no trace. Does nothing the second time."""
-        self.see_again()
+        if self.unseen is not None:  # from within a module that passes, where a signal is handled
+            self.unseen.see_again()
         module_calls.unwatch(self)
         self.unseen = None
         self._visible.close()
         _remove_mode(self._mode)
 
     def forget(self) -> None:
-        """The way from later backward passes to the modules of earlier forward ones, and what passes unseen."""
-        self.see_again()
+        """The way from later backward passes to the modules of earlier forward ones."""
         self._origins.forget()
-
-    def see_again(self) -> None:
-        """End what passes unseen in this thread: a module that has run, or one in which the program was interrupted."""
-        if self.unseen is not None:
-            self.unseen.see_again()
 
     def aside(self) -> AbstractContextManager[Any]:
         """Inside, a counted layer's own operators pass this by, where no later mode stands before it."""

@@ -140,8 +140,6 @@ class Session:
         Returns:
             The launches and their sums, and what was seen but not counted.
         """
-        if self._capture:
-            self._capture.see_again()
         not_counted = (
             NotCounted(place.module, place.module_type, operator, calls)
             for (place, operator), calls in self._skipped.items()

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.cpu_kernels import Kernels, build_kernels
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
@@ -17,6 +19,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def built_kernels() -> Kernels:
+    """The CPU kernels as they are."""
+    return build_kernels()
+
+
+@pytest.fixture(params=["portable", "avx2", "avx512"])
+def kernels(request: pytest.FixtureRequest, built_kernels: Kernels) -> Iterator[Kernels]:
+    """The CPU kernels on each instruction set in turn."""
+    if request.param not in built_kernels.available_isas:
+        pytest.skip(f"this CPU or build lacks {request.param}")
+    selected = built_kernels.selected_isa
+    built_kernels.select_isa(request.param)
+    built_kernels.set_num_threads(2)
+    yield built_kernels
+    built_kernels.select_isa(selected)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import flopcuda
 from flopcuda import _C, ops
-from tests.cpu_kernels import Kernels, build_kernels
+from tests.cpu_kernels import Kernels
 from tests.cpu_kernels.oracle import (
     ELEMENT_TOLERANCE,
     ConvCase,
@@ -27,23 +27,6 @@ from tests.geometries import conv_cases, linear_cases
 
 any_conv_case = st.sampled_from([2, 2, 3]).flatmap(conv_cases)
 pair_settings = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-@pytest.fixture(scope="module")
-def built() -> Kernels:
-    return build_kernels()
-
-
-@pytest.fixture(params=["portable", "avx512"])
-def kernels(request: pytest.FixtureRequest, built: Kernels) -> Iterator[Kernels]:
-    """With AVX-512, the CPU's own instruction, if it has it."""
-    if request.param not in built.available_isas:
-        pytest.skip(f"this CPU or build lacks {request.param}")
-    selected = built.selected_isa
-    built.select_isa(request.param)
-    built.set_num_threads(2)
-    yield built
-    built.select_isa(selected)
 
 
 def of_bfloat16(tensors: Tensors) -> Tensors:

@@ -6,14 +6,13 @@ import itertools
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.cpu_kernels import Counters, Kernels, build_kernels, compile_objects
+from tests.cpu_kernels import Counters, Kernels, compile_objects
 from tests.cpu_kernels.oracle import (
     ELEMENT_TOLERANCE,
     FLOAT64_TOLERANCE,
@@ -26,26 +25,6 @@ from tests.cpu_kernels.oracle import (
     relative_error,
 )
 from tests.geometries import CONV3D_CASES, CONV_CASES, LINEAR_CASES, conv_cases, cube, linear_cases
-
-ISAS = ["portable", "avx2", "avx512"]
-
-
-@pytest.fixture(scope="module")
-def built() -> Kernels:
-    return build_kernels()
-
-
-@pytest.fixture(params=ISAS)
-def kernels(request: pytest.FixtureRequest, built: Kernels) -> Iterator[Kernels]:
-    """The kernels on each instruction set in turn."""
-    if request.param not in built.available_isas:
-        pytest.skip(f"this CPU or build lacks {request.param}")
-    selected = built.selected_isa
-    built.select_isa(request.param)
-    built.set_num_threads(2)
-    yield built
-    built.select_isa(selected)
-
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -181,11 +160,11 @@ def test_full_tiles_waste_no_lane(kernels: Kernels) -> None:
     assert counters.lane == counters.mul
 
 
-def test_unknown_instruction_set_is_refused(built: Kernels) -> None:
-    selected = built.selected_isa
+def test_unknown_instruction_set_is_refused(built_kernels: Kernels) -> None:
+    selected = built_kernels.selected_isa
     with pytest.raises(ValueError, match="avx10"):
-        built.select_isa("avx10")
-    assert built.selected_isa == selected
+        built_kernels.select_isa("avx10")
+    assert built_kernels.selected_isa == selected
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs binutils' nm")

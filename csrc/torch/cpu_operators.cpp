@@ -22,19 +22,26 @@ struct Cpu {
   template <class Problem>
   static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
                       const OptionalTensor& bias, const Options& options) {
-    if (is_of_pairs(problem, input, options)) return run_pairs(op, problem, input, weight, bias, options);
+    const bool in_pairs = is_of_pairs(problem, input, options);
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Operands operands(dense(cast(input, type)),
-                            stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias,
-                            output_shape(problem, input));
+    const auto shape = output_shape(problem, input);
+    const Operands operands =
+        in_pairs ? Operands(paired(problem, input), paired(problem, weight), bias, shape)
+                 : Operands(dense(cast(input, type)),
+                            stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias, shape);
     if (operands.output.numel() == 0) return operands;
-    const std::shared_ptr<cpu::KeptWeight> kept = kept_for(problem, weight, operands, options);
-    if (type == at::kDouble) {
+    const bool is_kept = options.keeps_weight && !options.count_zero && operands.weight.is_contiguous() &&
+                         cpu::is_worth_keeping(problem);
+    const std::shared_ptr<cpu::KeptWeight> kept = is_kept ? kept_weight(weight) : nullptr;
+    if (in_pairs) {
+      multiply_pairs(problem, operands.pointers<float>(kept.get()), operands.record());
+    } else if (type == at::kDouble) {
       run_in<double>(problem, operands, kept.get(), options.count_zero);
     } else {
       run_in<float>(problem, operands, kept.get(), options.count_zero);
     }
-    note_launch(op, type == at::kDouble ? "f64" : "f32");
+    const char* const type_name = in_pairs ? "_bf16_" : type == at::kDouble ? "_f64_" : "_f32_";
+    last_launch() = {std::string(op) + type_name + cpu::isa_name(cpu::selected_isa())};
     return operands;
   }
 
@@ -54,19 +61,6 @@ struct Cpu {
   }
 
  private:
-  // What is kept of the operator's weight, if anything is, for a kernel that takes these operands.
-  template <class Problem>
-  static std::shared_ptr<cpu::KeptWeight> kept_for(const Problem& problem, const at::Tensor& weight,
-                                                   const Operands& operands, const Options& options) {
-    const bool is_kept = options.keeps_weight && !options.count_zero && operands.weight.is_contiguous() &&
-                         cpu::is_worth_keeping(problem);
-    return is_kept ? kept_weight(weight) : nullptr;
-  }
-
-  static void note_launch(const char* op, const char* type) {
-    last_launch() = {std::string(op) + "_" + type + "_" + cpu::isa_name(cpu::selected_isa())};
-  }
-
   // Whether a CPU that multiplies bfloat16 does so; zeros are looked for in numbers of their own.
   template <class Problem>
   static bool is_of_pairs(const Problem& problem, const at::Tensor& input, const Options& options) {
@@ -79,15 +73,7 @@ struct Cpu {
     return problem.in_features % 2 == 0 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
   }
 
-  template <class Problem>
-  static Operands run_pairs(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
-                            const OptionalTensor& bias, const Options& options) {
-    const Operands operands(paired(problem, input), paired(problem, weight), bias, output_shape(problem, input));
-    const std::shared_ptr<cpu::KeptWeight> kept = kept_for(problem, weight, operands, options);
-    multiply_pairs(problem, operands.pointers<float>(kept.get()), operands.record());
-    note_launch(op, "bf16");
-    return operands;
-  }
+  // Operands in pairs, and products of them.
   static at::Tensor paired(const ConvProblem&, const at::Tensor& tensor) { return paired_channels(tensor); }
   static at::Tensor paired(const LinearProblem&, const at::Tensor& tensor) { return paired_features(tensor); }
   static void multiply_pairs(ConvProblem problem, const cpu::Operands<float>& operands, Counters& counters) {

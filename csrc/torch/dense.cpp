@@ -21,7 +21,8 @@ bool is_copied(const at::Tensor& tensor, const at::Tensor& copy) {
 
 bool has_plain_values(const at::Tensor& tensor) {
   constexpr c10::DispatchKeySet kWrappers({c10::DispatchKey::Python, c10::DispatchKey::Batched,
-                                           c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper});
+                                           c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper,
+                                           c10::DispatchKey::Functionalize});
   return tensor.is_cpu() && !tensor.key_set().has_any(kWrappers);
 }
 

@@ -98,6 +98,10 @@ void bind_launches(py::module_& module) {
   define_conv("launch_conv3d", launch_conv<3>);
   define("launch_linear", launch_linear);
   define("launch_matmul", launch_matmul, py::arg("triangle") = py::none());
+  module.def(
+      "has_plain_values", torch::wrap_pybind_function(has_plain_values),
+      "Whether a tensor's values lie in the host's memory, here and now: no device's, no transform's, no shape only.",
+      py::arg("tensor"));
   module.def("dense", torch::wrap_pybind_function_no_gil(dense),
              "tensor.contiguous(), of images or filters whose channels lie the other way in less time.",
              py::arg("tensor"));

@@ -34,7 +34,6 @@ Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTen
             at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero, bool allow_tf32) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   const char* const op = axes == 3 ? "conv3d" : "conv2d";
-  last_launch() = {};
   const Operands operands = Device::run(op, problem, input, weight, bias, {count_zero, allow_tf32, true});
   return {with_layout_of(cast(operands.result, input.scalar_type()), input, weight), operands.counters};
 }
@@ -43,7 +42,6 @@ template <class Device>
 Result linear(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, bool count_zero,
               bool allow_tf32) {
   const auto problem = linear_problem(input, weight, bias);
-  last_launch() = {};
   const Operands operands = Device::run("linear", problem, input, weight, bias, {count_zero, allow_tf32, true});
   return {cast(operands.result, input.scalar_type()), operands.counters};
 }
@@ -53,7 +51,6 @@ Result matmul(const at::Tensor& input, const at::Tensor& weight, const std::opti
               bool count_zero, bool allow_tf32) {
   const auto problem = matmul_problem(input, weight, triangle, count_zero);
   const Options options{count_zero, allow_tf32};
-  last_launch() = {};
   const Operands operands = Device::run_matmul(problem, input, weight, options);
   return {cast(operands.result, input.scalar_type()), operands.counters};
 }

@@ -67,6 +67,11 @@ class ConvProblem(ctypes.Structure):
         flat = [Axis(1, 1, 1, 1, 0, 1)] * (3 - len(axes))
         return cls(input[0], input[1], weight[0], groups, *flat, *axes)
 
+    def output_shape(self, dimensions: int) -> tuple[int, ...]:
+        """Of an output with so many, the last ones being axes."""
+        axes = (self.depth, self.height, self.width)[5 - dimensions :]
+        return (self.batch, self.out_channels, *(axis.out_size for axis in axes))
+
 
 class LinearProblem(ctypes.Structure):
     """Mirrors ``flopcuda::LinearProblem``."""
@@ -224,8 +229,7 @@ class Kernels:
         Returns:
             The output, with as many axes as the input, and ``counters`` (or fresh ones), added to.
         """
-        axes = (problem.depth, problem.height, problem.width)[5 - input.dim() :]
-        shape = (problem.batch, problem.out_channels, *(axis.out_size for axis in axes))
+        shape = problem.output_shape(input.dim())
         return self._call("conv", problem, shape, input, weight, bias, count_zero, counters)
 
     def linear(
@@ -255,8 +259,7 @@ class Kernels:
         """
         of_pairs = type(problem).from_buffer_copy(problem)
         of_pairs.in_channels //= 2
-        axes = (problem.depth, problem.height, problem.width)[5 - input.dim() :]
-        shape = (problem.batch, problem.out_channels, *(axis.out_size for axis in axes))
+        shape = problem.output_shape(input.dim())
         operands = _in_pairs(input), _in_pairs(weight), bias
         return self._call("conv", of_pairs, shape, *operands, False, None, kind="pairs")
 
