@@ -1,6 +1,7 @@
 """Large dense products and convolutions on one thread: what the counted kernels reach of the machine's peak.
 
-The peak is measured anew beside every run: other programs that share the core's units slow both.
+The peak is measured anew beside every run: other programs that share the core's units slow both. What measures it is a
+program that reads far more than the caches hold, and a run that is not timed puts them back.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ from typing import Any
 
 import torch
 
+from benchmarks.cpu_layers import keep_memory
 from benchmarks.machine_peak import measure_peak
 from flopcuda import ops
 
 
 def dense_rates(rounds: int) -> list[dict[str, Any]]:
-    """FLOPS of each and its share of the peak, both by the median of so many runs after one of warm-up."""
+    """FLOPS of each and its share of the peak, both by the median of so many runs."""
+    keep_memory()
     square = torch.randn(2048, 2048)
     images, pointwise = torch.randn(1, 256, 56, 56), torch.randn(256, 256, 1, 1)
     padded = torch.randn(256, 256, 3, 3)
@@ -30,12 +33,13 @@ def dense_rates(rounds: int) -> list[dict[str, Any]]:
 
 
 def _rate(run: Callable[[], tuple[torch.Tensor, torch.Tensor]], rounds: int) -> dict[str, float]:
-    run()
     rates, shares = [], []
     for _ in range(rounds):
         peak = measure_peak(threads=1, rounds=1).flops
+        run()
         start = time.thread_time()  # as the peak's: another program on this core takes nothing from the rate
         _, counters = run()
-        rates.append(int(counters[:2].sum()) / (time.thread_time() - start))  # mul + add
+        seconds = time.thread_time() - start
+        rates.append(int(counters[:2].sum()) / seconds)  # mul + add
         shares.append(rates[-1] / peak)
     return {"flops": statistics.median(rates), "share": statistics.median(shares)}
