@@ -11,8 +11,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 from torch.autograd import forward_ad
 
-from flopcuda import _C
-from flopcuda.gradients import FORWARD, Run, bias_gradient, gradients
+from flopcuda.gradients import FORWARD, Run, bias_gradient, dense, gradients
 
 # Computes one counted operator without a gradient and keeps its record: phase, op, operands, options.
 Execute = Callable[[str, str, tuple[Tensor, Tensor, Tensor | None], Mapping[str, Any]], Tensor]
@@ -65,7 +64,7 @@ def _laid_out_like(weight: Tensor, gradient: Tensor | None) -> Tensor | None:
     if gradient is None or torch.is_grad_enabled() or gradient.stride() == weight.stride():
         return gradient
     if weight.is_contiguous():
-        return _C.dense(gradient)
+        return dense(gradient)
     return gradient.contiguous(memory_format=suggest_memory_format(weight))
 
 

@@ -41,6 +41,8 @@ CONV_CASES = {
     # Images.
     "pointwise on one pixel": ConvCase(batch=3, image=(1, 1), kernel=(1, 1)),
     "many channels, small image": ConvCase(2, 520, (2, 2), 300, padding=(1, 1, 1, 1), bias=True),
+    "few outputs of many products": ConvCase(2, 4200, (3, 3), 21, (1, 1), bias=True),
+    "few outputs of many taps": ConvCase(1, 3, (41, 42), 15, (40, 40), padding=(1, 1, 1, 1), bias=True),
     "many channels, 7 x 7": ConvCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1)),
     "images shorter than a tile": ConvCase(batch=7, image=(3, 3), padding=(1, 1, 1, 1)),
     "wide image": ConvCase(1, 16, (5, 301), 24, padding=(1, 1, 1, 1), bias=True),
@@ -130,6 +132,7 @@ LINEAR_CASES = [
         (14, 256, 32, False),
         (15, 600, 129, True),
         (100, 513, 70, True),
+        (17, 4200, 33, True),
         (300, 40, 16, False),
     ]
 ]

@@ -31,8 +31,8 @@ MUTANTS = {
     ),
     "forgets the last, partial depth block": Patch(
         "gemm.cpp",
-        "for (int64_t first_depth = 0; first_depth < rows.depth(); first_depth += depth_block)",
-        "for (int64_t first_depth = 0; first_depth + depth_block <= rows.depth(); first_depth += depth_block)",
+        "first_depth < task.last_depth; first_depth += depth_block)",
+        "first_depth + depth_block <= task.last_depth; first_depth += depth_block)",
     ),
     "skips every other depth block": Patch(
         "gemm.cpp", "first_depth += depth_block)", "first_depth += 2 * depth_block)"
@@ -45,13 +45,19 @@ MUTANTS = {
     ),
     "skips a group": Patch(
         "gemm.cpp",
-        "const int64_t first_panel = ranges.begin(range);",
-        "if (group == 1) continue;\n    const int64_t first_panel = ranges.begin(range);",
+        "const int64_t first_panel = row_ranges.begin(row_range);",
+        "if (group == 1) continue;\n    const int64_t first_panel = row_ranges.begin(row_range);",
     ),
     "skips a block of columns": Patch(
         "gemm.cpp",
-        "const int64_t tasks = columns.block_count() * rows.groups() * row_ranges;",
-        "const int64_t tasks = (columns.block_count() - 1) * rows.groups() * row_ranges;",
+        "const int64_t tasks = columns.block_count() * rows",
+        "const int64_t tasks = (columns.block_count() - 1) * rows",
+    ),
+    "leaves a range of depth out of the sum": Patch(
+        "gemm.cpp", "int64_t range = 1; range < ranges", "int64_t range = 2; range < ranges"
+    ),
+    "skips the last block of every range of depth": Patch(
+        "gemm.cpp", "depth_ranges.length(depth_range) * columns", "(depth_ranges.length(depth_range) - 1) * columns"
     ),
     "im2col skips the last image": Patch(
         "im2col.cpp",
@@ -127,6 +133,11 @@ MUTANTS = {
         "gemm.cpp",
         "  family.function(vectors",
         "  for (int repeat = 0; repeat < 2; ++repeat) family.function(vectors",
+    ),
+    "adds the bias in every range of depth": Patch(
+        "gemm.cpp",
+        "return ProductOutput<Scalar>{Start::kNothing, nullptr,",
+        "return ProductOutput<Scalar>{output.start, output.bias,",
     ),
     # Work that is done but counted wrongly.
     "counts an addition of partial sums that is not done": Patch(
@@ -213,8 +224,8 @@ MUTANTS = {
     ),
     "strips count no padding beside a row": Patch(
         "shifted_windows.cpp",
-        "beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();",
-        "beside = 0;",
+        "row_is_inside ? run.length - inside : run.length",
+        "row_is_inside ? 0 : run.length",
     ),
     "counts padding as products of zero": Patch(
         "tile_kernel.h", "counters.mul - counters.pad - inside_before", "counters.mul - inside_before"
@@ -256,6 +267,8 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "depthwise": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), groups=6),
     "depthwise, stride 2": ConvCase(2, 6, (9, 11), 6, stride=(2, 2), padding=(1, 1, 0, 1), groups=6, bias=True),
     "more taps than are summed at a time": ConvCase(2, 1, (24, 26), 6, (24, 23), padding=(2, 2, 2, 2)),
+    "few outputs of many products": ConvCase(1, 460, (3, 4), 3, padding=(1, 1, 1, 1), bias=True),
+    "few outputs of many taps": ConvCase(1, 3, (41, 42), 5, (40, 40), padding=(1, 1, 1, 1)),
     "strips": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), dilation=(2, 1), groups=6),
     "im2col with depth": cube(2, 20, (3, 4, 3), 41, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1)),
     "shifted windows with depth": cube(2, 3, (4, 9, 11), 3, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=3),

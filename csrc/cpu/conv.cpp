@@ -107,7 +107,7 @@ void convolve(const ConvProblem& problem, const Operands<Scalar>& operands, cons
               Counters& counters) {
   const int64_t out_size = output_size(problem);
   const int64_t group_rows = problem.out_channels / problem.groups;
-  const int64_t depth = reduction_length(problem);
+  const int64_t depth = reduction_length(problem), outputs = problem.batch * problem.out_channels * out_size;
   const int threads = omp_get_max_threads();
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;
   const Way way = cheapest_way(problem, family);
@@ -124,11 +124,17 @@ void convolve(const ConvProblem& problem, const Operands<Scalar>& operands, cons
     const bool rows_are_enough = threads == 1 || problem.groups * rows.panel_count() >= 2 * threads;
     const int64_t blocks_wanted = rows_are_enough ? 1 : 4 * threads;
     columns = std::make_unique<ShiftedWindows<Scalar>>(problem, operands.input, columns_width, blocks_wanted, threads);
-    grid = plan_tasks(problem.groups, rows.panel_count(), columns->block_count(), 1, kSharedPackingCost, threads);
+    const ProductShape shape{problem.groups, rows.panel_count(),    columns->block_count(), outputs,
+                             depth,          columns->depth_block()};
+    grid = plan_tasks(shape, 1, kSharedPackingCost, threads);
   } else {
-    const int64_t panels = Im2col<Scalar>::panel_count(problem, columns_width);
-    const int64_t max_panels = max_block_panels(columns_width, sizeof(Scalar));
-    grid = plan_tasks(problem.groups, rows.panel_count(), panels, max_panels, kPackingCost, threads);
+    const ProductShape shape{problem.groups,
+                             rows.panel_count(),
+                             Im2col<Scalar>::panel_count(problem, columns_width),
+                             outputs,
+                             depth,
+                             max_depth_block(columns_width)};
+    grid = plan_tasks(shape, max_block_panels(columns_width, sizeof(Scalar)), kPackingCost, threads);
     columns = std::make_unique<Im2col<Scalar>>(problem, operands.input, columns_width, grid.column_blocks);
   }
   if (operands.kept) {
@@ -140,8 +146,9 @@ void convolve(const ConvProblem& problem, const Operands<Scalar>& operands, cons
   const bool wide = way.vectors == Vectors::kRows;
   const AlignedArray<Scalar> wide_bias = widen_bias(wide ? operands.bias : nullptr, problem.out_channels);
   const Start start = !operands.bias ? Start::kNothing : wide ? Start::kColumnBias : Start::kRowBias;
-  const ProductOutput<Scalar> output{start, wide ? wide_bias.data() : operands.bias, operands.output, out_size};
-  multiply(family, way.vectors, rows, *columns, grid.row_ranges, output, count_zero, counters);
+  const ProductOutput<Scalar> output{start, wide ? wide_bias.data() : operands.bias, operands.output, out_size,
+                                     outputs};
+  multiply(family, way.vectors, rows, *columns, grid, output, count_zero, counters);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The blocked matrix product that every counted CPU kernel is: five loops around a micro-kernel, as in BLIS.
 //
-//   for each task (column block, group, range of row panels), the tasks shared among threads
+//   for each task (column block, group, range of row panels, range of depth), the tasks shared among threads
 //     for each depth block                        columns packed here: they stay in L2
 //       for each row block                        rows packed here: they stay in L2
 //         for each column panel                   stays in L1
@@ -25,10 +25,22 @@ inline int64_t max_depth_block(const PanelWidth& width) { return width.step == 1
 // small blocks stay in L1.
 int64_t max_block_panels(const PanelWidth& width, int64_t scalar_bytes);
 
-// How the columns are cut into blocks and the row panels into ranges; each pair of them, for each group, is a task.
+// How the columns are cut into blocks, the row panels into ranges and the depth, too; each triple of them, for each
+// group, is a task. Each range of depth but the first has outputs of its own, which are added to the first one's.
 struct TaskGrid {
   int64_t column_blocks;
   int64_t row_ranges;
+  int64_t depth_ranges;
+};
+
+// A product as what can be shared.
+struct ProductShape {
+  int64_t groups;
+  int64_t row_panels;
+  int64_t column_panels;  // or blocks of them, where they are cut already
+  int64_t outputs;        // elements, of all groups
+  int64_t depth;
+  int64_t depth_block;  // updates packed at a time
 };
 
 // Of the panels of a product's rows.
@@ -48,8 +60,7 @@ PanelWidth column_width(const TileFamily<Scalar>& family, Vectors vectors) {
 constexpr int64_t kPackingCost = 4, kSharedPackingCost = 0;
 
 // The grid that finishes first on `threads` threads, when blocks may have at most `max_block_panels` panels.
-TaskGrid plan_tasks(int64_t groups, int64_t row_panels, int64_t column_panels, int64_t max_block_panels,
-                    int64_t packing_cost, int64_t threads);
+TaskGrid plan_tasks(const ProductShape& shape, int64_t max_block_panels, int64_t packing_cost, int64_t threads);
 
 // Where a product's accumulators begin and its results go.
 template <class Scalar>
@@ -58,6 +69,7 @@ struct ProductOutput {
   const Scalar* bias;  // for each of the product's rows or columns, and kMaxTileColumns more if it is a tile's columns
   Scalar* values;
   int64_t row_stride;
+  int64_t size;  // elements
 };
 
 // A bias, if there is one, that a tile can read up to its full width.
@@ -73,7 +85,7 @@ AlignedArray<Scalar> widen_bias(const Scalar* bias, int64_t size) {
 // For float and double.
 template <class Scalar>
 void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels<Scalar>& rows,
-              const ColumnSource<Scalar>& columns, int64_t row_ranges, const ProductOutput<Scalar>& output,
+              const ColumnSource<Scalar>& columns, const TaskGrid& grid, const ProductOutput<Scalar>& output,
               bool count_zero, Counters& counters);
 
 }  // namespace flopcuda::cpu

@@ -20,16 +20,22 @@ void multiply_blocks(const LinearProblem& problem, const Operands<Scalar>& opera
                      bool count_zero, Counters& counters) {
   const PanelWidth row_panels = row_width(family, Vectors::kColumns);
   const PanelWidth column_panels = column_width(family, Vectors::kColumns);
-  const TaskGrid grid = plan_tasks(
-      1, ceil_div(problem.rows, row_panels.max), TransposedColumns<Scalar>::panel_count(problem, column_panels),
-      max_block_panels(column_panels, sizeof(Scalar)), kPackingCost, omp_get_max_threads());
+  const int64_t outputs = problem.rows * problem.out_features;
+  const ProductShape shape{1,
+                           ceil_div(problem.rows, row_panels.max),
+                           TransposedColumns<Scalar>::panel_count(problem, column_panels),
+                           outputs,
+                           problem.in_features,
+                           max_depth_block(column_panels)};
+  const TaskGrid grid =
+      plan_tasks(shape, max_block_panels(column_panels, sizeof(Scalar)), kPackingCost, omp_get_max_threads());
   const TransposedColumns<Scalar> columns(problem, operands.weight, column_panels, grid.column_blocks, operands.kept);
   const RowPanels<Scalar> rows(operands.input, MatrixLayout::dense(problem.in_features), 1, problem.rows,
                                problem.in_features, row_panels);
   const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
   const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
-                                     operands.output, problem.out_features};
-  multiply(family, Vectors::kColumns, rows, columns, grid.row_ranges, output, count_zero, counters);
+                                     operands.output, problem.out_features, outputs};
+  multiply(family, Vectors::kColumns, rows, columns, grid, output, count_zero, counters);
 }
 
 }  // namespace

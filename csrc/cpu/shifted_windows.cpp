@@ -145,11 +145,14 @@ BlockLimits ShiftedWindows<Scalar>::limits() const {
 template <class Scalar>
 void ShiftedWindows<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
   // Waste columns read elements that no phase ever holds: zeros, since denormals would be slow to multiply.
-  if (block.index < 0) zero_elements(block.values.data(), limits().values);
+  if (block.index < 0) {
+    zero_elements(block.values.data(), limits().values);
+    lay_out_taps(block);  // alike in all blocks
+  }
   for (int64_t slice = 0; slice < slice_count(block_index); ++slice) {
     lay_out_panels(band(block_index, slice), slice * band_size(), block);
   }
-  lay_out_taps(block);
+  lay_out_updates(block);
 }
 
 template <class Scalar>
@@ -204,6 +207,10 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
   for (int64_t k = taps_; k < depth_block(); ++k) {  // the other channels have the same taps
     block.value_offsets[k] = block.value_offsets[k - taps_] + problem_.depth.kernel_size * slice_size();
   }
+}
+
+template <class Scalar>
+void ShiftedWindows<Scalar>::lay_out_updates(ColumnLayout& block) const {
   for (int64_t list = 0; list < block.update_lists(); ++list) {
     for (int64_t k = 0; k < taps_; ++k) block.set_update(list, k, 0);
   }
@@ -220,14 +227,13 @@ void ShiftedWindows<Scalar>::lay_out_taps(ColumnLayout& block) const {
 
 template <class Scalar>
 void ShiftedWindows<Scalar>::count_padding(const ColumnRun& run, Update* updates) const {
-  for (int64_t tap_x = 0; tap_x < problem_.width.kernel_size; ++tap_x) {
-    const int64_t beside = run.length - intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
-    int64_t tap = tap_x;
-    for (const Range& slices : slices_inside_) {
-      for (const Range& rows : rows_inside_) {
-        const bool row_is_inside = slices.contains(run.z) && rows.contains(run.y);
-        updates[tap] += make_update(0, row_is_inside ? beside : run.length);
-        tap += problem_.width.kernel_size;
+  const int64_t kernel_width = problem_.width.kernel_size;
+  for (const Range& slices : slices_inside_) {
+    for (const Range& rows : rows_inside_) {
+      const bool row_is_inside = slices.contains(run.z) && rows.contains(run.y);
+      for (int64_t tap_x = 0; tap_x < kernel_width; ++tap_x, ++updates) {
+        const int64_t inside = intersect({run.x, run.x + run.length}, columns_inside_[tap_x]).length();
+        *updates += make_update(0, row_is_inside ? run.length - inside : run.length);
       }
     }
   }

@@ -60,6 +60,7 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   int64_t value_of(int64_t column) const { return column / column_pitch_ * pitch_ + column % column_pitch_; }
   void lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const;
   void lay_out_taps(ColumnLayout& block) const;
+  void lay_out_updates(ColumnLayout& block) const;
   // Adds the padding of a run's columns to the updates of the first channel's taps.
   void count_padding(const ColumnRun& run, Update* updates) const;
   void count_nonzero_columns(int64_t depth, ColumnBlock<Scalar>& block) const;
