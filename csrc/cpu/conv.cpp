@@ -9,6 +9,7 @@
 #include "gemm.h"
 #include "im2col.h"
 #include "kernels.h"
+#include "pairs.h"
 #include "shifted_windows.h"
 
 namespace flopcuda::cpu {
@@ -101,10 +102,10 @@ bool has_no_outputs(const ConvProblem& problem) {
   return problem.batch == 0 || problem.out_channels == 0 || output_size(problem) == 0;
 }
 
-// Tiles: block, of many rows, and strip, of one.
+// Tiles: block, of many rows, and strip, of one. products: of each output element.
 template <class Scalar, class Tiles>
-void convolve(const ConvProblem& problem, const Operands<Scalar>& operands, const Tiles& tiles, bool count_zero,
-              Counters& counters) {
+void convolve(const ConvProblem& problem, int64_t products, const Operands<Scalar>& operands, const Tiles& tiles,
+              bool count_zero, Counters& counters) {
   const int64_t out_size = output_size(problem);
   const int64_t group_rows = problem.out_channels / problem.groups;
   const int64_t depth = reduction_length(problem), outputs = problem.batch * problem.out_channels * out_size;
@@ -146,8 +147,8 @@ void convolve(const ConvProblem& problem, const Operands<Scalar>& operands, cons
   const bool wide = way.vectors == Vectors::kRows;
   const AlignedArray<Scalar> wide_bias = widen_bias(wide ? operands.bias : nullptr, problem.out_channels);
   const Start start = !operands.bias ? Start::kNothing : wide ? Start::kColumnBias : Start::kRowBias;
-  const ProductOutput<Scalar> output{start, wide ? wide_bias.data() : operands.bias, operands.output, out_size,
-                                     outputs};
+  const ProductOutput<Scalar> output{
+      start, wide ? wide_bias.data() : operands.bias, operands.output, out_size, outputs, products};
   multiply(family, way.vectors, rows, *columns, grid, output, count_zero, counters);
 }
 
@@ -165,12 +166,15 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const ConvProblem problem = fold_pointwise(original_problem);
   if (has_no_outputs(problem)) return;
   if (is_depthwise(problem)) return depthwise(problem, operands, count_zero, counters);
-  convolve(problem, operands, selected_tiles<Scalar>(), count_zero, counters);
+  convolve(problem, reduction_length(problem), operands, selected_tiles<Scalar>(), count_zero, counters);
 }
 
 void conv_of_pairs(const ConvProblem& original_problem, const Operands<float>& operands, Counters& counters) {
-  const ConvProblem problem = fold_pointwise(original_problem);
-  if (!has_no_outputs(problem)) convolve(problem, operands, selected_pair_tiles(), false, counters);
+  const ConvProblem of_numbers = fold_pointwise(original_problem);
+  if (has_no_outputs(of_numbers)) return;
+  ConvProblem of_pairs = of_numbers;
+  of_pairs.in_channels = of_numbers.groups * pair_count(of_numbers.in_channels / of_numbers.groups);
+  convolve(of_pairs, reduction_length(of_numbers), operands, selected_pair_tiles(), false, counters);
 }
 
 template void conv(const ConvProblem&, const Operands<float>&, bool, Counters&);

@@ -64,7 +64,8 @@ struct Product {
   void run_task(const Task<Scalar>& task, Workspace<Scalar>& work) const;
   void run_row_block(const Task<Scalar>& task, int64_t first_panel, int64_t last_panel, int64_t first_depth,
                      int64_t depth, Workspace<Scalar>& work) const;
-  Tiles<Scalar> column_side(int64_t column_panel, int64_t depth, Start start, const Workspace<Scalar>& work) const;
+  Tiles<Scalar> column_side(const Task<Scalar>& task, int64_t column_panel, int64_t first_depth, int64_t depth,
+                            const Workspace<Scalar>& work) const;
   void run_tiles(const Task<Scalar>& task, int64_t first_panel, int64_t column_panel, bool is_detached, bool is_last,
                  Tiles<Scalar>& tiles, Workspace<Scalar>& work) const;
   Scalar* detached_tile(const Task<Scalar>& task, int64_t row_panel, int64_t column_panel,
@@ -96,17 +97,18 @@ Scalar* Product<Scalar>::detached_tile(const Task<Scalar>& task, int64_t row_pan
 
 // What all tiles of a column panel share.
 template <class Scalar>
-Tiles<Scalar> Product<Scalar>::column_side(int64_t column_panel, int64_t depth, Start start,
-                                           const Workspace<Scalar>& work) const {
+Tiles<Scalar> Product<Scalar>::column_side(const Task<Scalar>& task, int64_t column_panel, int64_t first_depth,
+                                           int64_t depth, const Workspace<Scalar>& work) const {
   const ColumnPanel& panel = work.block.panels[column_panel];
   Tiles<Scalar> tiles{};
   tiles.depth = depth;
+  tiles.whole_pairs = task.output.products - rows.depth() - first_depth;
   tiles.row_values_step = work.rows.panel_stride;
   tiles.column_values = work.block.packed + panel.values_offset;
   tiles.vector_step = panel.vector_step;
   tiles.updates = work.block.updates(panel.update_list);
   tiles.nonzero_columns = work.block.nonzero_columns(column_panel);
-  tiles.start = start;
+  tiles.start = first_depth == task.first_depth ? task.output.start : Start::kOutput;
   return tiles;
 }
 
@@ -155,9 +157,8 @@ void Product<Scalar>::run_row_block(const Task<Scalar>& task, int64_t first_pane
                                     int64_t first_depth, int64_t depth, Workspace<Scalar>& work) const {
   const int64_t column_panels = static_cast<int64_t>(work.block.panels.size());
   const bool is_last = first_depth + depth == task.last_depth;
-  const Start start = first_depth == task.first_depth ? task.output.start : Start::kOutput;
   for (int64_t column_panel = 0; column_panel < column_panels; ++column_panel) {
-    Tiles<Scalar> tiles = column_side(column_panel, depth, start, work);
+    Tiles<Scalar> tiles = column_side(task, column_panel, first_depth, depth, work);
     // Whether their outputs are not a part of the product's.
     const bool is_detached = vectors == Vectors::kRows || !work.block.panels[column_panel].contiguous;
     const bool one_by_one = is_detached && is_one_depth_block();
@@ -213,17 +214,17 @@ int64_t column_block_bytes() {
   return kUsualL2Bytes / 2;
 }
 
-}  // namespace
-
-int64_t max_block_panels(const PanelWidth& width, int64_t scalar_bytes) {
-  return std::max<int64_t>(1, column_block_bytes() / (width.max * max_depth_block(width) * scalar_bytes));
-}
-
 // For any number of threads the same, so that sums are rounded alike.
 int64_t choose_depth_ranges(const ProductShape& shape) {
   if (shape.outputs > kFewOutputs) return 1;
   const int64_t ranges = std::min(ceil_div(shape.depth, shape.depth_block), shape.depth / kMinRangeDepth);
   return std::clamp<int64_t>(ranges, 1, kMaxDepthRanges);
+}
+
+}  // namespace
+
+int64_t max_block_panels(const PanelWidth& width, int64_t scalar_bytes) {
+  return std::max<int64_t>(1, column_block_bytes() / (width.max * max_depth_block(width) * scalar_bytes));
 }
 
 TaskGrid plan_tasks(const ProductShape& shape, int64_t max_block_panels, int64_t packing_cost, int64_t threads) {
@@ -269,7 +270,7 @@ void multiply(const TileFamily<Scalar>& family, Vectors vectors, const RowPanels
   const auto output_of = [&](int64_t depth_range) {
     if (depth_range == 0) return output;
     Scalar* const sums = other_sums.data() + (depth_range - 1) * output.size;
-    return ProductOutput<Scalar>{Start::kNothing, nullptr, sums, output.row_stride, output.size};
+    return ProductOutput<Scalar>{Start::kNothing, nullptr, sums, output.row_stride, output.size, output.products};
   };
 
   // Tasks are handed out in chunks, small enough that a thread that is held up leaves work to the others. Those of one

@@ -69,7 +69,8 @@ struct ProductOutput {
   const Scalar* bias;  // for each of the product's rows or columns, and kMaxTileColumns more if it is a tile's columns
   Scalar* values;
   int64_t row_stride;
-  int64_t size;  // elements
+  int64_t size;      // elements
+  int64_t products;  // that each of them is the sum of: as many as updates, or of pairs up to two for each
 };
 
 // A bias, if there is one, that a tile can read up to its full width.

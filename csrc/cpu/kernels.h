@@ -87,8 +87,8 @@ void linear_of_few_rows(const LinearProblem& problem, const Operands<Scalar, Wei
 // Whether this CPU multiplies bfloat16, with the selected instruction set; or else widening it beforehand is faster.
 bool multiplies_pairs();
 
-// As conv() and linear(), of bfloat16 operands in pairs (pairs.h), each in the place of a float, and of as many
-// channels or features as there are pairs; bias and output are float. No zeros are counted.
+// As conv() and linear(), of bfloat16 operands in pairs (pairs.h), each in the place of a float; the problem is that of
+// the numbers. Bias and output are float. No zeros are counted.
 void conv_of_pairs(const ConvProblem& problem, const Operands<float>& operands, Counters& counters);
 void linear_of_pairs(const LinearProblem& problem, const Operands<float>& operands, Counters& counters);
 

@@ -5,6 +5,7 @@
 
 #include "gemm.h"
 #include "kernels.h"
+#include "pairs.h"
 #include "transposed_columns.h"
 
 namespace flopcuda::cpu {
@@ -16,8 +17,8 @@ constexpr int64_t kMaxUnpackedRows = 16;
 #pragma omp declare reduction(+ : Counters : omp_out += omp_in)
 
 template <class Scalar>
-void multiply_blocks(const LinearProblem& problem, const Operands<Scalar>& operands, const TileFamily<Scalar>& family,
-                     bool count_zero, Counters& counters) {
+void multiply_blocks(const LinearProblem& problem, int64_t products, const Operands<Scalar>& operands,
+                     const TileFamily<Scalar>& family, bool count_zero, Counters& counters) {
   const PanelWidth row_panels = row_width(family, Vectors::kColumns);
   const PanelWidth column_panels = column_width(family, Vectors::kColumns);
   const int64_t outputs = problem.rows * problem.out_features;
@@ -33,8 +34,12 @@ void multiply_blocks(const LinearProblem& problem, const Operands<Scalar>& opera
   const RowPanels<Scalar> rows(operands.input, MatrixLayout::dense(problem.in_features), 1, problem.rows,
                                problem.in_features, row_panels);
   const AlignedArray<Scalar> wide_bias = widen_bias(operands.bias, problem.out_features);
-  const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing, wide_bias.data(),
-                                     operands.output, problem.out_features, outputs};
+  const ProductOutput<Scalar> output{operands.bias ? Start::kColumnBias : Start::kNothing,
+                                     wide_bias.data(),
+                                     operands.output,
+                                     problem.out_features,
+                                     outputs,
+                                     products};
   multiply(family, Vectors::kColumns, rows, columns, grid, output, count_zero, counters);
 }
 
@@ -77,13 +82,14 @@ template <class Scalar>
 void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   if (problem.rows == 0 || problem.out_features == 0) return;
   if (has_few_rows(problem)) return linear_of_few_rows(problem, operands, count_zero, counters);
-  multiply_blocks(problem, operands, selected_tiles<Scalar>().block, count_zero, counters);
+  multiply_blocks(problem, problem.in_features, operands, selected_tiles<Scalar>().block, count_zero, counters);
 }
 
-void linear_of_pairs(const LinearProblem& problem, const Operands<float>& operands, Counters& counters) {
-  if (problem.rows > 0 && problem.out_features > 0) {
-    multiply_blocks(problem, operands, selected_pair_tiles().block, false, counters);
-  }
+void linear_of_pairs(const LinearProblem& of_numbers, const Operands<float>& operands, Counters& counters) {
+  if (of_numbers.rows == 0 || of_numbers.out_features == 0) return;
+  LinearProblem of_pairs = of_numbers;
+  of_pairs.in_features = pair_count(of_numbers.in_features);
+  multiply_blocks(of_pairs, of_numbers.in_features, operands, selected_pair_tiles().block, false, counters);
 }
 
 template void linear_of_few_rows(const LinearProblem&, const Operands<float, BFloat16>&, bool, Counters&);

@@ -29,6 +29,7 @@ template <class Scalar>
 struct Tiles {
   int64_t count;
   int64_t depth;
+  int64_t whole_pairs;          // of pairs of numbers, the updates before those with one number and a zero behind it
   const Scalar* row_values;     // of the product; update k's are behind those of k full panels' rows
   int64_t row_values_step;      // from one tile to the next, as are bias_step and output_step
   const Scalar* column_values;  // of the product; update k's begin at the offset of updates[k]

@@ -1,5 +1,5 @@
 // bfloat16 numbers in pairs, which some CPUs multiply and add up by one instruction: two that follow each other in a
-// reduction. A pair has the size of a float, and is moved, packed and padded as one.
+// reduction, or the last one and a zero. A pair has the size of a float, and is moved, packed and padded as one.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,8 @@
 #include "half.h"
 
 namespace flopcuda::cpu {
+
+constexpr int64_t pair_count(int64_t numbers) { return (numbers + 1) / 2; }
 
 // Copies [count, 2, size] numbers to [count, size] pairs: of images or filters, those of two channels that are
 // neighbours.

@@ -106,15 +106,16 @@ void multiply_tiles(const Tiles<typename Simd::Scalar>& tiles, Counters& counter
   const int64_t products = kProducts * outputs;         // of one update that feed an output element
   const bool starts_empty = tiles.start == Start::kNothing || tiles.start == Start::kOutput;
   const int64_t additions = starts_empty ? products - outputs : products;  // of the first update
+  const int64_t of_second = PackedTally::pack(outputs, outputs, 0);  // what the second numbers of pairs add to that
   PackedTally counts;
-  Tally updates, nonzero;
+  Tally updates, singles, nonzero;
   int64_t summed = 0;  // of the updates, those whose counts are not emptied yet
   const int64_t inside_before = counters.mul - counters.pad;
 
   const auto empty_counts = [&] {
     counts.empty_into(counters.mul, counters.add, counters.lane);
-    counters.pad += padding_of(updates) * kProducts * tiles.products_per_input;
-    updates = {};
+    counters.pad += (padding_of(updates) * kProducts - padding_of(singles)) * tiles.products_per_input;
+    updates = singles = {};
     summed = 0;
   };
 
@@ -145,8 +146,10 @@ void multiply_tiles(const Tiles<typename Simd::Scalar>& tiles, Counters& counter
         accumulators.multiply_add(rows, [&](int j) { return vector_columns[j] + offset_of(where); });
       }
 
-      counts += count;
+      const bool is_single = kProducts > 1 && k >= tiles.whole_pairs;
+      counts += is_single ? count - of_second : count;
       updates += static_cast<int64_t>(where);  // their padding
+      if constexpr (kProducts > 1) singles += is_single ? static_cast<int64_t>(where) : 0;
       if constexpr (kCountZero) nonzero += int64_t{tiles.nonzero_rows[index * depth + k]} * tiles.nonzero_columns[k];
     };
 

@@ -26,7 +26,7 @@ struct Cpu {
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const auto shape = output_shape(problem, input);
     const Operands operands =
-        in_pairs ? Operands(paired(problem, input), paired(problem, weight), bias, shape)
+        in_pairs ? Operands(paired_input(problem, input), paired_weight(problem, weight), bias, shape)
                  : Operands(dense(cast(input, type)),
                             stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias, shape);
     if (operands.output.numel() == 0) return operands;
@@ -67,21 +67,23 @@ struct Cpu {
     return input.scalar_type() == at::kBFloat16 && !options.count_zero && has_pairs(problem) && cpu::multiplies_pairs();
   }
   static bool has_pairs(const ConvProblem& problem) {
-    return problem.groups > 0 && problem.in_channels / problem.groups % 2 == 0;
+    return problem.groups > 0 && problem.in_channels / problem.groups > 1;
   }
   static bool has_pairs(const LinearProblem& problem) {
-    return problem.in_features % 2 == 0 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
+    return problem.in_features > 1 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
   }
 
   // Operands in pairs, and products of them.
-  static at::Tensor paired(const ConvProblem&, const at::Tensor& tensor) { return paired_channels(tensor); }
-  static at::Tensor paired(const LinearProblem&, const at::Tensor& tensor) { return paired_features(tensor); }
-  static void multiply_pairs(ConvProblem problem, const cpu::Operands<float>& operands, Counters& counters) {
-    problem.in_channels /= 2;
+  static at::Tensor paired_input(const ConvProblem& problem, const at::Tensor& input) {
+    return paired_channels(input, problem.groups);
+  }
+  static at::Tensor paired_weight(const ConvProblem&, const at::Tensor& weight) { return paired_channels(weight, 1); }
+  static at::Tensor paired_input(const LinearProblem&, const at::Tensor& input) { return paired_features(input); }
+  static at::Tensor paired_weight(const LinearProblem&, const at::Tensor& weight) { return paired_features(weight); }
+  static void multiply_pairs(const ConvProblem& problem, const cpu::Operands<float>& operands, Counters& counters) {
     cpu::conv_of_pairs(problem, operands, counters);
   }
-  static void multiply_pairs(LinearProblem problem, const cpu::Operands<float>& operands, Counters& counters) {
-    problem.in_features /= 2;
+  static void multiply_pairs(const LinearProblem& problem, const cpu::Operands<float>& operands, Counters& counters) {
     cpu::linear_of_pairs(problem, operands, counters);
   }
 

@@ -252,26 +252,22 @@ class Kernels:
     def conv_of_pairs(
         self, problem: ConvProblem, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Counters]:
-        """One convolution of bfloat16 tensors with an even number of channels in a group, and a float32 bias.
+        """One convolution of bfloat16 tensors and a float32 bias.
 
         Returns:
             The output, float32, and the counters.
         """
-        of_pairs = type(problem).from_buffer_copy(problem)
-        of_pairs.in_channels //= 2
         shape = problem.output_shape(input.dim())
-        operands = _in_pairs(input), _in_pairs(weight), bias
-        return self._call("conv", of_pairs, shape, *operands, False, None, kind="pairs")
+        operands = _in_pairs(input, problem.groups), _in_pairs(weight), bias
+        return self._call("conv", problem, shape, *operands, False, None, kind="pairs")
 
     def linear_of_pairs(
         self, problem: LinearProblem, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, Counters]:
-        """Likewise, one linear layer of an even number of input features."""
-        of_pairs = type(problem).from_buffer_copy(problem)
-        of_pairs.in_features //= 2
+        """Likewise, one linear layer."""
         shape = (problem.rows, problem.out_features)
         operands = _in_pairs(input), _in_pairs(weight), bias
-        return self._call("linear", of_pairs, shape, *operands, False, None, kind="pairs")
+        return self._call("linear", problem, shape, *operands, False, None, kind="pairs")
 
     def triangular(
         self, problem: LinearProblem, input: torch.Tensor, weight: torch.Tensor
@@ -316,11 +312,15 @@ class Kernels:
         return output, counters
 
 
-def _in_pairs(numbers: torch.Tensor) -> torch.Tensor:
-    """bfloat16 numbers that are neighbours on the second axis in one float32, the first in its lower half."""
-    words = numbers.view(torch.int16).to(torch.int32).unflatten(1, (-1, 2))
-    first, second = words.unbind(2)
-    return (first & 0xFFFF | second << 16).view(torch.float32).contiguous()
+def _in_pairs(numbers: torch.Tensor, groups: int = 1) -> torch.Tensor:
+    """bfloat16 numbers that are neighbours on the second axis in one float32, the first in its lower half.
+
+    The last one of a group's has a zero in its upper half, if they are odd.
+    """
+    words = numbers.contiguous().view(torch.int16).to(torch.int32).unflatten(1, (groups, -1))
+    first, second = words[:, :, ::2], torch.zeros_like(words[:, :, ::2])
+    second[:, :, : words.shape[2] // 2] = words[:, :, 1::2]
+    return (first & 0xFFFF | second << 16).flatten(1, 2).contiguous().view(torch.float32)
 
 
 def build_library(patches: Sequence[Patch] = (), portable_only: bool = False) -> Path:
