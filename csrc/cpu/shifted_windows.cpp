@@ -16,6 +16,14 @@ constexpr int64_t kMaxBandBytes = 4 * kBlockBytes;  // of one row, where even th
 // L1 has room for more of them than of columns that are packed tap by tap.
 constexpr int64_t kMaxVectorUpdates = 320;
 
+// Channels of more than a page, beyond which the hardware foresees nothing, are asked for ahead.
+constexpr int64_t kPageBytes = 4096;
+
+template <class Scalar>
+void prefetch_row(const Scalar* row, int64_t size) {
+  for (int64_t i = 0; i < size; i += kCacheLineBytes / int64_t{sizeof(Scalar)}) __builtin_prefetch(row + i);
+}
+
 // How many elements further than the first tap the last one reads.
 int64_t largest_shift(const Axis& axis) { return (axis.kernel_size - 1) * axis.dilation / axis.stride; }
 
@@ -304,12 +312,15 @@ void ShiftedWindows<Scalar>::pack_phase(const Scalar* slice, int64_t first_row, 
   const Axis horizontal{problem_.width.in_size, pitch_, 1, problem_.width.stride, problem_.width.pad - phase_x, 1};
   const Range inside = outputs_inside(horizontal, 0);
   const Scalar* first_column = slice + tap_position(horizontal, inside.begin, 0);
+  const int64_t channel = channel_size(problem_);
+  const bool is_large = channel * int64_t{sizeof(Scalar)} > kPageBytes;
   for (int64_t row = 0; row < rows; ++row, target += pitch_) {
     const int64_t y = (first_row + row) * problem_.height.stride + phase_y - problem_.height.pad;
     if (y < 0 || y >= problem_.height.in_size || inside.length() == 0) {
       zero_elements(target, pitch_);
       continue;
     }
+    if (is_large) prefetch_row(slice + channel + y * problem_.width.in_size, problem_.width.in_size);
     zero_elements(target, inside.begin);
     copy_strided(first_column + y * problem_.width.in_size, problem_.width.stride, inside.length(),
                  target + inside.begin);
