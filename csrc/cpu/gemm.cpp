@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "copy.h"
+#include "tally.h"
 #include "transpose.h"
 
 namespace flopcuda::cpu {
@@ -196,10 +197,12 @@ int64_t add_ranges(const Scalar* others, int64_t ranges, const ProductOutput<Sca
 #pragma omp parallel for reduction(+ : additions)
   for (int64_t first = 0; first < output.size; first += kAtOnce) {
     const int64_t last = std::min(first + kAtOnce, output.size);
+    Tally added;
     for (int64_t range = 1; range < ranges; ++range) {
       const Scalar* const sums = others + (range - 1) * output.size;
-      for (int64_t i = first; i < last; ++i, ++additions) output.values[i] += sums[i];
+      for (int64_t i = first; i < last; ++i, added += 1) output.values[i] += sums[i];
     }
+    additions += added;
   }
   return additions;
 }
