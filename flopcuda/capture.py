@@ -188,9 +188,9 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if _hides_others(func) and _is_inference(args):
             with self:
                 return func.decompose(*args, **(kwargs or {}))
-        if not torch.is_grad_enabled() and not _multiplies(func):  # makes no node that leads to a product
-            return self._pass(func, args, kwargs or {})  # the shortest way for most operators
         node = torch._C._current_autograd_node()
+        if node is None and not torch.is_grad_enabled() and not _multiplies(func):
+            return self._pass(func, args, kwargs or {})  # the shortest way for most of a model's operators
         self._origins.operator_begins(node)
         try:
             return self._run(node, func, args, kwargs or {})

@@ -175,7 +175,8 @@ def convolution_weight(
         "groups": groups,
     }
     gradient = run(operator_of(images), images, filters, phase=BACKWARD_WEIGHT, **options)
-    return gradient.view(*gradient.shape[:-1], -1, packed).movedim(-1, 1).flatten(0, 1).transpose(0, 1)
+    taps = gradient.view(*gradient.shape[:-1], -1, packed).movedim(-1, 1)
+    return taps.reshape(channels, out_channels, *kernel_size).transpose(0, 1)
 
 
 def transposed_convolution_input(

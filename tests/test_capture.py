@@ -375,6 +375,51 @@ def test_gradients_in_a_counted_block_belong_to_their_modules() -> None:
     assert named == by_module
 
 
+class _Scaled(torch.autograd.Function):
+    """Has a product only in its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return input * weight.diagonal()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ ctx.saved_tensors[0], None
+
+
+class _WithGradientsOfItsOwn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return input * weight.diagonal()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _Scaled.apply(grads[0], ctx.saved_tensors[0]), None
+
+
+class _Multiplied(nn.Module):
+    def __init__(self, by: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight, self.by = nn.Parameter(randn(4, 4)), by
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.by(input, self.weight)
+
+
+def test_a_node_made_in_a_backward_pass_is_not_the_next_modules() -> None:
+    model = nn.Sequential(
+        _Multiplied(torch.matmul), _Multiplied(_WithGradientsOfItsOwn.apply), nn.Linear(4, 4), nn.Tanh()
+    )
+    input = randn(3, 4).requires_grad_()
+    with flopcuda.instrument(model) as session:
+        (gradient,) = torch.autograd.grad(model(input).sum(), input, create_graph=True)
+        gradient.square().sum().backward()
+    phases = {launch.phase for launch in session.report().launches if launch.module == "0"}
+    assert phases == {"forward", "backward_input", "backward_weight"}  # as its own products have, not just "backward"
+
+
 def test_checkpointed_layers_count_again_when_they_are_computed_again() -> None:
     model, x = Mixed(), torch.randn(2, 3, 16, 12, requires_grad=True)
     with flopcuda.instrument(model) as plain:
