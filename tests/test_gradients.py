@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -53,6 +54,10 @@ def by_phase(session: flopcuda.Session) -> dict[str, flopcuda.Counters]:
     for launch in launches:
         counters = launch.counters
         assert (counters.mul, counters.add, counters.pad) == exact_counts(launch)
+    return summed_by_phase(launches)
+
+
+def summed_by_phase(launches: Sequence[flopcuda.Launch]) -> dict[str, flopcuda.Counters]:
     return {
         phase: flopcuda.Counters.sum(launch.counters for launch in launches if launch.phase == phase)
         for phase in {launch.phase for launch in launches}
@@ -255,6 +260,13 @@ def test_a_batch_of_gradients_is_that_of_the_original_layer(layer: nn.Module, sh
     wanted = [input, *layer.parameters()]
     grads = torch.randn(5, *layer(input).shape)
     expected = torch.autograd.grad(layer(input), wanted, grads, is_grads_batched=True)
-    with flopcuda.instrument(layer):
+    with flopcuda.instrument(layer) as session:
         batch = torch.autograd.grad(layer(input), wanted, grads, is_grads_batched=True)
+        of_all = summed_by_phase(session.report().launches)
+        session.reset()
+        torch.autograd.grad(layer(input), wanted, grads[0])
     torch.testing.assert_close(batch, expected, atol=1e-4, rtol=1e-4)
+    for phase, of_one in by_phase(session).items():
+        times = 1 if phase == "forward" else len(grads)
+        assert of_all.pop(phase) == flopcuda.Counters.sum([of_one] * times)
+    assert of_all == {}

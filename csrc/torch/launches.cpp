@@ -2,6 +2,7 @@
 // layer's products, and so does reading a record's tensor or the clock from Python.
 #include "torch/launches.h"
 
+#include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>
@@ -24,6 +25,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Integers = std::vector<int64_t>;
 
+// The counters of one launch; or of those that torch makes of it for each of a batch of gradients, whose sum can still
+// be read when the batch is done.
+at::Tensor sum_over_batches(const at::Tensor& counters) {
+  const at::BatchedTensorImpl* const batches = at::maybeGetBatchedImpl(counters);
+  if (!batches) return counters;
+  return batches->value().movedim(batches->actualDim(0), -1).reshape({-1, counters.size(0)}).sum(0);
+}
+
 py::object values_or_tensor(const at::Tensor& counters) {
   if (!has_plain_values(counters)) return py::cast(counters);
   const int64_t* values = counters.const_data_ptr<int64_t>();
@@ -43,8 +52,8 @@ py::tuple launch(const Call& call) {
   const std::chrono::duration<double> seconds = Clock::now() - start;
   const auto& [output, counters] = result;
   const Launched& launched = last_launch();
-  return py::make_tuple(output, values_or_tensor(counters), launched.kernel, seconds.count(), launched.splits,
-                        launched.wave_efficiency);
+  return py::make_tuple(output, values_or_tensor(sum_over_batches(counters)), launched.kernel, seconds.count(),
+                        launched.splits, launched.wave_efficiency);
 }
 
 template <class Signature>
