@@ -420,6 +420,39 @@ def test_a_node_made_in_a_backward_pass_is_not_the_next_modules() -> None:
     assert phases == {"forward", "backward_input", "backward_weight"}  # as its own products have, not just "backward"
 
 
+class _Nested(torch.autograd.Function):
+    """Has a backward pass within its backward pass, and so on; torch goes on in another thread 60 levels down."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, weight: Tensor, levels: int) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        ctx.levels = levels
+        return input.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        input, weight = ctx.saved_tensors
+        input = input.detach()
+        with torch.enable_grad():
+            nested = input.requires_grad_()
+            if ctx.levels:
+                nested = _Nested.apply(nested, weight, ctx.levels - 1)
+            output = nested @ weight
+        return torch.autograd.grad(output, input, grads)[0], None, None
+
+
+@pytest.mark.parametrize("levels", [3, 64])
+def test_backward_passes_that_are_deeply_nested_are_counted_in_any_thread(levels: int) -> None:
+    model = nn.Sequential(
+        nn.Linear(4, 4), _Multiplied(lambda input, weight: _Nested.apply(input, weight, levels) @ weight)
+    )
+    with flopcuda.instrument(model) as session:
+        model(randn(3, 4)).sum().backward()
+    products = [launch for launch in session.report().launches if launch.module == "1"]
+    # The outermost one and those within, with the gradient of each one's input, and that of the outermost's weight.
+    assert len(products) == 2 * (levels + 2) + 1
+
+
 def test_checkpointed_layers_count_again_when_they_are_computed_again() -> None:
     model, x = Mixed(), torch.randn(2, 3, 16, 12, requires_grad=True)
     with flopcuda.instrument(model) as plain:
