@@ -388,11 +388,8 @@ class _Scaled(torch.autograd.Function):
         return grads[0] @ ctx.saved_tensors[0], None
 
 
-class _WithGradientsOfItsOwn(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        return input * weight.diagonal()
+class _ScaledTwice(_Scaled):
+    """Has one only in the backward pass of its backward pass."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
@@ -409,9 +406,7 @@ class _Multiplied(nn.Module):
 
 
 def test_a_node_made_in_a_backward_pass_is_not_the_next_modules() -> None:
-    model = nn.Sequential(
-        _Multiplied(torch.matmul), _Multiplied(_WithGradientsOfItsOwn.apply), nn.Linear(4, 4), nn.Tanh()
-    )
+    model = nn.Sequential(_Multiplied(torch.matmul), _Multiplied(_ScaledTwice.apply), nn.Linear(4, 4), nn.Tanh())
     input = randn(3, 4).requires_grad_()
     with flopcuda.instrument(model) as session:
         (gradient,) = torch.autograd.grad(model(input).sum(), input, create_graph=True)

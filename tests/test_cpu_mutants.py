@@ -254,7 +254,7 @@ PAIR_MUTANTS = {
         "tile_kernel.h", "padding_of(updates) * kProducts", "padding_of(updates)"
     ),
     "counts the zero behind an odd number": Patch("tile_kernel.h", "is_single ? count - of_second : count", "count"),
-    "counts its padding": Patch("tile_kernel.h", " - padding_of(singles)", ""),
+    "counts the padding of a zero behind an odd number": Patch("tile_kernel.h", " - padding_of(singles)", ""),
     "counts pairs as single numbers": Patch("tile_kernel.h", "k >= tiles.whole_pairs", "true"),
 }
 
