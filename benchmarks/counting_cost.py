@@ -22,7 +22,7 @@ from tests.patches import Patch
 
 WITHOUT_COUNTERS = (
     Patch("tally.h", "total_ += number;", "static_cast<void>(number);"),
-    Patch("taps.h", "return slices.contains(z)", "return true || slices.contains(z)"),
+    Patch("taps.h", "if (!slices.contains(z) ||", "return Padding::kNone;\n    if (!slices.contains(z) ||"),
 )
 SAME = (1, 1, 1, 1)  # padding that keeps the size of an image under a kernel of 3 x 3
 

@@ -25,7 +25,7 @@ from benchmarks.cpu_layers import layer_times
 from benchmarks.cpu_plot import plot
 from benchmarks.dense import dense_rates
 from benchmarks.machine_peak import measure_peak
-from benchmarks.side_by_side import cpu_name
+from benchmarks.side_by_side import cpu_name, keep_memory
 from flopcuda import _C
 
 SLOWEST = 15
@@ -33,6 +33,7 @@ SLOWEST = 15
 
 def measure(rounds: int, thread_counts: list[int]) -> dict[str, Any]:
     """Everything that benchmarks/cpu.json holds."""
+    keep_memory()
     measured: dict[str, Any] = {
         "machine": f"{cpu_name()}, {os.cpu_count()} cores, {_C.cpu_isa()}, torch {torch.__version__}",
         "load_average": os.getloadavg()[0],

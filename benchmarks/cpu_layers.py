@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -19,7 +18,6 @@ from flopcuda.ops import OPERATORS
 from flopcuda.report import Launch
 
 FLOAT_BYTES = 4
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 @dataclass(frozen=True)
@@ -47,20 +45,8 @@ class LayerTime:
     byte_count: int
 
 
-def keep_memory() -> None:
-    """Have malloc give none back to the system, where it is glibc's.
-
-    Otherwise one of two operators pays for new pages as chance has it, which takes up to 1.5 times its own time.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
 def layer_times(name: str, batch: int, rounds: int) -> list[dict[str, Any]]:
     """Each kind of launch in a torchvision model's forward pass of images of 224x224, in order."""
-    keep_memory()
     model = torchvision.models.get_model(name, weights=None).eval()
     with torch.no_grad(), flopcuda.instrument(model) as session:
         model(torch.randn(batch, 3, 224, 224))

@@ -13,14 +13,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.cpu_layers import keep_memory
 from benchmarks.machine_peak import measure_peak
 from flopcuda import ops
 
 
 def dense_rates(rounds: int) -> list[dict[str, Any]]:
     """FLOPS of each and its share of the peak, both by the median of so many runs."""
-    keep_memory()
     square = torch.randn(2048, 2048)
     images, pointwise = torch.randn(1, 256, 56, 56), torch.randn(256, 256, 1, 1)
     padded = torch.randn(256, 256, 3, 3)

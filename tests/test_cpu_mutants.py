@@ -203,10 +203,21 @@ MUTANTS = {
     "counts waste channels as products": Patch(
         "gemm.cpp", "transposed ? row_panel.rows : panel.valid", "transposed ? row_panel.packed_rows : panel.valid"
     ),
-    "sees no padding of height and width": Patch(
-        "taps.h",
-        "slices.contains(z) && rows.contains(y) && intersect(columns, x).length() == x.length()",
-        "slices.contains(z)",
+    "sees no padding of the height": Patch("taps.h", " || !rows.contains(y)", ""),
+    "sees no padding of the width": Patch(
+        "taps.h", "? Padding::kNone : Padding::kBesideRows", "? Padding::kNone : Padding::kNone"
+    ),
+    "panels have the padding of others in other rows": Patch(
+        "column_source.cpp", "a.y == b.y && a.z == b.z : true", "a.z == b.z : true"
+    ),
+    "panels have the padding of others in other slices": Patch(
+        "column_source.cpp", "a.y == b.y && a.z == b.z : true", "a.y == b.y : true"
+    ),
+    "panels have the padding of others in the midst of a row": Patch("column_source.cpp", "&& a.x == b.x", ""),
+    "shared padding is counted for every panel": Patch(
+        "shifted_windows.cpp",
+        "if (panel.update_list != list) continue;  // none of its own, or another one's",
+        "if (panel.update_list == 0) continue;\n    list = panel.update_list;",
     ),
     "sees no padding beyond the first tap": Patch(
         "taps.h",

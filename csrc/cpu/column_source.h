@@ -11,6 +11,7 @@
 
 #include "buffer.h"
 #include "micro_kernel.h"
+#include "taps.h"
 
 namespace flopcuda::cpu {
 
@@ -20,7 +21,7 @@ struct ColumnRun {
   int64_t output_offset;   // from the output row's first element; counts images, z, y and x
   int64_t panel_column;
   int64_t length;
-  bool is_padded = false;  // whether some tap of some output lies in the padding
+  Padding padding = Padding::kNone;
 };
 
 // A part of a run whose values are copied, or set to zero because its taps lie in the padding.
@@ -38,7 +39,7 @@ struct ColumnPanel {
   int64_t columns;        // width, waste included
   int64_t valid_columns;
   int64_t first_run, run_count;
-  int64_t update_list;  // the first one if no run is padded, or else one of its own
+  int64_t update_list;  // the first one if no run is padded; others, in the order of the panels, by where they are
   bool contiguous;      // valid columns are a prefix, and consecutive in memory from the first run's output_offset on
 };
 
@@ -64,7 +65,8 @@ struct ColumnLayout {
   void add_run(const ColumnRun& run);
   void finish_panel(int64_t columns);
 
-  // A list has the updates of the packed depth block. Panels without padding share the first one.
+  // A list has the updates of the packed depth block. Panels without padding share the first one, others one with
+  // panels before them that are padded alike.
   int64_t update_lists() const { return update_lists_; }
   Update* updates(int64_t list) const { return updates_.data() + list * depth_block_; }
 
@@ -77,6 +79,9 @@ struct ColumnLayout {
   int32_t* nonzero_columns(int64_t panel) const { return nonzero_columns_.data() + panel * depth_block_; }
 
  private:
+  bool are_padded_alike(const ColumnPanel& a, const ColumnPanel& b) const;
+  int64_t choose_update_list() const;
+
   int64_t depth_block_;
   int64_t update_lists_ = 1;
   AlignedArray<Update> updates_;

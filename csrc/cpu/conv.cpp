@@ -16,8 +16,8 @@ namespace flopcuda::cpu {
 namespace {
 
 // Measured: copying one element takes about as long as this many multiply-adds of a whole vector, and so does saying
-// for an update of a panel where its columns are.
-constexpr double kCopyCost = 1, kUpdateCost = 3;
+// for an update of a panel where its columns are; less where it is said for the same part of every row.
+constexpr double kCopyCost = 1, kUpdateCost = 3, kSharedUpdateCost = 1;
 
 // Measured, with AVX-512 and AVX2: transposing one element of the output takes about as long as this many of its
 // multiply-adds.
@@ -79,7 +79,8 @@ double cost(const ConvProblem& problem, const TileFamily<Scalar>& family, const 
   const double copies =
       way.windows ? double(std::min(phase_count(problem), taps)) / taps : family.max_columns() / columns;
   const double transposing = way.vectors == Vectors::kRows ? rows * transpose_cost(family) / depth : 0;
-  const double packing = (copies * kCopyCost + kUpdateCost / columns) * family.lanes;
+  const double updating = way.windows && way.vectors == Vectors::kRows ? kSharedUpdateCost : kUpdateCost;
+  const double packing = (copies * kCopyCost + updating / columns) * family.lanes;
   return multiplied_columns(problem, family, way) * (rows + transposing + packing);
 }
 

@@ -88,6 +88,16 @@ void scatter(Vectors vectors, ColumnRun run, int64_t rows, const Scalar* tile, i
   }
 }
 
+// Asks for the cache lines that such elements go to: a tile is done before they come from memory.
+template <class Scalar>
+void prefetch_run(const ColumnRun& run, int64_t rows, const Scalar* output, int64_t output_stride) {
+  output += run.output_offset;
+  for (int64_t row = 0; row < rows; ++row, output += output_stride) {
+    __builtin_prefetch(output, 1);
+    __builtin_prefetch(output + run.length - 1, 1);
+  }
+}
+
 template <class Scalar>
 Scalar* Product<Scalar>::detached_tile(const Task<Scalar>& task, int64_t row_panel, int64_t column_panel,
                                        Workspace<Scalar>& work) const {
@@ -142,14 +152,25 @@ void Product<Scalar>::run_tiles(const Task<Scalar>& task, int64_t first_panel, i
   tiles.output_step = is_detached ? tile_elements() : row_panel.rows * output.row_stride;
   tiles.output_stride = is_detached ? tile_columns : output.row_stride;
 
-  family.function(vectors, count_zero, tile_rows, tile_columns)(tiles, work.counters);
-
-  if (!is_detached || !is_last) return;
-  for (int64_t i = 0; i < tiles.count; ++i, output_rows += row_panel.rows * output.row_stride) {
-    for (const ColumnRun* run = first_run; run < first_run + panel.run_count; ++run) {
-      scatter(vectors, *run, row_panel.rows, tiles.output + i * tiles.output_step, tile_columns, output_rows,
-              output.row_stride);
+  // Every tile's part of every run, with the tile's rows of the output.
+  const auto each_run = [&](const auto& visit) {
+    for (int64_t i = 0; i < tiles.count; ++i) {
+      Scalar* const rows_of_tile = output_rows + i * row_panel.rows * output.row_stride;
+      for (int64_t j = 0; j < panel.run_count; ++j) visit(first_run[j], i, rows_of_tile);
     }
+  };
+  const bool is_scattered = is_detached && is_last;
+  if (is_scattered) {
+    each_run([&](const ColumnRun& run, int64_t, const Scalar* rows_of_tile) {
+      prefetch_run(run, row_panel.rows, rows_of_tile, output.row_stride);
+    });
+  }
+  family.function(vectors, count_zero, tile_rows, tile_columns)(tiles, work.counters);
+  if (is_scattered) {
+    each_run([&](const ColumnRun& run, int64_t tile, Scalar* rows_of_tile) {
+      scatter(vectors, run, row_panel.rows, tiles.output + tile * tiles.output_step, tile_columns, rows_of_tile,
+              output.row_stride);
+    });
   }
 }
 

@@ -62,8 +62,8 @@ void Im2col<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) con
       const int64_t length = std::min(out_width - x, valid_columns - panel_column);
       const int64_t output_offset =
           image * problem_.out_channels * output_size(problem_) + (z * out_height + y) * out_width + x;
-      const bool is_padded = !interior_.contains(z, y, {x, x + length});
-      block.add_run({image, z, y, x, output_offset, panel_column, length, is_padded});
+      const Padding padding = interior_.padding(z, y, {x, x + length});
+      block.add_run({image, z, y, x, output_offset, panel_column, length, padding});
       panel_column += length;
       x += length;
       if (x == out_width) x = 0, ++y;

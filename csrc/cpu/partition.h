@@ -16,6 +16,7 @@ struct Partition {
     const int64_t longer = size % parts;
     return part * (size / parts) + (part < longer ? part : longer);
   }
+  bool is_even() const { return size % parts == 0; }
   int64_t length(int64_t part) const { return size / parts + (part < size % parts ? 1 : 0); }
 };
 

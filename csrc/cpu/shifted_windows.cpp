@@ -141,6 +141,12 @@ typename ShiftedWindows<Scalar>::Band ShiftedWindows<Scalar>::band(int64_t block
 }
 
 template <class Scalar>
+bool ShiftedWindows<Scalar>::fills_blocks() const {
+  const int64_t channels = problem_.in_channels / problem_.groups;
+  return phase_count(problem_) == 1 && channels % channel_block_ == 0 && bands_.is_even() && slices_.is_even();
+}
+
+template <class Scalar>
 BlockLimits ShiftedWindows<Scalar>::limits() const {
   const int64_t rows = slices_.length(0) * bands_.length(0);
   const int64_t panels = rows * ceil_div(pitch_, width_.max);
@@ -152,9 +158,11 @@ BlockLimits ShiftedWindows<Scalar>::limits() const {
 
 template <class Scalar>
 void ShiftedWindows<Scalar>::layout(int64_t block_index, ColumnBlock<Scalar>& block) const noexcept {
-  // Waste columns read elements that no phase ever holds: zeros, since denormals would be slow to multiply.
+  // What no phase ever holds is read by waste columns, and as the zeros behind the last row: zeros, since denormals
+  // would be slow to multiply.
   if (block.index < 0) {
-    zero_elements(block.values.data(), limits().values);
+    const int64_t held = fills_blocks() ? slices_.length(0) * band_size() : 0;
+    zero_elements(block.values.data() + held, limits().values - held);
     lay_out_taps(block);  // alike in all blocks
   }
   for (int64_t slice = 0; slice < slice_count(block_index); ++slice) {
@@ -177,8 +185,8 @@ void ShiftedWindows<Scalar>::lay_out_panels(const Band& band, int64_t values_off
       const int64_t y = band.rows.begin + row;
       const int64_t x = run.begin - row * column_pitch_;
       const int64_t output_offset = slice_offset + y * out_width + x;
-      const bool is_padded = !interior_.contains(band.z, y, {x, x + run.length()});
-      block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length(), is_padded});
+      const Padding padding = interior_.padding(band.z, y, {x, x + run.length()});
+      block.add_run({band.image, band.z, y, x, output_offset, run.begin - panel.begin, run.length(), padding});
     }
     block.finish_panel(width_.rounded(panel.length()));
   };
@@ -222,10 +230,13 @@ void ShiftedWindows<Scalar>::lay_out_updates(ColumnLayout& block) const {
   for (int64_t list = 0; list < block.update_lists(); ++list) {
     for (int64_t k = 0; k < taps_; ++k) block.set_update(list, k, 0);
   }
+  int64_t list = 1;
   for (const ColumnPanel& panel : block.panels) {
+    if (panel.update_list != list) continue;  // none of its own, or another one's
     for (int64_t i = panel.first_run; i < panel.first_run + panel.run_count; ++i) {
-      if (block.runs[i].is_padded) count_padding(block.runs[i], block.updates(panel.update_list));
+      if (block.runs[i].padding != Padding::kNone) count_padding(block.runs[i], block.updates(list));
     }
+    ++list;
   }
   for (int64_t list = 0; list < block.update_lists(); ++list) {
     const Update* const updates = block.updates(list);

@@ -56,6 +56,8 @@ class ShiftedWindows : public ColumnSource<Scalar> {
   // Of a channel, at one of the kernel's depths.
   int64_t slice_size() const { return phase_count(problem_) * phase_size(); }
   int64_t band_size() const { return channel_block_ * problem_.depth.kernel_size * slice_size(); }
+  // Whether every packing of every block writes all of its bands' elements.
+  bool fills_blocks() const;
   // Where a column's values begin, from those of the band's first one.
   int64_t value_of(int64_t column) const { return column / column_pitch_ * pitch_ + column % column_pitch_; }
   void lay_out_panels(const Band& band, int64_t values_offset, ColumnLayout& block) const;

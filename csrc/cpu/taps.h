@@ -43,14 +43,22 @@ inline std::vector<Range> outputs_inside(const Axis& axis) {
   return ranges;
 }
 
+// Where taps of some outputs of a row lie in the padding.
+enum class Padding {
+  kNone,
+  kBesideRows,  // of the image, in all of which this is the same
+  kAnywhere,
+};
+
 // The outputs of which no tap lies in the padding.
 struct Interior {
   Range slices, rows, columns;
 
   explicit Interior(const ConvProblem& p) : slices(along(p.depth)), rows(along(p.height)), columns(along(p.width)) {}
 
-  bool contains(int64_t z, int64_t y, const Range& x) const {
-    return slices.contains(z) && rows.contains(y) && intersect(columns, x).length() == x.length();
+  Padding padding(int64_t z, int64_t y, const Range& x) const {
+    if (!slices.contains(z) || !rows.contains(y)) return Padding::kAnywhere;
+    return intersect(columns, x).length() == x.length() ? Padding::kNone : Padding::kBesideRows;
   }
 
  private:
