@@ -96,6 +96,11 @@ CONV_CASES = {
     "depthwise with a multiplier of 3": ConvCase(2, 4, (9, 7), 12, padding=(1, 1, 1, 1), groups=4),
     "depthwise with a multiplier of 5": ConvCase(2, 4, (9, 7), 20, padding=(1, 1, 1, 1), groups=4),
     "depthwise in several bands": ConvCase(1, 1, (150, 600), 1, padding=(1, 1, 1, 1)),
+    "few outputs, several at a time": ConvCase(2, 12, (20, 21), 6, (18, 19), padding=(1, 1, 1, 1), groups=3, bias=True),
+    "few outputs of short lines": ConvCase(1, 8, (7, 7), 4, (7, 7), padding=(1, 1, 1, 1), groups=4),
+    "few outputs, strides and dilations that differ": ConvCase(
+        1, 6, (23, 45), 3, (10, 13), (1, 2), (2, 1, 3, 0), (2, 3), groups=3
+    ),
     "groups of 4": ConvCase(2, 128, (7, 7), 128, padding=(1, 1, 1, 1), groups=32),
     "groups that shrink": ConvCase(2, 60, (7, 7), 6, padding=(1, 1, 1, 1), groups=3),
     "one output channel of many": ConvCase(1, 300, (10, 10), 1, padding=(1, 1, 1, 1), bias=True),

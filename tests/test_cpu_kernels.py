@@ -123,6 +123,14 @@ def test_long_rows_of_a_depthwise_convolution(kernels: Kernels, width: int) -> N
     check_conv(kernels, ConvCase(1, 1, (8, width), 1, padding=(1, 1, 1, 1)), count_zero=True)
 
 
+def test_an_infinite_input_is_in_those_of_few_outputs_alone_that_it_is_a_tap_of(kernels: Kernels) -> None:
+    case = ConvCase(1, 1, (5, 12), 1, (5, 5), dilation=(1, 2))
+    input, weight, bias = case.tensors()
+    input[..., 11] = torch.inf  # behind the last taps of the other odd column in a line's vector
+    output, _ = kernels.conv(case.problem, input, weight, bias, False)
+    assert output.isfinite().flatten().tolist() == [True, True, True, False]
+
+
 def test_threads_change_neither_results_nor_counts(kernels: Kernels) -> None:
     case = ConvCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1), bias=True)
     tensors = case.tensors()

@@ -111,6 +111,12 @@ MUTANTS = {
     "depthwise drops the bias": Patch(
         "depthwise.cpp", "operands_.bias ? operands_.bias + channel", "false ? operands_.bias + channel"
     ),
+    "few outputs skip the last line": Patch("line_kernel.h", "i < tile.line_count;", "i + 1 < tile.line_count;"),
+    "few outputs skip the ends of lines": Patch("line_kernel.h", "if (rest > 0) {", "if (rest > kLanes) {"),
+    "few outputs drop the bias": Patch("line_kernel.h", "if (tile.bias) sum", "if (false) sum"),
+    "few outputs leave a lane out of the sum": Patch(
+        "line_kernel.h", "int64_t k = 1; k < holding", "int64_t k = 2; k < holding"
+    ),
     "linear skips the features of a partial panel": Patch(
         "transposed_columns.cpp",
         "return ceil_div(problem.out_features, width.max);",
@@ -155,8 +161,27 @@ MUTANTS = {
         "dot_kernel.h", "lanes -= minus_rows & ", "lanes -= (Mask{} - kRows) & "
     ),
     "few rows see no zeros in the columns": Patch(
-        "dot_kernel.h", "minus_rows & minus_nonzero(load(tile.columns + j * tile.column_stride + k));", "minus_rows;"
+        "dot_kernel.h",
+        "minus_rows & this->minus_nonzero(load(tile.columns + j * tile.column_stride + k));",
+        "minus_rows;",
     ),
+    "few outputs count waste lanes as products": Patch(
+        "line_kernel.h", "mul += kColumns * count;", "mul += kColumns * kLanes;"
+    ),
+    "few outputs count an addition for the first product": Patch(
+        "line_kernel.h", "(holding < count ? holding : count)", "count"
+    ),
+    "few outputs count no padding beside a line": Patch(
+        "few_outputs.cpp", "is_inside ? padding_[i] : ", "is_inside ? 0 : "
+    ),
+    "few outputs count no padding above and below": Patch(
+        "few_outputs.cpp", "is_inside ? padding_[i] : problem_.width.kernel_size", "padding_[i]"
+    ),
+    "few outputs count padding as products of zero": Patch("line_kernel.h", "zero += mul - pad - ", "zero += mul - "),
+    "few outputs see no zeros in the lines": Patch(
+        "line_kernel.h", "LaneCounts<Simd>::minus_nonzero(row_vector) & ", ""
+    ),
+    "few outputs see no zeros in the columns": Patch("line_kernel.h", " & LaneCounts<Simd>::minus_nonzero(column)", ""),
     "packs rows once and keeps them for every group": Patch("row_panels.cpp", "block.group == group && ", ""),
     "depthwise counts waste columns as products": Patch(
         "plane_kernel.h", "count_products(tile.columns - x)", "count_products(Simd::kLanes)"
@@ -283,6 +308,10 @@ CASES: dict[str, ConvCase | LinearCase] = {
     "more taps than are summed at a time": ConvCase(2, 1, (24, 26), 6, (24, 23), padding=(2, 2, 2, 2)),
     "few outputs of many products": ConvCase(1, 460, (3, 4), 3, padding=(1, 1, 1, 1), bias=True),
     "few outputs of many taps": ConvCase(1, 3, (41, 42), 5, (40, 40), padding=(1, 1, 1, 1)),
+    "few outputs of planes": ConvCase(2, 8, (9, 10), 4, (8, 9), padding=(1, 1, 1, 1), groups=2, bias=True),
+    "few outputs of planes, dilated": ConvCase(
+        1, 4, (13, 15), 2, (6, 7), padding=(1, 1, 1, 1), dilation=(2, 2), groups=2
+    ),
     "strips": ConvCase(2, 6, (9, 11), 6, padding=(1, 1, 1, 1), dilation=(2, 1), groups=6),
     "im2col with depth": cube(2, 20, (3, 4, 3), 41, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1)),
     "shifted windows with depth": cube(2, 3, (4, 9, 11), 3, (3, 3, 3), padding=(1, 1, 1, 1, 1, 1), groups=3),

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "depthwise.h"
+#include "few_outputs.h"
 #include "gemm.h"
 #include "im2col.h"
 #include "kernels.h"
@@ -158,7 +159,7 @@ void convolve(const ConvProblem& problem, int64_t products, const Operands<Scala
 bool takes_weight_strides(const ConvProblem& problem) { return !is_depthwise(problem); }
 
 bool is_worth_keeping(const ConvProblem& problem) {
-  return !is_depthwise(problem) &&
+  return !is_depthwise(problem) && !has_few_outputs(problem) &&
          is_worth_keeping(problem.out_channels * reduction_length(problem), problem.batch * output_size(problem));
 }
 
@@ -167,6 +168,7 @@ void conv(const ConvProblem& original_problem, const Operands<Scalar>& operands,
   const ConvProblem problem = fold_pointwise(original_problem);
   if (has_no_outputs(problem)) return;
   if (is_depthwise(problem)) return depthwise(problem, operands, count_zero, counters);
+  if (has_few_outputs(problem)) return few_outputs(problem, operands, count_zero, counters);
   convolve(problem, reduction_length(problem), operands, selected_tiles<Scalar>(), count_zero, counters);
 }
 

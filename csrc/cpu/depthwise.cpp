@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "buffer.h"
-#include "copy.h"
+#include "frame.h"
 #include "micro_kernel.h"
 #include "tally.h"
-#include "taps.h"
 
 namespace flopcuda::cpu {
 namespace {
@@ -43,35 +42,6 @@ std::vector<VectorColumns<Scalar>> cover_columns(int64_t width) {
   return cover;
 }
 
-// The padded input of a plane. Its columns are sorted by their remainder modulo the horizontal stride, the phase, so
-// that the taps of neighbouring outputs are neighbours.
-struct Frame {
-  // In each row, the elements of a phase: every stride-th of the image's row from `source` on, as many as `target` has.
-  struct Phase {
-    int64_t source;
-    Range target;
-  };
-
-  // `columns` of each output row are computed, waste included.
-  Frame(const ConvProblem& problem, int64_t columns)
-      : rows((problem.height.out_size - 1) * problem.height.stride + problem.height.kernel_size),
-        phase_size(columns + (problem.width.kernel_size - 1) * problem.width.dilation / problem.width.stride),
-        row_size(problem.width.stride * phase_size),
-        rows_inside(intersect({problem.height.pad, problem.height.pad + problem.height.in_size}, {0, rows})) {
-    for (int64_t phase = 0; phase < problem.width.stride; ++phase) {
-      // Element i lies where the only tap of this axis' output i does.
-      const Axis axis{problem.width.in_size, phase_size, 1, problem.width.stride, problem.width.pad - phase, 1};
-      const Range inside = outputs_inside(axis, 0);
-      const int64_t first = phase * phase_size;
-      phases.push_back({tap_position(axis, inside.begin, 0), {first + inside.begin, first + inside.end}});
-    }
-  }
-
-  int64_t rows, phase_size, row_size;
-  Range rows_inside;  // those that are rows of the image
-  std::vector<Phase> phases;
-};
-
 template <class Scalar>
 class Depthwise {
  public:
@@ -86,7 +56,7 @@ class Depthwise {
     for (VectorColumns<Scalar>& part : cover_) lay_out_taps(part);
   }
 
-  int64_t frame_size() const { return frame_.rows * frame_.row_size; }
+  int64_t frame_size() const { return frame_.size(); }
 
   // The plane of one output channel of one image. `frame` is zero where no input element is ever copied to.
   void run(int64_t plane, Scalar* frame, Counters& counters) const;
@@ -94,7 +64,6 @@ class Depthwise {
  private:
   void lay_out_taps(VectorColumns<Scalar>& part) const;
   std::vector<int64_t> count_inside() const;
-  void fill(const Scalar* input, Scalar* frame) const;
   // A part of the output plane. `tile` has what all tiles of the plane share.
   void run_columns(const VectorColumns<Scalar>& part, const Scalar* frame, Scalar* output, PlaneTile<Scalar>& tile,
                    Counters& counters) const;
@@ -115,9 +84,8 @@ void Depthwise<Scalar>::lay_out_taps(VectorColumns<Scalar>& part) const {
   for (int64_t x = part.columns.begin; x < part.columns.end; x += part.family->lanes) {
     const Range columns = intersect({x, x + part.family->lanes}, part.columns);
     for (int64_t tap = 0; tap < axis.kernel_size; ++tap) {
-      const int64_t step = tap * axis.dilation;
-      const int64_t first_column = x + step % axis.stride * frame_.phase_size + step / axis.stride;
-      part.taps.push_back({first_column, columns.length() - intersect(columns, columns_inside[tap]).length()});
+      part.taps.push_back(
+          {x + frame_.column(tap), columns.length() - intersect(columns, columns_inside[tap]).length()});
     }
   }
 }
@@ -127,22 +95,9 @@ std::vector<int64_t> Depthwise<Scalar>::count_inside() const {
   std::vector<int64_t> counts;
   for (int64_t y = 0; y < problem_.height.out_size; ++y) {
     const int64_t first = y * problem_.height.stride;
-    counts.push_back(intersect({first, first + problem_.height.kernel_size}, frame_.rows_inside).length());
+    counts.push_back(intersect({first, first + problem_.height.kernel_size}, frame_.rows_inside()).length());
   }
   return counts;
-}
-
-template <class Scalar>
-void Depthwise<Scalar>::fill(const Scalar* input, Scalar* frame) const {
-  const int64_t first_row = frame_.rows_inside.begin;
-  for (const Frame::Phase& phase : frame_.phases) {
-    const Scalar* source = input + (first_row - problem_.height.pad) * problem_.width.in_size + phase.source;
-    Scalar* target = frame + first_row * frame_.row_size + phase.target.begin;
-    for (int64_t y = first_row; y < frame_.rows_inside.end; ++y) {
-      copy_strided(source, problem_.width.stride, phase.target.length(), target);
-      source += problem_.width.in_size, target += frame_.row_size;
-    }
-  }
 }
 
 template <class Scalar>
@@ -165,10 +120,10 @@ template <class Scalar>
 void Depthwise<Scalar>::run(int64_t plane, Scalar* frame, Counters& counters) const {
   const int64_t channel = plane % problem_.out_channels;
   const int64_t size = output_size(problem_);
-  fill(operands_.input + plane / multiplier_ * channel_size(problem_), frame);
+  frame_.fill(operands_.input + plane / multiplier_ * channel_size(problem_), frame);
 
   PlaneTile<Scalar> tile;
-  tile.input_stride = frame_.row_size;
+  tile.input_stride = frame_.row_size();
   tile.weight = operands_.weight + channel * kernel_size(problem_);
   tile.kernel_width = problem_.width.kernel_size;
   tile.bias = operands_.bias ? operands_.bias + channel : nullptr;

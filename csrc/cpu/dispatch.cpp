@@ -140,4 +140,14 @@ const DotFamily<float, Float16>& selected_dots() {
   return selected_dot_kernels().float16;
 }
 
+template <>
+const LineFamilies<float>& selected_lines() {
+  return selected_dot_kernels().float32_lines;
+}
+
+template <>
+const LineFamilies<double>& selected_lines() {
+  return selected_dot_kernels().float64_lines;
+}
+
 }  // namespace flopcuda::cpu

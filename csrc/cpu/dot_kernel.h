@@ -2,6 +2,7 @@
 // nothing is packed; and the counters incremented beside them. A template as tile_kernel.h is, under the same rules.
 #pragma once
 
+#include "line_kernel.h"
 #include "micro_kernel.h"
 #include "tally.h"
 #include "widen.h"
@@ -36,18 +37,13 @@ template <class Simd, int kRows, int kColumns>
 struct NonzeroDots : LaneCounts<Simd> {
   using typename LaneCounts<Simd>::Mask;
 
-  // -1 where a value is not 0; by its bits, for a thread may be set to take subnormal numbers for 0.
-  static inline Mask minus_nonzero(const typename Simd::Vector& values) {
-    return reinterpret_cast<Mask>(values) << 1 != Mask{};
-  }
-
   // Those of a vector of every row with that of every column.
   template <class Tile, class Load>
   inline void add(const Tile& tile, int64_t k, const Load& load) {
     Mask minus_rows{};
-    for (int i = 0; i < kRows; ++i) minus_rows += minus_nonzero(load(tile.rows + i * tile.row_stride + k));
+    for (int i = 0; i < kRows; ++i) minus_rows += this->minus_nonzero(load(tile.rows + i * tile.row_stride + k));
     for (int j = 0; j < kColumns; ++j) {
-      this->lanes -= minus_rows & minus_nonzero(load(tile.columns + j * tile.column_stride + k));
+      this->lanes -= minus_rows & this->minus_nonzero(load(tile.columns + j * tile.column_stride + k));
     }
   }
 };
@@ -112,8 +108,9 @@ constexpr DotFamily<typename Simd::Scalar, Weight> make_dots() {
 
 template <int kBytes>
 constexpr DotKernels make_dot_kernels() {
-  return {make_dots<Simd<float, kBytes>>(), make_dots<Simd<double, kBytes>>(),
-          make_dots<Simd<float, kBytes>, BFloat16>(), make_dots<Simd<float, kBytes>, Float16>()};
+  return {make_dots<Simd<float, kBytes>>(),           make_dots<Simd<double, kBytes>>(),
+          make_dots<Simd<float, kBytes>, BFloat16>(), make_dots<Simd<float, kBytes>, Float16>(),
+          make_line_families<float, kBytes>(),        make_line_families<double, kBytes>()};
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 //                          for those of triangular.cpp
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
 //   plane_kernel.h         is the micro-kernel for that
+//   few_outputs.*          convolves planes that have fewer outputs than taps, line by line of the kernel;
+//   line_kernel.h          is the micro-kernel for that; frame.h pads the planes of both
 //   pair_kernel.h          is tile_kernel.h for pairs of bfloat16 numbers; pairs.* makes such pairs
 //   micro_kernel_*.cpp, dot_kernel_*.cpp, pair_kernel_*.cpp
 //                          compile those templates for one instruction set each; dispatch.cpp picks one at run time
@@ -70,6 +72,10 @@ void linear(const LinearProblem& problem, const Operands<Scalar>& operands, bool
 
 // Whether the operands are multiplied as they lie in memory: packing the weight would take longer.
 bool has_few_rows(const LinearProblem& problem);
+
+// Whether a convolution is of planes that have few outputs each, by kernels that are large planes themselves: two axes,
+// few output channels in a group, and fewer outputs of each than its kernel has taps. Nothing is packed, nor in pairs.
+bool has_few_outputs(const ConvProblem& problem);
 
 // Whether the weight need not be dense.
 bool takes_weight_strides(const ConvProblem& problem);

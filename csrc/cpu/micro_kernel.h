@@ -100,6 +100,39 @@ struct DotFamily {
   Function functions[2][kMaxDotRows][kMaxDotColumns];  // [count_zero][rows - 1][columns - 1]
 };
 
+// A line of dot products: where its row and its columns begin, and how many of its products are with padding.
+struct DotLine {
+  int64_t row, columns, padding;
+};
+
+// Dot products of one row and some columns, each made up of lines.
+template <class Scalar>
+struct LineTile {
+  int64_t depth;  // elements of a line
+  int64_t line_count;
+  const DotLine* lines;
+  const Scalar* row;              // zero behind each line's elements, up to a whole vector
+  const Scalar* columns;          // readable there
+  const int64_t* column_offsets;  // from the first one to each of the others
+  const Scalar* bias;             // one, or null
+  Scalar* output;                 // one for each column
+};
+
+constexpr int kMaxLineColumns = 9;
+
+template <class Scalar>
+struct LineFamily {
+  using Function = void (*)(const LineTile<Scalar>&, Counters&);
+
+  int lanes;
+  Function functions[2][kMaxLineColumns];  // [count_zero][columns - 1]
+};
+
+template <class Scalar>
+struct LineFamilies {
+  LineFamily<Scalar> wide, narrow;
+};
+
 // Where a vector of a plane's rows finds the columns that a column of taps multiplies.
 struct PlaneTap {
   int64_t first_column;  // in a row of the padded input
@@ -155,12 +188,15 @@ struct PairTiles {
   TileFamily<float> block, strip;
 };
 
-// Likewise, for linear layers of few samples and for triangles; by the type of the weight.
+// Likewise, for linear layers of few samples and for triangles, by the type of the weight; and for convolutions of few
+// outputs.
 struct DotKernels {
   DotFamily<float> float32;
   DotFamily<double> float64;
   DotFamily<float, BFloat16> bfloat16;
   DotFamily<float, Float16> float16;
+  LineFamilies<float> float32_lines;
+  LineFamilies<double> float64_lines;
 };
 
 extern const MicroKernels kPortableMicroKernels;
@@ -183,5 +219,8 @@ const PairTiles& selected_pair_tiles();
 // Likewise, for Weight = Scalar, or BFloat16 and Float16 of float.
 template <class Scalar, class Weight>
 const DotFamily<Scalar, Weight>& selected_dots();
+
+template <class Scalar>
+const LineFamilies<Scalar>& selected_lines();
 
 }  // namespace flopcuda::cpu

@@ -45,6 +45,18 @@ template <class Simd>
 struct LaneCounts {
   using Mask = decltype(typename Simd::Vector{} != typename Simd::Vector{});
 
+  // -1 where a value is not 0; by its bits, for a thread may be set to take subnormal numbers for 0.
+  static inline Mask minus_nonzero(const typename Simd::Vector& values) {
+    return reinterpret_cast<Mask>(values) << 1 != Mask{};
+  }
+
+  // -1 in so many of them.
+  static inline Mask first_lanes(int64_t count) {
+    Mask first{};
+    for (int64_t i = 0; i < count; ++i) first[i] = -1;
+    return first;
+  }
+
   Mask lanes{};
 
   inline int64_t sum(int64_t valid_lanes) const {

@@ -67,7 +67,7 @@ struct Cpu {
     return input.scalar_type() == at::kBFloat16 && !options.count_zero && has_pairs(problem) && cpu::multiplies_pairs();
   }
   static bool has_pairs(const ConvProblem& problem) {
-    return problem.groups > 0 && problem.in_channels / problem.groups > 1;
+    return problem.groups > 0 && problem.in_channels / problem.groups > 1 && !cpu::has_few_outputs(problem);
   }
   static bool has_pairs(const LinearProblem& problem) {
     return problem.in_features > 1 && problem.triangle == Triangle::none && !cpu::has_few_rows(problem);
