@@ -131,6 +131,19 @@ def test_an_infinite_input_is_in_those_of_few_outputs_alone_that_it_is_a_tap_of(
     assert output.isfinite().flatten().tolist() == [True, True, True, False]
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ConvCase(1, 2, (65, 1), 2, (64, 1), dilation=(1, 10**9), groups=2),
+        ConvCase(1, 4, (65, 1), 2, (64, 1), dilation=(1, 10**9), groups=2),
+        ConvCase(1, 2, (9, 3), 2, (3, 3), stride=(1, 10**9), groups=2),
+    ],
+    ids=["few outputs of planes", "few outputs of several", "depthwise"],
+)
+def test_a_step_that_is_never_taken_costs_no_memory(kernels: Kernels, case: ConvCase) -> None:
+    check_conv(kernels, case, count_zero=False)
+
+
 def test_threads_change_neither_results_nor_counts(kernels: Kernels) -> None:
     case = ConvCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1), bias=True)
     tensors = case.tensors()

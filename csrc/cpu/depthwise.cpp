@@ -145,10 +145,9 @@ struct alignas(kThreadAlignment) PlaneWorkspace {
 }  // namespace
 
 bool is_depthwise(const ConvProblem& problem) {
-  const Axis &depth = problem.depth, &height = problem.height;
-  const bool is_flat = depth.in_size == 1 && depth.out_size == 1 && depth.kernel_size == 1 && depth.pad == 0;
+  const Axis& height = problem.height;
   const bool fits_tally = kPlaneRows * kernel_size(problem) * problem.width.out_size <= PackedTally::kMax;
-  return problem.in_channels == problem.groups && is_flat && fits_tally && height.dilation == 1 &&
+  return problem.in_channels == problem.groups && is_flat(problem.depth) && fits_tally && height.dilation == 1 &&
          height.kernel_size % 2 == 1 && height.kernel_size >= 3 && height.kernel_size <= kMaxPlaneKernelHeight &&
          height.stride <= kMaxPlaneStride;
 }

@@ -151,10 +151,8 @@ void FewOutputs<Scalar>::run(int64_t plane, LineWorkspace<Scalar>& work) const {
 }  // namespace
 
 bool has_few_outputs(const ConvProblem& problem) {
-  const Axis& depth = problem.depth;
-  const bool is_flat = depth.in_size == 1 && depth.out_size == 1 && depth.kernel_size == 1 && depth.pad == 0;
   const int64_t outputs = output_size(problem);
-  return is_flat && problem.out_channels <= kMaxGroupRows * problem.groups && outputs <= kMaxOutputs &&
+  return is_flat(problem.depth) && problem.out_channels <= kMaxGroupRows * problem.groups && outputs <= kMaxOutputs &&
          outputs < kernel_size(problem);
 }
 

@@ -16,7 +16,7 @@ class Frame {
   // `columns` of each output row are computed, waste included.
   Frame(const ConvProblem& problem, int64_t columns)
       : height_(problem.height),
-        width_(problem.width),
+        width_(with_phases(problem.width)),
         rows_((height_.out_size - 1) * height_.stride + (height_.kernel_size - 1) * height_.dilation + 1),
         phase_size_(columns + (width_.kernel_size - 1) * width_.dilation / width_.stride),
         rows_inside_(intersect({height_.pad, height_.pad + height_.in_size}, {0, rows_})) {
@@ -58,6 +58,12 @@ class Frame {
     int64_t source;
     Range target;
   };
+
+  // There are as many phases as the stride: one where a single output has no next one.
+  static Axis with_phases(Axis axis) {
+    if (axis.out_size == 1) axis.stride = 1;
+    return axis;
+  }
 
   Axis height_, width_;
   int64_t rows_, phase_size_;

@@ -67,6 +67,11 @@ struct Interior {
   }
 };
 
+// Whether it is one that a convolution of fewer dimensions lacks, or is computed as if it were.
+inline bool is_flat(const Axis& axis) {
+  return axis.in_size == 1 && axis.out_size == 1 && axis.kernel_size == 1 && axis.pad == 0;
+}
+
 // Taps of a kernel in one channel.
 inline int64_t kernel_size(const ConvProblem& p) {
   return p.depth.kernel_size * p.height.kernel_size * p.width.kernel_size;
