@@ -53,6 +53,7 @@ class EveryPath(nn.Module):
         self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
         self.strided_depthwise = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6, bias=False)
         self.few_outputs = nn.Conv2d(8, 4, (8, 9), padding=1, groups=2)
+        self.depth_ranges = nn.Conv2d(200, 4, 5, padding=2)
         self.deep = nn.Conv3d(20, 41, 3, padding=1)
         self.deep_depthwise = nn.Conv3d(3, 3, 3, padding=1, groups=3)
         self.linear = nn.Linear(300, 35, bias=False)
@@ -74,6 +75,7 @@ class EveryPath(nn.Module):
             self.depthwise(x[:2, :6, :9, :11]),
             self.strided_depthwise(x[:2, :6, :9, :11]),
             self.few_outputs(x[:2, :8, :9, :10].contiguous()),
+            self.depth_ranges(x[:1, :200, :3, :4].contiguous()),
             self.deep(x[:2, :240, :4, :3].reshape(2, 20, 12, 4, 3)[:, :, :3]),
             self.deep_depthwise(x[:2, :12, :9, :11].reshape(2, 3, 4, 9, 11)),
             self.linear(x[:1, 0, :20, 0:1].expand(1, 20, 300)),
