@@ -99,7 +99,7 @@ MUTANTS = {
         "row * column_pitch_ < panel.end; ++row)",
         "(row + 1) * column_pitch_ < panel.end; ++row)",
     ),
-    "depthwise skips the last plane": Patch("depthwise.cpp", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
+    "depthwise skips the last plane": Patch("planes.h", "plane < planes; ++plane", "plane < planes - 1; ++plane"),
     "depthwise skips the last rows": Patch(
         "depthwise.cpp", "y < axis.out_size; y += rows", "y + 1 < axis.out_size; y += rows"
     ),
@@ -233,10 +233,10 @@ MUTANTS = {
         "taps.h", "? Padding::kNone : Padding::kBesideRows", "? Padding::kNone : Padding::kNone"
     ),
     "panels have the padding of others in other rows": Patch(
-        "column_source.cpp", "a.y == b.y && a.z == b.z : true", "a.z == b.z : true"
+        "column_source.cpp", "|| (a.y == b.y && a.z == b.z)", "|| a.z == b.z"
     ),
     "panels have the padding of others in other slices": Patch(
-        "column_source.cpp", "a.y == b.y && a.z == b.z : true", "a.y == b.y : true"
+        "column_source.cpp", "|| (a.y == b.y && a.z == b.z)", "|| a.y == b.y"
     ),
     "panels have the padding of others in the midst of a row": Patch("column_source.cpp", "&& a.x == b.x", ""),
     "shared padding is counted for every panel": Patch(

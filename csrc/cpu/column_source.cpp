@@ -55,8 +55,8 @@ bool ColumnLayout::are_padded_alike(const ColumnPanel& a, const ColumnPanel& b) 
   if (a.run_count != b.run_count) return false;
   const ColumnRun* const of_a = runs.data() + a.first_run;
   return std::equal(of_a, of_a + a.run_count, runs.data() + b.first_run, [](const ColumnRun& a, const ColumnRun& b) {
-    const bool in_same_row = a.padding == Padding::kAnywhere ? a.y == b.y && a.z == b.z : true;
-    return a.padding == b.padding && a.x == b.x && a.length == b.length && in_same_row;
+    const bool rows_agree = a.padding != Padding::kAnywhere || (a.y == b.y && a.z == b.z);
+    return a.padding == b.padding && a.x == b.x && a.length == b.length && rows_agree;
   });
 }
 

@@ -1,8 +1,6 @@
 // Copies one input plane at a time into a frame of zeros and walks the tiles of the output planes.
 #include "depthwise.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -10,6 +8,7 @@
 #include "buffer.h"
 #include "frame.h"
 #include "micro_kernel.h"
+#include "planes.h"
 #include "tally.h"
 
 namespace flopcuda::cpu {
@@ -155,19 +154,10 @@ bool is_depthwise(const ConvProblem& problem) {
 template <class Scalar>
 void depthwise(const ConvProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   const Depthwise<Scalar> convolution(problem, operands, count_zero);
-  const int64_t planes = problem.batch * problem.out_channels;
-  const int threads = static_cast<int>(std::clamp<int64_t>(planes, 1, omp_get_max_threads()));
-  std::vector<PlaneWorkspace<Scalar>> workspaces;  // allocated out here, as in multiply()
-  workspaces.reserve(threads);
-  for (int i = 0; i < threads; ++i) workspaces.emplace_back(convolution.frame_size());
-
-  const int64_t chunk = std::max<int64_t>(1, planes / (16 * threads));
-#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
-  for (int64_t plane = 0; plane < planes; ++plane) {
-    PlaneWorkspace<Scalar>& work = workspaces[omp_get_thread_num()];
+  const auto run = [&](int64_t plane, PlaneWorkspace<Scalar>& work) {
     convolution.run(plane, work.frame.data(), work.counters);
-  }
-  for (const PlaneWorkspace<Scalar>& work : workspaces) counters += work.counters;
+  };
+  run_planes<PlaneWorkspace<Scalar>>(problem.batch * problem.out_channels, counters, run, convolution.frame_size());
 }
 
 template void depthwise(const ConvProblem&, const Operands<float>&, bool, Counters&);

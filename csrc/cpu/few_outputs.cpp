@@ -2,15 +2,13 @@
 // depthwise.cpp does for a small kernel, with outputs and taps having changed places: vectors lie along the taps.
 #include "few_outputs.h"
 
-#include <omp.h>
-
-#include <algorithm>
 #include <vector>
 
 #include "buffer.h"
 #include "frame.h"
 #include "micro_kernel.h"
 #include "partition.h"
+#include "planes.h"
 
 namespace flopcuda::cpu {
 namespace {
@@ -159,16 +157,9 @@ bool has_few_outputs(const ConvProblem& problem) {
 template <class Scalar>
 void few_outputs(const ConvProblem& problem, const Operands<Scalar>& operands, bool count_zero, Counters& counters) {
   const FewOutputs<Scalar> convolution(problem, operands, count_zero);
-  const int64_t planes = problem.batch * problem.out_channels;
-  const int threads = static_cast<int>(std::clamp<int64_t>(planes, 1, omp_get_max_threads()));
-  std::vector<LineWorkspace<Scalar>> workspaces;  // allocated out here, as in multiply()
-  workspaces.reserve(threads);
-  for (int i = 0; i < threads; ++i) workspaces.emplace_back(convolution.frames_size(), convolution.lines_size());
-
-  const int64_t chunk = std::max<int64_t>(1, planes / (16 * threads));
-#pragma omp parallel for num_threads(threads) schedule(dynamic, chunk)
-  for (int64_t plane = 0; plane < planes; ++plane) convolution.run(plane, workspaces[omp_get_thread_num()]);
-  for (const LineWorkspace<Scalar>& work : workspaces) counters += work.counters;
+  const auto run = [&](int64_t plane, LineWorkspace<Scalar>& work) { convolution.run(plane, work); };
+  run_planes<LineWorkspace<Scalar>>(problem.batch * problem.out_channels, counters, run, convolution.frames_size(),
+                                    convolution.lines_size());
 }
 
 template void few_outputs(const ConvProblem&, const Operands<float>&, bool, Counters&);

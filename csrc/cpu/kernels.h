@@ -14,7 +14,7 @@
 //   depthwise.*            convolves plane by plane where every output channel has one input channel of its own;
 //   plane_kernel.h         is the micro-kernel for that
 //   few_outputs.*          convolves planes that have fewer outputs than taps, line by line of the kernel;
-//   line_kernel.h          is the micro-kernel for that; frame.h pads the planes of both
+//   line_kernel.h          is the micro-kernel for that; frame.h pads the planes of both, planes.h shares them
 //   pair_kernel.h          is tile_kernel.h for pairs of bfloat16 numbers; pairs.* makes such pairs
 //   micro_kernel_*.cpp, dot_kernel_*.cpp, pair_kernel_*.cpp
 //                          compile those templates for one instruction set each; dispatch.cpp picks one at run time
