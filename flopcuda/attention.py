@@ -77,12 +77,17 @@ def triangle_of(observer: object, first: Tensor, second: Tensor) -> str | None:
     return None if _running.call is None else _running.call.triangle(observer, first, second)
 
 
+def may_search(operator: Any) -> bool:
+    """Whether :func:`without_searches` ever gives another operator for this one."""
+    return operator is _SAFE_SOFTMAX
+
+
 def without_searches(operator: Any) -> Any:
     """The operator, but for the softmax of attention without a mask, which need not look for rows that are all masked.
 
     Source: ``_safe_softmax`` of torch, which takes three passes over the scores to replace such rows by 0.
     """
-    return _SOFTMAX if operator is _SAFE_SOFTMAX and _running.is_unmasked else operator
+    return _SOFTMAX if may_search(operator) and _running.is_unmasked else operator
 
 
 @contextmanager

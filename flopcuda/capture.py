@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import (
 )
 
 from flopcuda import _C, module_calls, shortcuts
-from flopcuda.attention import recognised, triangle_of, without_searches
+from flopcuda.attention import may_search, recognised, triangle_of, without_searches
 from flopcuda.backends import Operands
 from flopcuda.eager import eagerly
 from flopcuda.gradients import BACKWARD_INPUT, BACKWARD_WEIGHT, FORWARD
@@ -36,6 +36,7 @@ from flopcuda.registry import (
     LOWERINGS,
     NOT_COUNTED,
     PRODUCTS,
+    USUAL_WITHOUT_PRODUCTS,
     WITHOUT_PRODUCTS,
 )
 from flopcuda.report import Place
@@ -74,6 +75,7 @@ class Capture:
         self._origins = Origins()
         self._mode = _CountingMode(self._stack, self._origins, model is None, count, skip, takes)
         self._visible = ExitStack()
+        self._passed: _C.PassedOperators | None = None  # while the mode is on the stack
         self.unseen: _C.UnseenModules | None = None  # while it is at work, for the garbage collector sees none of it
 
     def start(self, counted: Mapping[type[nn.Module], dict[str, Any]] = MappingProxyType({})) -> None:
@@ -82,6 +84,7 @@ class Capture:
         methods = {kind: {**own, "_call_impl": _CALL_IMPL} for kind, own in (without_products | dict(counted)).items()}
         self.unseen = _C.UnseenModules(self._mode, methods)
         module_calls.watch(self)
+        self._passed = _C.PassedOperators(self._mode, self._origins.progress, _passed_operators())
         _push_mode(self._mode)
         if self._model is None:
             self._make_visible()
@@ -94,6 +97,7 @@ class Capture:
         self.unseen = None
         self._visible.close()
         _remove_mode(self._mode)
+        self._passed = None
 
     def forget(self) -> None:
         """The way from later backward passes to the modules of earlier forward ones."""
@@ -108,7 +112,7 @@ class Capture:
         """As a :class:`flopcuda.module_calls.Watcher`: a module's forward begins."""
         was_running = self._stack.is_running
         self._stack.push(module)
-        self._origins.module_changes()
+        self._origins.progress.module_changes()
         if self._model is None or was_running or not self._stack.is_running:
             return
         self._make_visible()
@@ -119,7 +123,7 @@ class Capture:
     def leave(self, module: nn.Module) -> None:
         """It ends."""
         self._stack.pop(module)
-        self._origins.module_changes()
+        self._origins.progress.module_changes()
         if self._model is not None and not self._stack.is_running:
             self._visible.close()
 
@@ -184,24 +188,23 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if _has_no_products(func):  # the shortest way, for most of a model's operators
+            return self._origins.progress.pass_on(func, args, kwargs)
         func = without_searches(func)
         if _hides_others(func) and _is_inference(args):
             with self:
                 return func.decompose(*args, **(kwargs or {}))
-        node = torch._C._current_autograd_node()
-        if node is None and not torch.is_grad_enabled() and not _multiplies(func):
-            return self._pass(func, args, kwargs or {})  # the shortest way for most of a model's operators
-        self._origins.operator_begins(node)
+        self._origins.progress.operator_begins()
         try:
-            return self._run(node, func, args, kwargs or {})
+            return self._run(torch._C._current_autograd_node(), func, args, kwargs or {})
         finally:
-            self._origins.operator_ends()
+            self._origins.progress.operator_ends()
 
     def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         triangle = triangle_of(self, *args[:2]) if func.overloadpacket in PRODUCTS else None
         place = self._place(node) if _multiplies(func) and self._does_work(args) else None
         if place is None:
-            return self._pass(func, args, options)
+            return self._origins.progress.pass_on(func, args, options)
         lowering = LOWERINGS.get(func.overloadpacket) if _has_kernel(args) else None
         phase = FORWARD if lowering is None or self._stack.is_forward(node) else phase_in(node, _tensors(args))
         if phase in (BACKWARD_INPUT, BACKWARD_WEIGHT):
@@ -215,14 +218,6 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return result
         self._skip(place, str(func.overloadpacket))
         return func(*args, **options)
-
-    def _pass(self, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
-        """Run an operator as the original model does."""
-        _C.let_libraries_compute()
-        try:
-            return func(*args, **options)
-        finally:
-            _C.keep_libraries_out()
 
     def _triangle_of_gradient(self, node: Any, phase: str, args: tuple[Any, ...]) -> str | None:
         """Of a product that is the gradient of one of which a triangle was computed."""
@@ -288,6 +283,27 @@ def _hides_others(func: Any) -> bool:
     if func.namespace == "prim" or func.overloadpacket in LOWERINGS:
         return False
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+# Operators, which live as long as torch does, by id: to hash one, as a cache has to, runs code in Python.
+_known: dict[int, tuple[Any, bool]] = {}
+
+
+def _has_no_products(func: Any) -> bool:
+    """Whether an operator is to be passed by at once."""
+    known = _known.get(id(func))
+    if known is None:
+        known = _known[id(func)] = func, not (_hides_others(func) or _multiplies(func) or may_search(func))
+    return known[1]
+
+
+@cache
+def _passed_operators() -> list[str]:
+    """The names of operators that need not be shown to the mode. The dispatcher knows none of TorchScript's."""
+    packets = [getattr(torch.ops.aten, name) for name in USUAL_WITHOUT_PRODUCTS]
+    overloads = [getattr(packet, overload) for packet in packets for overload in packet.overloads()]
+    known = [overload for overload in overloads if torch._C._dispatch_has_kernel(overload.name())]
+    return [overload.name() for overload in known if _has_no_products(overload)]
 
 
 def _is_inference(args: tuple[Any, ...]) -> bool:

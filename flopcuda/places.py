@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 
+from flopcuda import _C
 from flopcuda.report import Place
 
 
@@ -60,50 +59,23 @@ class ModuleStack:
                 pass
 
 
-class _Progress(threading.local):
-    """How far a thread has come in its sequence numbers."""
-
-    def __init__(self) -> None:
-        self.context: int | None = None  # the node in which it runs
-        self.last = self.mark = _get_sequence_nr()
-
-
 class Origins:
-    """From autograd's nodes to the places of the operators that made them, by sequence number.
-
-    Under torch.func's transforms an operator has a node on each level, and other nodes between them. What is noted are
-    therefore all nodes that were made since the module or the node of the backward pass began in which it runs.
-    """
+    """From autograd's nodes to the places of the operators that made them, by sequence number."""
 
     def __init__(self) -> None:
         self._places: dict[int, Place] = {}
         self._triangles: dict[int, str] = {}
-        self._progress = _Progress()
-
-    def module_changes(self) -> None:
-        """A module begins or ends."""
-        self._progress.mark = self._progress.last = _get_sequence_nr()
-
-    def operator_begins(self, node: Any) -> None:
-        """In this node of the backward pass, or in none. Its own nodes are made already."""
-        progress, context = self._progress, None if node is None else node._sequence_nr()
-        if context != progress.context:
-            progress.context, progress.mark = context, progress.last
-
-    def operator_ends(self) -> None:
-        """And what is made from now on belongs to another."""
-        self._progress.last = _get_sequence_nr()
+        self.progress = _C.Progress()  # is told of what begins and ends
 
     def note(self, place: Place, triangle: str | None = None) -> None:
         """The operator that runs belongs to this place, and is a product of which no more than a triangle is computed.
 
         Under no transform, its node is the last one.
         """
-        now = _get_sequence_nr()
-        self._places.update(dict.fromkeys(range(self._progress.mark, now), place))
+        first, end = self.progress.take_nodes()
+        self._places.update(dict.fromkeys(range(first, end), place))
         if triangle is not None:
-            self._triangles[now - 1] = triangle
-        self._progress.mark = now
+            self._triangles[end - 1] = triangle
 
     def of(self, node: Any) -> Place | None:
         """Where a node was made, if that was noted."""

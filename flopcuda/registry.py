@@ -144,6 +144,24 @@ NOT_COUNTED = (
 FREE_NAMESPACES = frozenset({"aten", "prim", "prims", "profiler", "flopcuda", "inductor"})
 FREE_OPERATORS = frozenset({"torchvision::nms", "torchvision::roi_pool", "torchvision::_roi_pool_backward"})
 
+# Operators without products that run most often in a training step, an optimizer or attention. They pass a capture by
+# without a call of Python, which takes longer than many of them take.
+USUAL_WITHOUT_PRODUCTS = (
+    "_adaptive_avg_pool2d", "_adaptive_avg_pool2d_backward", "_log_softmax", "_log_softmax_backward_data", "_softmax",
+    "_softmax_backward_data", "_to_copy", "_unsafe_view", "add", "add_", "addcdiv_", "addcmul_", "alias", "as_strided",
+    "avg_pool2d", "avg_pool2d_backward", "cat", "clone", "constant_pad_nd", "copy_", "detach", "div", "div_",
+    "elu", "elu_backward", "embedding", "embedding_dense_backward", "empty_like", "exp", "expand", "fill_", "gelu",
+    "gelu_backward", "hardsigmoid", "hardsigmoid_backward", "hardswish", "hardswish_", "hardswish_backward", "hardtanh",
+    "hardtanh_", "hardtanh_backward", "leaky_relu", "leaky_relu_", "leaky_relu_backward", "lerp_", "masked_fill",
+    "max_pool2d_with_indices", "max_pool2d_with_indices_backward", "mean", "mul", "mul_", "native_batch_norm",
+    "native_batch_norm_backward", "native_dropout", "native_dropout_backward", "native_group_norm",
+    "native_group_norm_backward", "native_layer_norm", "native_layer_norm_backward", "neg", "new_zeros",
+    "nll_loss_backward", "nll_loss_forward", "ones_like", "permute", "pow", "relu", "relu_", "roll", "rsqrt", "rsub",
+    "select", "sigmoid", "sigmoid_backward", "silu", "silu_", "silu_backward", "slice", "slice_backward", "split",
+    "split_with_sizes", "sqrt", "squeeze", "stack", "sub", "sub_", "sum", "t", "tanh", "tanh_backward",
+    "threshold_backward", "transpose", "unbind", "unsqueeze", "view", "zero_", "zeros_like",
+)  # fmt: skip
+
 # torch's own modules of which no operator multiplies and accumulates, nor calls another module, and their forward.
 # Where that is what runs, no operator need be looked at, which takes time.
 WITHOUT_PRODUCTS: Mapping[type[nn.Module], Any] = MappingProxyType(

@@ -11,6 +11,8 @@
 #include "torch/launches.h"
 #include "torch/libraries.h"
 #include "torch/module_calls.h"
+#include "torch/passed_operators.h"
+#include "torch/progress.h"
 
 namespace py = pybind11;
 
@@ -94,6 +96,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("kept_weight_bytes", &kept_weight_bytes, "Bytes of the weights that are kept packed.");
   bind_launches(module);
   bind_module_calls(module);
+  bind_progress(module);
+  bind_passed_operators(module);
   module.def("take_libraries", &libraries::take,
              "From now on, those of oneDNN and cuDNN that are on are switched by what follows.");
   module.def("give_back_libraries", &libraries::give_back, "Switch them on, and then no longer.");
