@@ -24,7 +24,10 @@ Sides = tuple[int, ...]  # zeros before and behind each axis, the last first: le
 
 
 class Run(Protocol):
-    """Executes one of :data:`flopcuda.ops.OPERATORS` for input, weight and bias, and gives its output."""
+    """Executes one of :data:`flopcuda.ops.OPERATORS` for input, weight and bias, and gives its output.
+
+    Of a convolution, ``flipped=True`` has the last tap of every axis read first.
+    """
 
     def __call__(
         self,
@@ -39,6 +42,22 @@ class Run(Protocol):
 
 
 Gradients = tuple[Tensor | None, Tensor | None]  # of input and weight
+
+
+def in_order(
+    operands: tuple[Tensor, Tensor, Tensor | None], options: Mapping[str, Any]
+) -> tuple[tuple[Tensor, Tensor, Tensor | None], Mapping[str, Any]]:
+    """What an operator is given by a :class:`Run`, for one who reads taps in their order only."""
+    if not options.get("flipped", False):
+        return operands, options
+    input, weight, bias = operands
+    others = {name: value for name, value in options.items() if name != "flipped"}
+    return (input, weight.flip(axes_of_taps(weight)), bias), others
+
+
+def axes_of_taps(weight: Tensor) -> tuple[int, ...]:
+    """All but those of channels."""
+    return tuple(range(2, weight.dim()))
 
 
 def linear(run: Run, grad: Tensor, input: Tensor, weight: Tensor, needs: Sequence[bool]) -> Gradients:
@@ -320,21 +339,18 @@ def _phase_outputs(
     images, sides = _crop(input, sides_of([axis.before for axis in axes], [axis.after for axis in axes]))
     if not images.numel():
         return _without_products(input, bias, shape)
-    taps, flipped = _take_taps(weight, axes)
-    filters = _out_channels_first(taps, groups)
+    filters = _out_channels_first(_taps(weight, axes), groups)
     options: dict[str, Any] = {
         "stride": (1,) * len(axes),
         "padding": sides,
         "dilation": tuple([axis.dilation for axis in axes]),
     }
-    flips_images = bool(flipped) and images.numel() < filters.numel()
-    if flips_images:
-        options["padding"] = _seen_from_behind(sides, [axis - images.dim() for axis in flipped])
-        images = images.flip(flipped)
-    elif flipped:  # before a kernel reads them transposed: doing both at once takes longer
-        filters = filters.flip(flipped)
-    output = run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
-    return output.flip(flipped) if flips_images else output
+    if any(len(axis.taps) > 1 for axis in axes):
+        if torch.is_grad_enabled():
+            filters = filters.flip(axes_of_taps(filters))
+        else:  # as it reads them, which takes no copy
+            options["flipped"] = True
+    return run(operator_of(images), images, filters, bias, phase=phase, groups=groups, **options)
 
 
 def _without_products(input: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -344,32 +360,12 @@ def _without_products(input: Tensor, bias: Tensor | None, shape: Sequence[int]) 
     return bias.view(-1, *[1] * (len(shape) - 2)).expand(shape).clone(memory_format=torch.contiguous_format)
 
 
-def _take_taps(weight: Tensor, axes: Sequence[_Axis]) -> tuple[Tensor, list[int]]:
-    """Those of a phase, and along which axes they are still to be flipped.
-
-    Taps that lie apart are copied one by one, in their order: one copy of them all, in such short runs, takes several
-    times as long.
-    """
-    if any(axis.tap_slice.step > 1 for axis in axes):
-        taps = []
-        for position in product(*(axis.taps for axis in axes)):
-            tap = weight
-            for index in reversed(position):
-                tap = tap.select(-1, index)
-            taps.append(tap)
-        return torch.stack(taps, -1).view(*weight.shape[:2], *(len(axis.taps) for axis in axes)), []
+def _taps(weight: Tensor, axes: Sequence[_Axis]) -> Tensor:
+    """Those of a phase, in the order of the weight."""
     for i, axis in enumerate(axes, start=2):
         if len(axis.taps) < weight.shape[i]:
             weight = weight[(slice(None),) * i + (axis.tap_slice,)]
-    return weight, [i for i, axis in enumerate(axes, start=2) if len(axis.taps) > 1]
-
-
-def _seen_from_behind(sides: Sides, axes: Sequence[int]) -> Sides:
-    """The padding of images that are flipped along axes, counted from the last one, -1."""
-    pairs = [list(sides[i : i + 2]) for i in range(0, len(sides), 2)]
-    for axis in axes:
-        pairs[-axis - 1].reverse()
-    return tuple(chain.from_iterable(pairs))
+    return weight
 
 
 def _fit(

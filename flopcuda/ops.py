@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from flopcuda import _C  # noqa: F401  (loading it registers torch.ops.flopcuda)
-from flopcuda.gradients import FORWARD, bias_gradient, gradients
+from flopcuda.gradients import FORWARD, axes_of_taps, bias_gradient, gradients
 
 # Sums are in float32 or, of float64, in float64, and rounded once. Tensor cores multiply float16 and bfloat16 as they
 # are, and so do CPUs with AVX512_BF16 the latter; any other kernel has them widened to float32.
@@ -36,6 +36,7 @@ def conv2d(
     groups: int = 1,
     *,
     count_zero: bool = False,
+    flipped: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """A counted 2-D convolution.
 
@@ -48,6 +49,7 @@ def conv2d(
         dilation: rows, columns.
         groups: number of blocked connections from input to output channels.
         count_zero: also count the products that have an operand equal to 0.
+        flipped: read the last tap of every axis first, as a mathematician's convolution and a gradient do.
 
     Returns:
         The output, ``[batch, out_channels, out_height, out_width]``, summed in float32 or, of float64, in float64; and
@@ -58,7 +60,7 @@ def conv2d(
         TypeError: a dtype, layout or kind of tensor that the counted kernels do not take.
     """
     geometry = (stride, padding, dilation, groups)
-    return _convolution(2, (input, weight, bias), geometry, count_zero, allows_tf32("conv2d", input))
+    return _convolution(2, (input, weight, bias), geometry, count_zero, allows_tf32("conv2d", input), flipped)
 
 
 def conv3d(
@@ -71,13 +73,14 @@ def conv3d(
     groups: int = 1,
     *,
     count_zero: bool = False,
+    flipped: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """A counted 3-D convolution: :func:`conv2d` with a depth before the height, in shapes and options.
 
     Padding is at the left, right, top, bottom, front and back, in the order of ``torch.nn.functional.pad``.
     """
     geometry = (stride, padding, dilation, groups)
-    return _convolution(3, (input, weight, bias), geometry, count_zero, allows_tf32("conv3d", input))
+    return _convolution(3, (input, weight, bias), geometry, count_zero, allows_tf32("conv3d", input), flipped)
 
 
 def _convolution(
@@ -86,6 +89,7 @@ def _convolution(
     geometry: tuple[Sequence[int], Sequence[int], Sequence[int], int],
     count_zero: bool,
     allow_tf32: bool,
+    flipped: bool,
 ) -> tuple[Tensor, Tensor]:
     """Of images with so many axes, or of one without the batch dimension."""
     op = f"conv{axes}d"
@@ -95,7 +99,7 @@ def _convolution(
     check_operands(op, images, weight, bias)
     stride, padding, dilation, groups = geometry
     output, counters = _CONVOLUTIONS[op](
-        images, weight, bias, stride, padding, dilation, groups, count_zero, allow_tf32
+        images, weight, bias, stride, padding, dilation, groups, count_zero, allow_tf32, flipped
     )
     return (output.squeeze(0) if is_single else output), counters
 
@@ -349,6 +353,7 @@ def _convolution_fake(
     groups: int,
     count_zero: bool = False,
     allow_tf32: bool = False,
+    flipped: bool = False,
 ) -> tuple[Tensor, Tensor]:
     convolve = torch.nn.functional.conv3d if weight.dim() == 5 else torch.nn.functional.conv2d
     padded = torch.nn.functional.pad(input, tuple(padding))
@@ -415,8 +420,11 @@ def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | N
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         arguments = dict(zip(options, ctx.rest, strict=False))
-        arguments.pop("bias", None)
-        of_input, of_weight = gradients(op, _run, grad, input, weight, ctx.needs_input_grad, **arguments)
+        for name in ("bias", "count_zero", "allow_tf32"):
+            arguments.pop(name, None)
+        flipped = axes_of_taps(weight) if arguments.pop("flipped", False) else ()
+        of_input, of_weight = gradients(op, _run, grad, input, weight.flip(flipped), ctx.needs_input_grad, **arguments)
+        of_weight = None if of_weight is None else of_weight.flip(flipped)
         of_rest: list[Tensor | None] = [None for _ in ctx.rest]
         if "bias" in options and ctx.needs_input_grad[2]:
             of_rest[0] = bias_gradient(op, grad)
@@ -425,7 +433,7 @@ def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | N
     return backward
 
 
-_CONVOLUTION = ("bias", "stride", "padding", "dilation", "groups")
+_CONVOLUTION = ("bias", "stride", "padding", "dilation", "groups", "count_zero", "allow_tf32", "flipped")
 for _op, _options in (
     ("conv2d", _CONVOLUTION),
     ("conv3d", _CONVOLUTION),

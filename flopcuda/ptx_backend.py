@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flopcuda import _C, ptx
 from flopcuda.backends import Execution, Operands, fetched, holds_data
+from flopcuda.gradients import in_order
 from flopcuda.info import ptx_files
 from flopcuda.ops import OPERATORS
 
@@ -119,6 +120,7 @@ class MachineBackend:
         Raises:
             RuntimeError: a check of the machine found the kernel doing something wrong.
         """
+        operands, options = in_order(operands, options)
         with _LaunchesOnMachine(self) as launches:
             output, counters = OPERATORS[op](*operands, **options, count_zero=count_zero)
         return output, Execution(

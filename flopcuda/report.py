@@ -109,8 +109,8 @@ class Launch:
         op: "conv2d", "linear" or "matmul".
         input_shape, weight_shape, output_shape: sizes of the tensors; of a matmul's first and second factor.
         options: the operator's other arguments: bias, for a convolution stride, padding (left, right, top, bottom),
-            dilation and groups, and for a matmul of which a triangle is computed, ``triangle``, as
-            :func:`flopcuda.ops.matmul` takes it.
+            dilation and groups, and ``flipped`` if it reads the last tap of every axis first; for a matmul of which a
+            triangle is computed, ``triangle``, as :func:`flopcuda.ops.matmul` takes it.
         dtype, device: of the input, as torch prints them.
         backend: "native", or "ptxvm" for the CUDA kernels on the PTX machine.
         kernel: name of the kernel that ran.

@@ -115,9 +115,10 @@ void convolve(const ConvProblem& problem, int64_t products, const Operands<Scala
   const TileFamily<Scalar>& family = group_rows < kMinBlockRows ? tiles.strip : tiles.block;
   const Way way = cheapest_way(problem, family);
   const PanelWidth rows_width = row_width(family, way.vectors), columns_width = column_width(family, way.vectors);
-  const std::optional<WeightStrides>& strides = operands.strides;
-  const MatrixLayout layout = strides ? MatrixLayout{strides->out_channel, kernel_size(problem), strides->in_channel}
-                                      : MatrixLayout::dense(depth);
+  const std::optional<WeightLayout>& weight = operands.layout;
+  const MatrixLayout layout =
+      weight ? MatrixLayout{weight->out_channel, kernel_size(problem), weight->in_channel, weight->taps}
+             : MatrixLayout::dense(depth);
   RowPanels<Scalar> rows(operands.weight, layout, problem.groups, group_rows, depth, rows_width);
 
   std::unique_ptr<ColumnSource<Scalar>> columns;
@@ -156,7 +157,9 @@ void convolve(const ConvProblem& problem, int64_t products, const Operands<Scala
 
 }  // namespace
 
-bool takes_weight_strides(const ConvProblem& problem) { return !is_depthwise(problem); }
+bool takes_weight_layout(const ConvProblem& problem) { return !is_depthwise(problem); }
+
+bool takes_tap_layout(const ConvProblem& problem) { return !is_depthwise(problem) && !has_few_outputs(problem); }
 
 bool is_worth_keeping(const ConvProblem& problem) {
   return !is_depthwise(problem) && !has_few_outputs(problem) &&

@@ -115,7 +115,7 @@ void FewOutputs<Scalar>::lay_out_lines(int64_t part) {
 template <class Scalar>
 void FewOutputs<Scalar>::copy_lines(const Scalar* weight, Scalar* lines) const {
   const int64_t taps = kernel_size(problem_), width = problem_.width.kernel_size;
-  const int64_t stride = operands_.strides ? operands_.strides->in_channel : taps;
+  const int64_t stride = operands_.layout ? operands_.layout->in_channel : taps;
   for (int64_t channel = 0; channel < channels_; ++channel, weight += stride) {
     for (int64_t tap = 0; tap < taps; tap += width, lines += line_size_) copy_elements(weight + tap, width, lines);
   }
@@ -129,7 +129,7 @@ void FewOutputs<Scalar>::run(int64_t plane, LineWorkspace<Scalar>& work) const {
   for (int64_t i = 0; i < channels_; ++i, input += channel_size(problem_)) {
     frame_.fill(input, work.frames.data() + i * frame_.size());
   }
-  const int64_t stride = operands_.strides ? operands_.strides->out_channel : channels_ * kernel_size(problem_);
+  const int64_t stride = operands_.layout ? operands_.layout->out_channel : channels_ * kernel_size(problem_);
   copy_lines(operands_.weight + channel * stride, work.lines.data());
 
   LineTile<Scalar> tile;

@@ -20,7 +20,9 @@
 //                          compile those templates for one instruction set each; dispatch.cpp picks one at run time
 #pragma once
 
+#include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "../common/counters.h"
 #include "../common/problem.h"
@@ -43,10 +45,11 @@ const char* isa_name(Isa isa);
 
 class KeptWeight;
 
-// Elements from one output channel of a weight to the next, and from one of its input channels to the next. The taps of
-// a channel are dense.
-struct WeightStrides {
+// Where the elements of a weight lie: from one output channel to the next, from one of its input channels to the next,
+// and the taps of a channel, none of which are listed if they are dense, in their order.
+struct WeightLayout {
   int64_t out_channel, in_channel;
+  std::vector<int64_t> taps = {};
 };
 
 // What a kernel reads and writes. `bias` may be null.
@@ -56,7 +59,7 @@ struct Operands {
   const Weight* weight;
   const Scalar* bias;
   Scalar* output;
-  std::optional<WeightStrides> strides = {};  // none of a dense weight
+  std::optional<WeightLayout> layout = {};  // none of a dense weight
   // Of a dense weight, what is packed already and stays so; not where zeros are counted.
   KeptWeight* kept = nullptr;
 };
@@ -77,8 +80,9 @@ bool has_few_rows(const LinearProblem& problem);
 // few output channels in a group, and fewer outputs of each than its kernel has taps. Nothing is packed, nor in pairs.
 bool has_few_outputs(const ConvProblem& problem);
 
-// Whether the weight need not be dense.
-bool takes_weight_strides(const ConvProblem& problem);
+// Whether the weight need not be dense, and whether not even the taps of a channel.
+bool takes_weight_layout(const ConvProblem& problem);
+bool takes_tap_layout(const ConvProblem& problem);
 
 // Whether packing the weight takes a good part of the time, so that it is worth the memory to keep it.
 bool is_worth_keeping(const ConvProblem& problem);

@@ -8,10 +8,23 @@
 
 namespace flopcuda::cpu {
 
+bool MatrixLayout::is_reversed() const {
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    if (offsets[i] != static_cast<int64_t>(offsets.size() - 1 - i)) return false;
+  }
+  return !offsets.empty();
+}
+
 template <class Scalar>
 RowPanels<Scalar>::RowPanels(const Scalar* values, const MatrixLayout& layout, int64_t groups, int64_t rows,
                              int64_t depth, const PanelWidth& width)
-    : source_(values), layout_(layout), groups_(groups), rows_(rows), depth_(depth), width_(width) {
+    : source_(values),
+      layout_(layout),
+      is_reversed_(layout.is_reversed()),
+      groups_(groups),
+      rows_(rows),
+      depth_(depth),
+      width_(width) {
   const Partition steps{ceil_div(rows, width.step), ceil_div(rows, width.max)};
   for (int64_t panel = 0; panel < steps.parts; ++panel) {
     const int64_t first_row = steps.begin(panel) * width.step, packed_rows = steps.length(panel) * width.step;
@@ -53,15 +66,35 @@ void RowPanels<Scalar>::fill(const PackedMatrix<Scalar>& matrix, int64_t depth_b
   }
 }
 
+// Elements of a part from `first` on.
+template <class Scalar>
+void RowPanels<Scalar>::transpose_listed(const Scalar* part, int64_t row_count, int64_t first, int64_t length,
+                                         Scalar* packed) const noexcept {
+  const int64_t* const offsets = layout_.offsets.data() + first;
+  const int64_t stride = max_panel_rows();
+  if (is_reversed_) {
+    const int64_t last = length - 1;
+    return transpose(part + offsets[last], layout_.row_stride, row_count, length, packed + last * stride, -stride);
+  }
+  for (int64_t k = 0; k < length; ++k) {
+    for (int64_t row = 0; row < row_count; ++row) {
+      packed[k * stride + row] = part[row * layout_.row_stride + offsets[k]];
+    }
+  }
+}
+
 template <class Scalar>
 void RowPanels<Scalar>::transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,
                                         Scalar* packed) const noexcept {
   for (int64_t k = 0, length; k < depth; k += length) {
     const int64_t first = first_depth + k, offset = first % layout_.part_length;
-    const Scalar* source = rows + first / layout_.part_length * layout_.part_stride + offset;
+    const Scalar* part = rows + first / layout_.part_length * layout_.part_stride;
+    const Scalar* source = part + offset;
     Scalar* target = packed + k * max_panel_rows();
     length = std::min(layout_.part_length - offset, depth - k);
-    if (layout_.row_stride == 1 && length == 1) {
+    if (!layout_.offsets.empty()) {
+      transpose_listed(part, row_count, offset, length, target);
+    } else if (layout_.row_stride == 1 && length == 1) {
       copy_elements(source, row_count, target);
     } else if (length >= kCacheLineBytes / int64_t{sizeof(Scalar)}) {
       transpose_from_memory(source, layout_.row_stride, row_count, length, target, max_panel_rows());

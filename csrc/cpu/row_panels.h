@@ -33,11 +33,16 @@ struct RowBlock {
   AlignedArray<int32_t> nonzero;   // [panel][depth]; of zeros that are counted
 };
 
-// Where the elements of a row-major matrix lie: rows are so far apart, and have parts of so many dense elements.
+// Where the elements of a row-major matrix lie: rows are so far apart, and have parts of so many elements, which are
+// dense or else so far behind a part's begin.
 struct MatrixLayout {
   int64_t row_stride, part_length, part_stride;
+  std::vector<int64_t> offsets = {};
 
   static MatrixLayout dense(int64_t depth) { return {depth, depth, depth}; }
+
+  // Whether a part is dense, but for the order of its elements.
+  bool is_reversed() const;
 };
 
 struct RowPanel {
@@ -83,11 +88,14 @@ class RowPanels {
  private:
   PackedLayout packed_layout(int64_t depth_block) const { return {groups_, rows_, depth_, depth_block, width_}; }
   void fill(const PackedMatrix<Scalar>& matrix, int64_t depth_block) const;
+  void transpose_listed(const Scalar* part, int64_t row_count, int64_t first, int64_t length,
+                        Scalar* packed) const noexcept;
   void transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,
                        Scalar* packed) const noexcept;
 
   const Scalar* source_;
   MatrixLayout layout_;
+  bool is_reversed_;
   int64_t groups_;
   int64_t rows_;
   std::vector<RowPanel> panels_;

@@ -20,18 +20,22 @@ ConvProblem matmul_as_convolution(const LinearProblem& problem) {
 
 struct Cpu {
   template <class Problem>
-  static Operands run(const char* op, const Problem& problem, const at::Tensor& input, const at::Tensor& weight,
-                      const OptionalTensor& bias, const Options& options) {
+  static Operands run(const char* op, const Problem& problem, const at::Tensor& input,
+                      const at::Tensor& original_weight, const OptionalTensor& bias, const Options& options) {
     const bool in_pairs = is_of_pairs(problem, input, options);
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     const auto shape = output_shape(problem, input);
-    const Operands operands =
+    const bool flips_taps = options.flips_taps && !in_pairs && takes_tap_layout(problem) && !original_weight.is_neg();
+    const at::Tensor weight = options.flips_taps && !flips_taps ? flipped_weight(original_weight) : original_weight;
+    Operands operands =
         in_pairs ? Operands(paired_input(problem, input), paired_weight(problem, weight), bias, shape)
                  : Operands(dense(cast(input, type)),
-                            stored_weight(problem, cast(weight, weight_type(problem, weight, type))), bias, shape);
+                            stored_weight(problem, cast(weight, weight_type(problem, weight, type)), flips_taps), bias,
+                            shape);
+    operands.flips_taps = flips_taps;
     if (operands.output.numel() == 0) return operands;
-    const bool is_kept = options.keeps_weight && !options.count_zero && operands.weight.is_contiguous() &&
-                         cpu::is_worth_keeping(problem);
+    const bool is_kept = options.keeps_weight && !options.count_zero && !options.flips_taps &&
+                         operands.weight.is_contiguous() && cpu::is_worth_keeping(problem);
     const std::shared_ptr<cpu::KeptWeight> kept = is_kept ? kept_weight(weight) : nullptr;
     if (in_pairs) {
       multiply_pairs(problem, operands.pointers<float>(kept.get()), operands.record());
@@ -93,10 +97,14 @@ struct Cpu {
     return problem.triangle == Triangle::none && cpu::has_few_rows(problem) ? weight.scalar_type() : type;
   }
 
-  // As the kernels take it.
-  static at::Tensor stored_weight(const LinearProblem&, const at::Tensor& weight) { return weight.contiguous(); }
-  static at::Tensor stored_weight(const ConvProblem& problem, const at::Tensor& weight) {
-    const bool taps_are_dense = !weight.is_contiguous() && cpu::takes_weight_strides(problem) && !weight.is_neg() &&
+  static bool takes_tap_layout(const LinearProblem&) { return false; }
+  static bool takes_tap_layout(const ConvProblem& problem) { return cpu::takes_tap_layout(problem); }
+
+  // As the kernels take it; where they flip its taps, they take any.
+  static at::Tensor stored_weight(const LinearProblem&, const at::Tensor& weight, bool) { return weight.contiguous(); }
+  static at::Tensor stored_weight(const ConvProblem& problem, const at::Tensor& weight, bool flips_taps) {
+    if (flips_taps) return weight;
+    const bool taps_are_dense = !weight.is_contiguous() && cpu::takes_weight_layout(problem) && !weight.is_neg() &&
                                 weight.numel() > 0 && weight.select(0, 0).select(0, 0).is_contiguous();
     return taps_are_dense ? weight : weight.contiguous();
   }

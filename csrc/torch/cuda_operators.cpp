@@ -19,7 +19,8 @@ struct Cuda {
     const cuda::DeviceProperties& device = cuda::device_properties();
     const cuda::Choice choice =
         cuda::choose_kernel(problem, device_type(input, options.allow_tf32), options.count_zero, device);
-    const Operands operands = operands_for(choice, problem, input, weight, bias);
+    const Operands operands =
+        operands_for(choice, problem, input, options.flips_taps ? flipped_weight(weight) : weight, bias);
     if (operands.output.numel() == 0) return operands;
     const cuda::LaunchPlan plan = cuda::plan(problem, operands.device_pointers(choice.kernel->type), choice);
     cuda::launch(plan, c10::cuda::getCurrentCUDAStream(input.device().index()).stream());

@@ -64,13 +64,13 @@ c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
 template <int axes>
 py::tuple launch_conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias,
                       const Integers& stride, const Integers& padding, const Integers& dilation, int64_t groups,
-                      bool count_zero, bool allow_tf32) {
+                      bool flipped, bool count_zero, bool allow_tf32) {
   using Signature = Result(const at::Tensor&, const at::Tensor&, const OptionalTensor&, c10::SymIntArrayRef,
-                           c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymInt, bool, bool);
+                           c10::SymIntArrayRef, c10::SymIntArrayRef, c10::SymInt, bool, bool, bool);
   static const auto convolve = operator_named<Signature>(axes == 3 ? "flopcuda::conv3d" : "flopcuda::conv2d");
   return launch([&] {
     return convolve.call(input, weight, bias, c10::fromIntArrayRefSlow(stride), c10::fromIntArrayRefSlow(padding),
-                         c10::fromIntArrayRefSlow(dilation), groups, count_zero, allow_tf32);
+                         c10::fromIntArrayRefSlow(dilation), groups, count_zero, allow_tf32, flipped);
   });
 }
 
@@ -101,7 +101,8 @@ void bind_launches(py::module_& module) {
                py::arg("bias"), options..., py::kw_only(), py::arg("count_zero"), py::arg("allow_tf32"));
   };
   const auto define_conv = [&define](const char* name, auto launch) {
-    define(name, launch, py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+    define(name, launch, py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+           py::arg("flipped") = false);
   };
   define_conv("launch_conv2d", launch_conv<2>);
   define_conv("launch_conv3d", launch_conv<3>);

@@ -16,6 +16,19 @@ at::Tensor empty_records(const at::Tensor& input, int64_t tickets) {
   return at::zeros({kCounterFields + (tickets + 1) / 2}, options);
 }
 
+// From the last tap to the first one.
+std::vector<int64_t> flipped_taps(const at::Tensor& weight) {
+  std::vector<int64_t> taps = {0};
+  for (int64_t axis = 2; axis < weight.dim(); ++axis) {
+    std::vector<int64_t> rows;
+    rows.swap(taps);
+    for (int64_t row : rows) {
+      for (int64_t i = weight.size(axis) - 1; i >= 0; --i) taps.push_back(row + i * weight.stride(axis));
+    }
+  }
+  return taps;
+}
+
 }  // namespace
 
 std::vector<int64_t> output_shape(const ConvProblem& problem, const at::Tensor& input) {
@@ -43,6 +56,12 @@ Operands::Operands(const at::Tensor& input, const at::Tensor& weight, const Opti
   if (workspace.sum_bytes) {
     sums = at::empty({workspace.sum_bytes}, input.options().dtype(at::kByte).memory_format(std::nullopt));
   }
+}
+
+std::optional<cpu::WeightLayout> Operands::weight_layout() const {
+  if (weight.is_contiguous() && !flips_taps) return std::nullopt;
+  return cpu::WeightLayout{weight.stride(0), weight.stride(1),
+                           flips_taps ? flipped_taps(weight) : std::vector<int64_t>()};
 }
 
 cuda::Tensors Operands::device_pointers(cuda::DataType type) const {

@@ -26,7 +26,8 @@ inline at::Tensor cast(const at::Tensor& tensor, at::ScalarType type) {
 // Dense, on one device, and alive as long as this is.
 struct Operands {
   at::Tensor input;
-  at::Tensor weight;  // may have strides, where a kernel on the CPU takes them
+  at::Tensor weight;        // may have strides, where a kernel on the CPU takes them
+  bool flips_taps = false;  // that a kernel on the CPU is to read the last tap of every axis first
   OptionalTensor bias;
   at::Tensor output;  // as the kernel writes it
   at::Tensor result;  // the same, with the operator's dimensions
@@ -46,14 +47,11 @@ struct Operands {
             static_cast<const Weight*>(weight.const_data_ptr()),
             bias ? bias->const_data_ptr<Scalar>() : nullptr,
             output.mutable_data_ptr<Scalar>(),
-            weight_strides(),
+            weight_layout(),
             kept};
   }
 
-  std::optional<cpu::WeightStrides> weight_strides() const {
-    if (weight.is_contiguous()) return std::nullopt;
-    return cpu::WeightStrides{weight.stride(0), weight.stride(1)};
-  }
+  std::optional<cpu::WeightLayout> weight_layout() const;
 
   cuda::Tensors device_pointers(cuda::DataType type) const;
 

@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <tuple>
+#include <vector>
 
 #include "torch/launched.h"
 #include "torch/operands.h"
@@ -20,6 +21,7 @@ struct Options {
   bool count_zero;
   bool allow_tf32;            // of float32, in CUDA
   bool keeps_weight = false;  // packed, on the CPU
+  bool flips_taps = false;    // reads the last one of every axis first
 };
 
 // torch keeps a channels_last input's layout in the output; so does a counted layer.
@@ -29,12 +31,20 @@ inline at::Tensor with_layout_of(const at::Tensor& output, const at::Tensor& inp
   return output.contiguous(channels_last ? layout : at::MemoryFormat::Contiguous);
 }
 
+// The weight with the last tap of every axis first.
+inline at::Tensor flipped_weight(const at::Tensor& weight) {
+  std::vector<int64_t> axes;
+  for (int64_t axis = 2; axis < weight.dim(); ++axis) axes.push_back(axis);
+  return weight.flip(axes);
+}
+
 template <class Device, int axes>
 Result conv(const at::Tensor& input, const at::Tensor& weight, const OptionalTensor& bias, at::IntArrayRef stride,
-            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero, bool allow_tf32) {
+            at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups, bool count_zero, bool allow_tf32,
+            bool flipped) {
   const auto problem = conv_problem(axes, input, weight, bias, {stride, padding, dilation}, groups);
   const char* const op = axes == 3 ? "conv3d" : "conv2d";
-  const Operands operands = Device::run(op, problem, input, weight, bias, {count_zero, allow_tf32, true});
+  const Operands operands = Device::run(op, problem, input, weight, bias, {count_zero, allow_tf32, true, flipped});
   return {with_layout_of(cast(operands.result, input.scalar_type()), input, weight), operands.counters};
 }
 

@@ -14,8 +14,10 @@ TORCH_LIBRARY(flopcuda, library) {
   const auto define = [&library](const std::string& name, const std::string& arguments) {
     library.def((name + arguments + ") -> (Tensor output, Tensor counters)").c_str());
   };
-  define("conv2d", conv_arguments(2));
-  define("conv3d", conv_arguments(3));
+  // flipped: the last tap of every axis is read first.
+  for (int axes : {2, 3}) {
+    define("conv" + std::to_string(axes) + "d", conv_arguments(axes) + ", bool flipped=False");
+  }
   define("linear", LINEAR_ARGUMENTS);
   define("matmul", MATMUL_ARGUMENTS);
 }

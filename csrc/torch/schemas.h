@@ -1,4 +1,4 @@
-// The arguments that an operator shares with its twins, as torch's schemas have them, up to the bracket behind.
+// The operators' arguments, as torch's schemas have them, up to the bracket behind; without those that twins lack.
 #pragma once
 
 #include <string>

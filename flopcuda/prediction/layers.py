@@ -21,6 +21,7 @@ from flopcuda import _C
 from flopcuda.arguments import as_arguments
 from flopcuda.backends import Execution, Operands
 from flopcuda.formulas import TriangleSizes
+from flopcuda.gradients import in_order
 from flopcuda.kernels.build import built_usage
 from flopcuda.kernels.occupancy import occupancy
 from flopcuda.ops import COUNTER_FIELDS, OPERATORS, Device, KernelChoice, choose_kernel, is_set_to_tf32
@@ -187,6 +188,7 @@ class _PredictingBackend:
         self, op: str, operands: Operands, options: Mapping[str, Any], count_zero: bool
     ) -> tuple[Tensor, Execution]:
         """Predict one operator on tensors of the meta device."""
+        operands, options = in_order(operands, options)
         output, _ = OPERATORS[op](*operands, **options, count_zero=count_zero)
         choice = choose_kernel(
             op,
