@@ -44,6 +44,7 @@ CONV_CASES = {
     "few outputs of many products": ConvCase(2, 4200, (3, 3), 21, (1, 1), bias=True),
     "few outputs of many taps": ConvCase(1, 3, (41, 42), 15, (40, 40), padding=(1, 1, 1, 1), bias=True),
     "many channels, 7 x 7": ConvCase(1, 512, (7, 7), 130, padding=(1, 1, 1, 1)),
+    "more taps than are packed at a time": ConvCase(1, 70, (9, 32), 12, padding=(1, 1, 1, 1), bias=True),
     "images shorter than a tile": ConvCase(batch=7, image=(3, 3), padding=(1, 1, 1, 1)),
     "wide image": ConvCase(1, 16, (5, 301), 24, padding=(1, 1, 1, 1), bias=True),
     "tall image": ConvCase(1, 16, (301, 5), 24, padding=(1, 1, 1, 1)),

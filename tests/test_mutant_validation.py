@@ -43,7 +43,7 @@ class EveryPath(nn.Module):
         self.im2col = nn.Conv2d(30, 41, (3, 3), padding=1, bias=False)
         self.grouped = nn.Conv2d(20, 82, (4, 3), (3, 2), padding=1, groups=2)
         self.pointwise = nn.Conv2d(300, 5, 1)
-        self.windows = nn.Conv2d(40, 8, 3, padding=1)
+        self.windows = nn.Conv2d(70, 8, 3, padding=1)
         self.channel_vectors = nn.Conv2d(60, 31, 3, padding=1)
         self.channel_windows = nn.Conv2d(120, 8, 5, padding=2)
         self.large_kernel = nn.Conv2d(1, 6, (18, 17), padding=2)
@@ -65,7 +65,7 @@ class EveryPath(nn.Module):
             self.im2col(x[:, :30, :3, :3].contiguous()),
             self.grouped(x[:, :20, :4, :3].contiguous()),
             self.pointwise(x[:2, :300, :5, :7].contiguous()),
-            self.windows(x[:2, :40]),
+            self.windows(x[:2, :70]),
             self.channel_vectors(x[:3, :60, :7, :4].contiguous()),
             self.channel_windows(x[:2, :120, :3, :3].contiguous()),
             self.large_kernel(x[:2, :1]),

@@ -7,6 +7,15 @@
 #include "transpose.h"
 
 namespace flopcuda::cpu {
+namespace {
+
+template <class Scalar>
+constexpr int64_t kLine = kCacheLineBytes / int64_t{sizeof(Scalar)};
+
+// Asked for before they are read: short parts are too far apart for the hardware to foresee them.
+constexpr int64_t kPrefetchedLines = 64;
+
+}  // namespace
 
 bool MatrixLayout::is_reversed() const {
   for (size_t i = 0; i < offsets.size(); ++i) {
@@ -86,9 +95,17 @@ void RowPanels<Scalar>::transpose_listed(const Scalar* part, int64_t row_count, 
 template <class Scalar>
 void RowPanels<Scalar>::transpose_parts(const Scalar* rows, int64_t row_count, int64_t first_depth, int64_t depth,
                                         Scalar* packed) const noexcept {
+  const bool is_short = layout_.part_length < kLine<Scalar>;
+  const int64_t line_step = std::max(kLine<Scalar>, layout_.row_stride);
+  const int64_t part_span = (row_count - 1) * layout_.row_stride + layout_.part_length;
+  const int64_t parts_ahead = std::max<int64_t>(1, kPrefetchedLines / ceil_div(part_span, line_step));
   for (int64_t k = 0, length; k < depth; k += length) {
     const int64_t first = first_depth + k, offset = first % layout_.part_length;
     const Scalar* part = rows + first / layout_.part_length * layout_.part_stride;
+    if (is_short) {  // behind the panel's end lies the next one
+      const Scalar* const next = part + parts_ahead * layout_.part_stride;
+      for (int64_t i = 0; i < part_span; i += line_step) __builtin_prefetch(next + i, 0, 2);
+    }
     const Scalar* source = part + offset;
     Scalar* target = packed + k * max_panel_rows();
     length = std::min(layout_.part_length - offset, depth - k);
@@ -96,7 +113,7 @@ void RowPanels<Scalar>::transpose_parts(const Scalar* rows, int64_t row_count, i
       transpose_listed(part, row_count, offset, length, target);
     } else if (layout_.row_stride == 1 && length == 1) {
       copy_elements(source, row_count, target);
-    } else if (length >= kCacheLineBytes / int64_t{sizeof(Scalar)}) {
+    } else if (length >= kLine<Scalar>) {
       transpose_from_memory(source, layout_.row_stride, row_count, length, target, max_panel_rows());
     } else {
       transpose(source, layout_.row_stride, row_count, length, target, max_panel_rows());

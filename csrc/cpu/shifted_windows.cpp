@@ -14,7 +14,11 @@ constexpr int64_t kMaxBandBytes = 4 * kBlockBytes;  // of one row, where even th
 
 // Updates of columns packed at a time, where vectors lie along them: the taps of a channel share cache lines, so that
 // L1 has room for more of them than of columns that are packed tap by tap.
-constexpr int64_t kMaxVectorUpdates = 320;
+constexpr int64_t kMaxVectorUpdates = 576;
+
+// Of columns that are broadcast. Sums of earlier updates stay near where they are of few output channels; those of many
+// come from L2 and beyond, and cost more than a block that does not fit L1.
+constexpr int64_t kFewOutputChannels = 32, kMaxUpdatesOfFew = 512, kMaxUpdatesOfMany = 1152;
 
 // Channels of more than a page, beyond which the hardware foresees nothing, are asked for ahead.
 constexpr int64_t kPageBytes = 4096;
@@ -51,7 +55,9 @@ std::vector<bool> phases_used(const Axis& axis) {
 
 // Input channels that are packed at a time.
 int64_t choose_channel_block(const ConvProblem& problem, const PanelWidth& width) {
-  const int64_t updates = width.step == 1 ? max_depth_block(width) : kMaxVectorUpdates;
+  const bool are_few = problem.out_channels / problem.groups <= kFewOutputChannels;
+  const int64_t broadcast_updates = are_few ? kMaxUpdatesOfFew : kMaxUpdatesOfMany;
+  const int64_t updates = width.step == 1 ? broadcast_updates : kMaxVectorUpdates;
   const int64_t channels = std::max<int64_t>(1, updates / kernel_size(problem));
   return largest_part(problem.in_channels / problem.groups, channels);
 }
