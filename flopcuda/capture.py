@@ -188,7 +188,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if _has_no_products(func):  # the shortest way, for most of a model's operators
+        if _has_no_products(func) or self._is_idle():  # the shortest way, for most operators
             return self._origins.progress.pass_on(func, args, kwargs)
         func = without_searches(func)
         if _hides_others(func) and _is_inference(args):
@@ -199,6 +199,11 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._run(torch._C._current_autograd_node(), func, args, kwargs or {})
         finally:
             self._origins.progress.operator_ends()
+
+    def _is_idle(self) -> bool:
+        """Whether what runs belongs to nothing that is captured: to no forward pass of it, and to no backward pass."""
+        is_forward = self._everything or self._stack.is_running
+        return not is_forward and torch._C._current_autograd_node() is None
 
     def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         triangle = triangle_of(self, *args[:2]) if func.overloadpacket in PRODUCTS else None
