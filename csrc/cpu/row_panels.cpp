@@ -12,9 +12,6 @@ namespace {
 template <class Scalar>
 constexpr int64_t kLine = kCacheLineBytes / int64_t{sizeof(Scalar)};
 
-// Asked for before they are read: short parts are too far apart for the hardware to foresee them.
-constexpr int64_t kPrefetchedLines = 64;
-
 }  // namespace
 
 bool MatrixLayout::is_reversed() const {
@@ -102,7 +99,7 @@ void RowPanels<Scalar>::transpose_parts(const Scalar* rows, int64_t row_count, i
   for (int64_t k = 0, length; k < depth; k += length) {
     const int64_t first = first_depth + k, offset = first % layout_.part_length;
     const Scalar* part = rows + first / layout_.part_length * layout_.part_stride;
-    if (is_short) {  // behind the panel's end lies the next one
+    if (is_short) {  // those of the next panel lie behind
       const Scalar* const next = part + parts_ahead * layout_.part_stride;
       for (int64_t i = 0; i < part_span; i += line_step) __builtin_prefetch(next + i, 0, 2);
     }

@@ -11,9 +11,6 @@
 namespace flopcuda::cpu {
 namespace {
 
-// Asked for before they are read: the rows are too many and too far apart for the hardware to foresee them.
-constexpr int64_t kPrefetchedLines = 64;
-
 // A vector of as many rows as it has elements.
 template <class Scalar>
 struct Square {

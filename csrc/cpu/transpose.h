@@ -5,6 +5,10 @@
 
 namespace flopcuda::cpu {
 
+// Cache lines that are asked for before they are read, where they are too many and too far apart for the hardware to
+// foresee them.
+constexpr int64_t kPrefetchedLines = 64;
+
 // Writes target[k * target_stride + row] = source[row * source_stride + k] for rows x columns values.
 template <class Scalar>
 void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
