@@ -284,8 +284,11 @@ def _multiplies(func: Any) -> bool:
 
 @cache
 def _hides_others(func: Any) -> bool:
-    """Whether an operator is made of others, and none of the counted ones. The dispatcher knows none of prim's."""
-    if func.namespace == "prim" or func.overloadpacket in LOWERINGS:
+    """Whether an operator is made of others, and none of the counted ones.
+
+    The dispatcher knows none of those that are asked for the sizes of nested tensors, nor any of prim's.
+    """
+    if func.overloadpacket in LOWERINGS or not torch._C._dispatch_has_kernel(func.name()):
         return False
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 

@@ -591,3 +591,12 @@ def test_the_vision_transformers_truth() -> None:
         model(torch.randn(1, 3, 224, 224))
     assert session.report().total.macs == 17_563_828_224
     assert session.report().not_counted == ()
+
+
+def test_products_of_jagged_tensors_are_named() -> None:
+    layer = nn.Linear(4, 5)
+    jagged = torch.nested.nested_tensor([torch.randn(2, 4), torch.randn(3, 4)], layout=torch.jagged)
+    with flopcuda.count() as session:
+        output = layer(jagged)
+    assert torch.equal(output.values(), layer(jagged.values()))
+    assert [(entry.module, entry.operator) for entry in session.report().not_counted] == [("Linear", "aten.linear")]

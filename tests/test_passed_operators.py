@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
 import flopcuda
@@ -129,11 +129,19 @@ def test_subclasses_are_shown_them_where_no_mode_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Subclass, "names", [])
     session = flopcuda.count()
     try:
-        with torch.utils._python_dispatch._disable_current_modes():
+        with _disable_current_modes():
             assert torch.equal(Subclass(torch.ones(2)) + 1, torch.full((2,), 2.0))
     finally:
         session.restore()
     assert Subclass.names == [OPERATOR]
+
+
+def test_operators_run_where_the_modes_key_is_left_but_no_mode() -> None:
+    """As where a kernel switches modes off and goes on with the keys that it was given."""
+    a = torch.ones(2)
+    with flopcuda.count(), _disable_current_modes(), torch._C._IncludeDispatchKeyGuard(torch._C.DispatchKey.Python):
+        result = a + 1
+    assert result.tolist() == [2, 2]
 
 
 def test_errors_pass_too(shown: list[str]) -> None:

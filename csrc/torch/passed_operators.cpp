@@ -26,9 +26,11 @@ constexpr DispatchKeySet kBelowModes(DispatchKeySet::FULL_AFTER, DispatchKey::Py
 constexpr DispatchKeySet kAboveModes =
     DispatchKeySet(DispatchKeySet::FULL) ^ (kBelowModes | DispatchKeySet(DispatchKey::Python));
 
-// Whom the operators pass by, and who is told of it. Backward passes run without Python's lock.
+// Whom the operators pass by, and who is told of it. Backward passes run without Python's lock. At the end of the
+// process threads are gone that a Progress of a session that is still open would ask for.
+using Modes = std::vector<std::pair<PyObject*, std::shared_ptr<Progress>>>;
 std::mutex mutex;
-std::vector<std::pair<PyObject*, std::shared_ptr<Progress>>> modes;
+Modes& modes = *new Modes;
 
 // Null if the operators of this thread are not to pass.
 std::shared_ptr<Progress> progress_here() {
@@ -52,10 +54,21 @@ bool are_plain(const c10::OperatorHandle& op, const torch::jit::Stack& stack) {
   return std::all_of(stack.end() - static_cast<int64_t>(op.schema().arguments().size()), stack.end(), is_plain);
 }
 
+// Where the key was asked for, and then the modes were switched off.
+void run_without_modes(const c10::OperatorHandle& op, DispatchKeySet keys, torch::jit::Stack* stack) {
+  c10::impl::LocalDispatchKeySet local = c10::impl::tls_local_dispatch_key_set();
+  local.included_ = local.included_.remove(DispatchKey::Python);
+  const c10::impl::ForceDispatchKeyGuard without_key(local);
+  op.redispatchBoxed(keys & kBelowModes, stack);
+}
+
+// As torch's own kernel, but for modes that are passed by.
 void pass(const c10::OperatorHandle& op, DispatchKeySet keys, torch::jit::Stack* stack) {
-  const c10::impl::ExcludeDispatchKeyGuard below_modes(kAboveModes);  // as torch's own kernel has it
+  const c10::impl::ExcludeDispatchKeyGuard below_modes(kAboveModes);
+  if (!are_plain(op, *stack)) return (*getPyInterpreter())->dispatch(op, stack);
+  if (ModeStack::stack_len() == 0) return run_without_modes(op, keys, stack);
   const std::shared_ptr<Progress> progress = progress_here();
-  if (!progress || !are_plain(op, *stack)) return (*getPyInterpreter())->dispatch(op, stack);
+  if (!progress) return (*getPyInterpreter())->dispatch(op, stack);
   const torch::torch_dispatch_mode::StashTorchDispatchModeGuard without_mode;
   const PassingOperator passing(*progress);
   op.redispatchBoxed(keys & kBelowModes, stack);
