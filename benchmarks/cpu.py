@@ -44,9 +44,7 @@ def measure(rounds: int, thread_counts: list[int]) -> dict[str, Any]:
     }
     for threads in thread_counts:
         torch.set_num_threads(threads)
-        for name, batch in cpu_models.MODELS.items():
-            rows = (cpu_models.inference(name, size, rounds) for size in dict.fromkeys((batch, 1)))
-            measured["models"] += [{"threads": threads, **row} for row in rows]
+        measured["models"] += [{"threads": threads, **row} for row in cpu_models.inference(rounds)]
         measured["training"].append({"threads": threads, **cpu_models.training_step(rounds)})
     torch.set_num_threads(1)
     measured["layers"] = [row for item in cpu_models.MODELS.items() for row in layer_times(*item, rounds)]

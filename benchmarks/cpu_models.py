@@ -7,6 +7,7 @@ import resource
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -64,13 +65,42 @@ def _plainly(run: Callable[[], object]) -> Callable[[], None]:
     return plain
 
 
-def inference(name: str, batch: int, rounds: int) -> dict[str, Any]:
-    """Instrumented time over original time of a forward pass without gradients."""
-    original, counted, images = make_model(name), make_model(name), make_images(batch)
-    with torch.no_grad(), flopcuda.instrument(counted) as session:
-        ratios = paired_ratios(lambda: counted(images), _plainly(lambda: original(images)), rounds)
-        session.reset()
-    return {"model": name, "batch": batch, **summary(ratios)}
+@dataclass(frozen=True)
+class Pair:
+    """The same model twice, once to be instrumented, and its images."""
+
+    name: str
+    original: nn.Module
+    counted: nn.Module
+    images: Tensor
+
+    def ratio(self) -> float:
+        """Instrumented time over original time of a forward pass without gradients.
+
+        Of the third one in a session: the second one keeps what it packs of the weights.
+        """
+        with torch.no_grad(), flopcuda.instrument(self.counted):
+            plain = _plainly(lambda: self.original(self.images))
+            return paired_ratios(lambda: self.counted(self.images), plain, 2)[-1]
+
+
+def inference(rounds: int) -> list[dict[str, Any]]:
+    """The ratios of all models at their batch and at one image, a round of each in turn.
+
+    What a machine's neighbours do for some seconds is then in few rounds of each, not in all of one.
+    """
+    pairs = []
+    for name, batch in MODELS.items():
+        models = make_model(name), make_model(name)
+        pairs += [Pair(name, *models, make_images(size)) for size in dict.fromkeys((batch, 1))]
+    ratios: list[list[float]] = [[] for _ in pairs]
+    for _ in range(rounds):
+        for pair, seen in zip(pairs, ratios, strict=True):
+            seen.append(pair.ratio())
+    return [
+        {"model": pair.name, "batch": len(pair.images), **summary(seen)}
+        for pair, seen in zip(pairs, ratios, strict=True)
+    ]
 
 
 def training_step(rounds: int) -> dict[str, Any]:
