@@ -202,8 +202,11 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_idle(self) -> bool:
         """Whether what runs belongs to nothing that is captured: to no forward pass of it, and to no backward pass."""
-        is_forward = self._everything or self._stack.is_running
-        return not is_forward and torch._C._current_autograd_node() is None
+        return not self._is_captured_forward() and torch._C._current_autograd_node() is None
+
+    def _is_captured_forward(self) -> bool:
+        """Whether an operator of a forward pass, if that is what runs, is captured."""
+        return self._everything or self._stack.is_running
 
     def _run(self, node: Any, func: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
         triangle = triangle_of(self, *args[:2]) if func.overloadpacket in PRODUCTS else None
@@ -240,7 +243,7 @@ class _CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _place(self, node: Any) -> Place | None:
         """Where the operator belongs; None if that is nowhere in the model."""
         origin = None if self._stack.is_forward(node) else self._origins.of(node)
-        return origin or (self._stack.place if self._everything or self._stack.is_running else None)
+        return origin or (self._stack.place if self._is_captured_forward() else None)
 
     def _lower(
         self,

@@ -422,9 +422,11 @@ def _backward(op: str, options: Sequence[str]) -> Callable[..., tuple[Tensor | N
         arguments = dict(zip(options, ctx.rest, strict=False))
         for name in ("bias", "count_zero", "allow_tf32"):
             arguments.pop(name, None)
-        flipped = axes_of_taps(weight) if arguments.pop("flipped", False) else ()
-        of_input, of_weight = gradients(op, _run, grad, input, weight.flip(flipped), ctx.needs_input_grad, **arguments)
-        of_weight = None if of_weight is None else of_weight.flip(flipped)
+        flipped = arguments.pop("flipped", False)
+        taps = weight.flip(axes_of_taps(weight)) if flipped else weight
+        of_input, of_weight = gradients(op, _run, grad, input, taps, ctx.needs_input_grad, **arguments)
+        if flipped and of_weight is not None:
+            of_weight = of_weight.flip(axes_of_taps(weight))
         of_rest: list[Tensor | None] = [None for _ in ctx.rest]
         if "bias" in options and ctx.needs_input_grad[2]:
             of_rest[0] = bias_gradient(op, grad)

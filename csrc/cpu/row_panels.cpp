@@ -7,12 +7,6 @@
 #include "transpose.h"
 
 namespace flopcuda::cpu {
-namespace {
-
-template <class Scalar>
-constexpr int64_t kLine = kCacheLineBytes / int64_t{sizeof(Scalar)};
-
-}  // namespace
 
 bool MatrixLayout::is_reversed() const {
   for (size_t i = 0; i < offsets.size(); ++i) {

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "buffer.h"
 #include "copy.h"
 #include "partition.h"
 
@@ -86,17 +85,17 @@ void transpose(const Scalar* source, int64_t source_stride, int64_t rows, int64_
 template <class Scalar>
 void transpose_from_memory(const Scalar* source, int64_t source_stride, int64_t rows, int64_t columns, Scalar* target,
                            int64_t target_stride) {
-  constexpr int64_t kLine = kCacheLineBytes / sizeof(Scalar);  // one cache line of every row at a time
-  const int64_t lines = ceil_div(columns, kLine);
+  const int64_t lines = ceil_div(columns, kLine<Scalar>);  // one of every row at a time
   const int64_t lines_ahead = std::max<int64_t>(1, kPrefetchedLines / rows);
   for (int64_t line = 0; line < lines; ++line) {
     // Behind the panel's end lies the next one.
     const int64_t next = line + lines_ahead, next_row = next < lines ? 0 : rows, next_line = next % lines;
     for (int64_t row = 0; row < rows; ++row) {
-      __builtin_prefetch(source + (next_row + row) * source_stride + next_line * kLine, 0, 2);
+      __builtin_prefetch(source + (next_row + row) * source_stride + next_line * kLine<Scalar>, 0, 2);
     }
-    transpose(source + line * kLine, source_stride, rows, std::min(kLine, columns - line * kLine),
-              target + line * kLine * target_stride, target_stride);
+    const int64_t first = line * kLine<Scalar>;
+    transpose(source + first, source_stride, rows, std::min(kLine<Scalar>, columns - first),
+              target + first * target_stride, target_stride);
   }
 }
 

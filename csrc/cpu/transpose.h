@@ -3,7 +3,13 @@
 
 #include <cstdint>
 
+#include "buffer.h"
+
 namespace flopcuda::cpu {
+
+// Elements of a cache line.
+template <class Scalar>
+constexpr int64_t kLine = kCacheLineBytes / int64_t{sizeof(Scalar)};
 
 // Cache lines that are asked for before they are read, where they are too many and too far apart for the hardware to
 // foresee them.
